@@ -1,0 +1,101 @@
+"""Keras callbacks of a training run: the clock of its steps, and what ends each epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from dlbench import checkpoint
+from dlbench.evaluate import Evaluation, evaluate
+from dlbench.runs import RunFolder
+from dlbench.session import Session
+
+
+class StepClock(keras.callbacks.Callback):
+    """Wall time of every training step of this process, input wait included.
+
+    The process's first step (tracing, first allocation) is left out; so are evaluation and
+    checkpoints between epochs. ``share(step)`` tells how many samples a step of an epoch has.
+    """
+
+    def __init__(self, share: Callable[[int], int]) -> None:
+        super().__init__()
+        self.step_s: list[float] = []
+        self.samples = 0
+        self._share = share
+        self._first = True
+        self._since = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        float((logs or {})["loss"])  # wait for the device
+        now = time.perf_counter()
+        if not self._first:
+            self.step_s.append(now - self._since)
+            self.samples += self._share(batch)
+        self._first, self._since = False, now
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """Averages statistics, evaluates, saves checkpoints and history, and stops early.
+
+    All ranks walk through it alike; rank 0 alone writes. The history travels in the checkpoint, and
+    what follows from it (the best score, patience) is derived, so a resumed run goes on exactly.
+    """
+
+    def __init__(self, session: Session, folder: RunFolder, history: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.history = history
+        self._session = session
+        self._folder = folder
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        assert logs is not None
+        training = self._session.experiment.training
+        self.model.average_statistics()
+        row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(logs["loss"])}
+        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
+            scores = self._evaluate().scores()
+            row |= scores
+            logs |= scores
+        self.history.append(row)
+        self._save(epoch)
+        if training.early_stop and self._evaluations_since_best() >= training.early_stop:
+            self.model.stop_training = True
+        if not math.isfinite(row["loss"]):
+            raise FloatingPointError(
+                f"the loss of epoch {epoch + 1} is {row['loss']}; lower optimizer.learning_rate "
+                "or set optimizer.clip_norm; the checkpoint 'best' holds the last good weights"
+            )
+
+    def _evaluate(self) -> Evaluation:
+        s = self._session
+        return evaluate(s.network, s.dataset, "val", s.experiment, s.ranks)
+
+    def _save(self, epoch: int) -> None:
+        if self._session.ranks.rank != 0:
+            return
+        variables = checkpoint.variables_of(self._session.network, self.model.optimizer)
+        arrays = checkpoint.collect(variables)
+        meta = {
+            "epoch": epoch + 1,
+            "step": 0,
+            "ranks": self._session.ranks.size,
+            "history": self.history,
+        }
+        checkpoint.save(self._folder.checkpoint("last"), arrays, meta)
+        if self._evaluations_since_best() == 0 and "val_miou" in self.history[-1]:
+            checkpoint.save(self._folder.checkpoint("best"), arrays, meta)
+        self._folder.write_rows(self._folder.metrics, self.history)
+
+    def _evaluations_since_best(self) -> int:
+        scores = [row["val_miou"] for row in self.history if "val_miou" in row]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+

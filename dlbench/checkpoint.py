@@ -1,0 +1,115 @@
+"""Checkpoints: one file that is either whole or absent, verified on read, free of pickle.
+
+A checkpoint is a NumPy ``.npz`` of named arrays and one JSON member with the position in training,
+the history and a SHA-256 over everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+META = "__dlbench__"
+SCHEMA = "dlbench.checkpoint/1"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and the remedy."""
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Call ``write`` on a temporary file beside ``path``, flush it to disk, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically."""
+    content = {"schema": SCHEMA, **meta}
+    content["sha256"] = _digest(arrays, content)
+    text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
+    write_atomically(path, lambda file: np.savez(file, **{META: text, **arrays}))
+
+
+def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read and verify a checkpoint; `CheckpointError` where it is damaged or not one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays.pop(META).tobytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}") from None
+    except Exception as error:  # damaged bytes reach the zip reader, which raises at will
+        raise CheckpointError(
+            f"{path} is damaged or not a dlbench checkpoint ({error}); "
+            "delete it to start from the beginning, or restore it from a copy"
+        ) from error
+    if meta.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{path} has schema {meta.get('schema')!r}, this version reads {SCHEMA!r}"
+        )
+    if meta.pop("sha256", None) != _digest(arrays, meta):
+        raise CheckpointError(
+            f"{path} fails its checksum; delete it to start from the beginning, "
+            "or restore it from a copy"
+        )
+    return arrays, meta
+
+
+def variables_of(model: Any, optimizer: Any = None) -> dict[str, Any]:
+    """Every variable by a stable name: weights, statistics, RNG states, and the optimiser's
+    (iteration, moments, loss scale)."""
+    named = {f"model/{v.path}": v for v in model.variables}
+    if len(named) != len(model.variables):
+        raise AssertionError("two variables of the model share a path")
+    if optimizer is not None:
+        named |= {f"optimizer/{i}/{v.path}": v for i, v in enumerate(optimizer.variables)}
+    return named
+
+
+def collect(variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The values of named variables as arrays."""
+    return {name: np.asarray(variable) for name, variable in variables.items()}
+
+
+def assign(variables: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Put the arrays into the variables; all names and shapes must fit, else nothing changes."""
+    missing = sorted(set(variables) - set(arrays))
+    if missing:
+        raise CheckpointError(
+            f"{path} lacks {len(missing)} of the model's {len(variables)} variables, first "
+            f"'{missing[0]}': it belongs to another model; choose another run name"
+        )
+    for name, variable in variables.items():
+        if tuple(variable.shape) != arrays[name].shape:
+            raise CheckpointError(
+                f"{path}: '{name}' has shape {arrays[name].shape}, the model needs "
+                f"{tuple(variable.shape)}; it belongs to another model or number of classes"
+            )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def _digest(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}:{array.dtype.str}:{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

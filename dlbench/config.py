@@ -1,0 +1,272 @@
+"""The experiment as typed, validated objects: YAML file + ``key=value`` overrides -> `Experiment`.
+
+No TensorFlow here: a typing error is told before the seconds that TensorFlow takes to load.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message lists what is allowed."""
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are refused, values are checked on assignment."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Augmentation(Section):
+    """Random changes of training samples; each sample's draw depends on seed, epoch and index."""
+
+    flip_left_right: bool = True
+    flip_up_down: bool = False
+    rotate90: bool = False
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Range of the zoom: 2.0 shows half the height and width of the sample, enlarged."""
+    brightness: Fraction = 0.0
+    """Largest shift, as a fraction of the data type's range."""
+    contrast: Fraction = 0.0
+    """Largest relative change of the distance to the sample's mean."""
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0.0 < value[0] <= value[1]:
+            raise ValueError("scale is [smallest, largest] with 0 < smallest <= largest")
+        return value
+
+
+class Data(Section):
+    """Which data set, where it lies, and what shape its samples take."""
+
+    name: str = "vaihingen"
+    root: str | None = None
+    """Folder in the data set's real layout; environment variables are expanded.
+    Empty: the miniature scenes that dlbench generates itself (Vaihingen's layout)."""
+    size: tuple[Positive, Positive] | None = (128, 128)
+    """(height, width) in pixels of a sample; empty: the data set's own."""
+    cache: bool = True
+    """Keep decoded samples in memory."""
+    workers: Positive = 2
+    """Threads that read and augment."""
+    augmentation: Augmentation = Augmentation()
+    options: dict[str, Any] = {}
+    """Further options of the data set, checked by it."""
+
+    def resolved_root(self) -> Path | None:
+        """The data folder with environment variables expanded; an unset variable is an error."""
+        if self.root is None:
+            return None
+        expanded = os.path.expandvars(os.path.expanduser(self.root))
+        unset = re.search(r"\$\{?(\w+)", expanded)
+        if unset:
+            raise ConfigError(
+                f"data.root is '{self.root}', but the environment variable {unset[1]} is not set; "
+                f"set it, or give the folder itself: data.root=/path/to/{self.name}"
+            )
+        return Path(expanded)
+
+
+class Model(Section):
+    """Which network; the options are those of its builder in `dlbench.models`."""
+
+    name: str = "segnet"
+    options: dict[str, Any] = {}
+    pretrained: str | None = None
+    """A Keras VGG16 weights file (.h5) for the 13 encoder convolutions of SegNet."""
+
+
+class Optimizer(Section):
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """For one rank; see `scale_by_ranks`."""
+    scale_by_ranks: bool = False
+    """Multiply the learning rate by the number of ranks (linear scaling rule)."""
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 1.0
+    step_epochs: list[Positive] = []
+    """Epochs at which the 'step' schedule multiplies the learning rate by `step_factor`."""
+    step_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """L2 penalty of convolution kernels (sgd, adam), decoupled decay for adamw."""
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = None
+    """Largest global norm of the reduced gradient."""
+
+    @model_validator(mode="after")
+    def _steps_fit_schedule(self) -> Optimizer:
+        if bool(self.step_epochs) != (self.schedule == "step"):
+            raise ValueError("step_epochs goes with schedule=step, and schedule=step needs it")
+        return self
+
+
+class ClassWeights(Section):
+    """How the loss weighs classes (median frequency: Eigen & Fergus, ICCV 2015)."""
+
+    mode: Literal["none", "median_frequency", "given"] = "none"
+    values: list[Annotated[float, Field(ge=0.0)]] = []
+    """One weight a class, for mode 'given'."""
+    maximum: Annotated[float, Field(gt=0.0)] | None = None
+    """Cap of a weight."""
+
+    @model_validator(mode="after")
+    def _values_fit_mode(self) -> ClassWeights:
+        if bool(self.values) != (self.mode == "given"):
+            raise ValueError("values goes with mode=given, and mode=given needs it")
+        return self
+
+
+class Distributed(Section):
+    """What Horovod is told; all of it is inert on one rank."""
+
+    batch_norm: Literal["local", "sync"] = "local"
+    compression: Literal["none", "fp16"] = "none"
+    """How gradients travel; Horovod's TensorFlow op takes no bfloat16."""
+    fusion_threshold_mb: Annotated[int, Field(ge=0)] | None = None
+    """HOROVOD_FUSION_THRESHOLD; empty: Horovod's default (128 MB)."""
+    cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None
+    """HOROVOD_CYCLE_TIME; empty: Horovod's default (1 ms)."""
+
+
+class Training(Section):
+    epochs: Positive = 12
+    batch: Positive = 4
+    """Samples per rank and step."""
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    class_weights: ClassWeights = ClassWeights()
+    drop_remainder: bool = False
+    """Leave out the last, smaller batch of an epoch."""
+    evaluate_every: Positive = 1
+    """Epochs between evaluations."""
+    early_stop: Positive | None = None
+    """Evaluations without a better validation score after which training ends."""
+    tensorboard: bool = False
+    progress: Literal["auto", "bar", "epoch"] = "auto"
+    """A bar, or a line an epoch; auto: a bar on a terminal."""
+    threads: Positive | None = None
+    """Compute threads per rank; empty: the usable cores divided by the ranks on the host."""
+
+
+class Experiment(Section):
+    """One training run from data to report."""
+
+    name: str | None = None
+    """Folder under `output`; empty: <model>-<data>."""
+    output: str = "runs"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    resume: bool = True
+    """Go on from the run folder's last checkpoint when its configuration is the same."""
+    monte_carlo_samples: Positive = 8
+    """Passes of a Bayesian model at prediction."""
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    training: Training = Training()
+    distributed: Distributed = Distributed()
+
+    @field_validator("name")
+    @classmethod
+    def _a_folder_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\w][\w.+-]*", value):
+            raise ValueError("name is one folder name of letters, digits and . _ + -")
+        return value
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.output) / (self.name or f"{self.model.name}-{self.data.name}")
+
+    def to_yaml(self) -> str:
+        """The resolved configuration, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(arguments: list[str]) -> Experiment:
+    """Read ``[CONFIG.yaml] [key=value ...]`` into an `Experiment`.
+
+    Keys are dotted paths (``training.batch=8``), values are YAML. Raises `ConfigError` that names
+    the key, what arrived and what is allowed.
+    """
+    files = [a for a in arguments if "=" not in a]
+    if len(files) > 1:
+        raise ConfigError(
+            f"one configuration file at most, got {files}; options are written key=value"
+        )
+    content = read_yaml(Path(files[0])) if files else {}
+    source = files[0] if files else "the command line"
+    for argument in arguments:
+        if "=" in argument:
+            _override(content, argument)
+    return validate(content, source)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, read with the safe loader."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, expected 'section: ...' lines")
+    return content
+
+
+def validate(content: dict[str, Any], source: str) -> Experiment:
+    """Check a mapping against the schema; ``source`` names it in errors."""
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(e)}" for e in error.errors())
+        raise ConfigError(f"the configuration from {source} is not valid:\n{problems}") from None
+
+
+def _override(content: dict[str, Any], argument: str) -> None:
+    key, _, text = argument.partition("=")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value in '{argument}' is not valid YAML: {error}") from error
+    *sections, last = key.split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"'{argument}': '{section}' is a value, not a section")
+    place[last] = value
+
+
+def _explain(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        section = _section(error["loc"][:-1])
+        known = ", ".join(section.model_fields) if section else ""
+        return f"{where}: unknown key; known here: {known}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where or 'configuration'}: {message} (got {error['input']!r})"
+
+
+def _section(path: tuple[Any, ...]) -> type[BaseModel] | None:
+    section: type[BaseModel] = Experiment
+    for part in path:
+        annotation = section.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        found = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not found:
+            return None
+        section = found[0]
+    return section

@@ -1,0 +1,47 @@
+"""Data sets by name; importing this loads no TensorFlow (that is `dlbench.data.pipeline`)."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from dlbench.data.camvid import CamVid
+from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
+from dlbench.data.vaihingen import Vaihingen
+
+__all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "build"]
+
+DATASETS: dict[str, type[DataSet]] = {
+    "camvid": CamVid,
+    "vaihingen": Vaihingen,
+}
+
+
+def build(
+    name: str, root: Path | None, size: tuple[int, int] | None = None, **options: Any
+) -> DataSet:
+    """The data set ``name`` in folder ``root``, its samples of ``size`` (height, width) pixels.
+
+    Without a root, vaihingen is the miniature that `dlbench.data.scenes` generates.
+    Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
+    """
+    if name not in DATASETS:
+        raise DataError(f"unknown data set '{name}'; known: {', '.join(sorted(DATASETS))}")
+    kind = DATASETS[name]
+    known = list(inspect.signature(kind).parameters)[2:]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise DataError(
+            f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
+        )
+    if root is None:
+        if kind is not Vaihingen:
+            raise DataError(
+                f"{name} needs its folder: data.root=/path/to/{name} (from {kind.source}); "
+                "only vaihingen has generated scenes to start with"
+            )
+        from dlbench.data import scenes
+
+        root = scenes.ensure_vaihingen_miniature(scenes.default_folder())
+    return kind(root, size, **options)

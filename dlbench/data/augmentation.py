@@ -1,0 +1,127 @@
+"""Random changes of a sample, and its change of size: NumPy and Pillow, any bands and dtype."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from dlbench.config import Augmentation
+from dlbench.data.dataset import IGNORE, Sample
+
+Box = tuple[float, float, float, float]
+"""Top, left, bottom, right in pixels, edges of pixels being whole numbers."""
+
+
+def fit(image: np.ndarray, target: np.ndarray, size: tuple[int, int] | None) -> Sample:
+    """Change a sample to ``size`` (height, width): antialiased image, nearest target."""
+    if size is None or image.shape[:2] == tuple(size):
+        return image, target
+    height, width = target.shape
+    return _resample(image, target, (0.0, 0.0, float(height), float(width)), size)
+
+
+def augment(
+    image: np.ndarray,
+    target: np.ndarray,
+    size: tuple[int, int] | None,
+    augmentation: Augmentation,
+    generator: np.random.Generator,
+) -> Sample:
+    """Draw one variant of a sample, of ``size`` or else its own size.
+
+    Image (height, width, bands) keeps its dtype; target (height, width) takes `IGNORE` where the
+    zoom shows ground beyond the sample. Raises `ValueError` for a quarter turn of a sample that
+    is not square.
+    """
+    size = size or (target.shape[0], target.shape[1])
+    require_square_to_rotate(augmentation, size)
+    # Every draw is made whether used or not: switching one change on leaves the others' as is.
+    zoom = math.exp(generator.uniform(*np.log(augmentation.scale)))
+    place = generator.random(2)
+    shift, stretch = generator.uniform(-1.0, 1.0, 2)
+    left_right, up_down = generator.random(2) < 0.5
+    turns = int(generator.integers(4))
+
+    image = _shade(image, augmentation, shift, stretch)
+    image, target = _zoom(image, target, size, zoom, place)
+    if augmentation.flip_left_right and left_right:
+        image, target = image[:, ::-1], target[:, ::-1]
+    if augmentation.flip_up_down and up_down:
+        image, target = image[::-1], target[::-1]
+    if augmentation.rotate90:
+        image, target = np.rot90(image, turns), np.rot90(target, turns)
+    return image, target
+
+
+def require_square_to_rotate(augmentation: Augmentation, size: tuple[int, int]) -> None:
+    """Raise `ValueError` if quarter turns are asked of samples that are not square."""
+    if augmentation.rotate90 and size[0] != size[1]:
+        raise ValueError(
+            f"data.augmentation.rotate90 needs square samples, they are {size[0]} x {size[1]}; "
+            "set rotate90=false or a square data.size"
+        )
+
+
+def _zoom(
+    image: np.ndarray, target: np.ndarray, size: tuple[int, int], zoom: float, place: np.ndarray
+) -> Sample:
+    height, width = target.shape
+    if zoom == 1.0:
+        return fit(image, target, size)
+    if zoom > 1.0:
+        top, left = place * (1.0 - 1.0 / zoom) * (height, width)
+        return _resample(image, target, (top, left, top + height / zoom, left + width / zoom), size)
+    inner = (max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom)))
+    top, left = (int(p * (s - i + 1)) for p, s, i in zip(place, size, inner, strict=True))
+    window = np.s_[top : top + inner[0], left : left + inner[1]]
+    canvas = np.zeros((*size, image.shape[2]), image.dtype)
+    ground = np.full(size, IGNORE, np.uint8)
+    canvas[window], ground[window] = fit(image, target, inner)
+    return canvas, ground
+
+
+def _shade(
+    image: np.ndarray, augmentation: Augmentation, shift: float, stretch: float
+) -> np.ndarray:
+    """Change contrast about each band's mean, then brightness; integers stay in their range."""
+    if not (augmentation.brightness or augmentation.contrast):
+        return image
+    integer = np.issubdtype(image.dtype, np.integer)
+    limits = (np.iinfo(image.dtype).min, np.iinfo(image.dtype).max) if integer else (0.0, 1.0)
+    values = image.astype(np.float32)
+    mean = values.mean(axis=(0, 1))
+    values = mean + (values - mean) * np.float32(1.0 + stretch * augmentation.contrast)
+    values += np.float32(shift * augmentation.brightness * (limits[1] - limits[0]))
+    if integer:
+        values = np.rint(values).clip(*limits)
+    return values.astype(image.dtype)
+
+
+def _resample(image: np.ndarray, target: np.ndarray, box: Box, size: tuple[int, int]) -> Sample:
+    top, left, bottom, right = box
+    # Pillow takes any box as it is, and widens its filter when it shrinks (antialiasing); both
+    # it and the rows and columns below put the centre of output pixel i at (i + 1/2) * ratio.
+    bytes_in = image.dtype == np.uint8
+    bands = [
+        np.asarray(
+            Image.fromarray(
+                np.ascontiguousarray(image[..., b], dtype=np.uint8 if bytes_in else np.float32)
+            ).resize((size[1], size[0]), Image.Resampling.BILINEAR, (left, top, right, bottom))
+        )
+        for b in range(image.shape[2])
+    ]
+    resized = np.stack(bands, axis=-1)
+    if not bytes_in:
+        if np.issubdtype(image.dtype, np.integer):
+            resized = np.rint(resized)
+        resized = resized.astype(image.dtype)
+    rows = _centres(top, bottom, size[0], target.shape[0])
+    columns = _centres(left, right, size[1], target.shape[1])
+    return resized, target[rows[:, None], columns]
+
+
+def _centres(start: float, stop: float, count: int, limit: int) -> np.ndarray:
+    centres = start + (np.arange(count) + 0.5) * (stop - start) / count
+    return np.floor(centres).astype(np.intp).clip(0, limit - 1)

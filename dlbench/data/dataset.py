@@ -1,0 +1,82 @@
+"""What every data set is: its classes, bands and splits, and how one sample is read."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+IGNORE = 255
+"""Target value of a pixel that neither trains nor counts."""
+
+Sample = tuple[np.ndarray, np.ndarray]
+"""Image (height, width, bands) in the file's dtype, target (height, width) uint8 class indices."""
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file, the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class ClassInfo:
+    """One class; its index is its place in `DataSet.classes`, ``code`` its value in the files."""
+
+    name: str
+    color: tuple[int, int, int]
+    code: int
+
+
+class DataSet(abc.ABC):
+    """Samples of one folder in the data set's real layout, addressed by split and index."""
+
+    name: ClassVar[str]
+    task: ClassVar[str] = "segmentation"
+    bands: tuple[str, ...]
+    classes: tuple[ClassInfo, ...]
+    dtype: np.dtype[Any]
+    units: ClassVar[str]
+    """Unit of the image values."""
+    ground_sampling_distance: float | None
+    """Metres a pixel; None where the ground is seen in perspective."""
+    licence: ClassVar[str]
+    source: ClassVar[str]
+    """Where to get it."""
+    splits: tuple[str, ...]
+    """The splits that this folder holds."""
+    jitters: ClassVar[bool] = False
+    """Whether `read` heeds ``jitter``: then training samples differ by epoch, so none is cached."""
+
+    def __init__(self, root: Path, size: tuple[int, int] | None = None) -> None:
+        self.root = Path(root)
+        self.size = size
+        if not self.root.is_dir():
+            reason = "is not a folder" if self.root.exists() else "does not exist"
+            raise DataError(
+                f"the data folder of {self.name}, {self.root}, {reason}; "
+                f"give the unpacked data set as data.root=... (from {self.source})"
+            )
+
+    @abc.abstractmethod
+    def count(self, split: str) -> int:
+        """Number of samples in a split."""
+
+    @abc.abstractmethod
+    def read(self, split: str, index: int, jitter: np.random.Generator | None = None) -> Sample:
+        """One sample, deterministic but for draws from ``jitter``.
+
+        Windowed rasters return `size`; pictures return their native size, for the pipeline to
+        resize. Raises `DataError` that names the file.
+        """
+
+    @abc.abstractmethod
+    def sample_name(self, split: str, index: int) -> str:
+        """A name for a sample by which its file and place are found."""
+
+    def require_split(self, split: str) -> None:
+        """Raise `DataError` unless this folder holds ``split``."""
+        if split not in self.splits:
+            held = ", ".join(self.splits) or "none"
+            raise DataError(f"{self.name} at {self.root} has no split '{split}'; it holds: {held}")

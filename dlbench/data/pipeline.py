@@ -1,0 +1,205 @@
+"""Samples to batches: the order of an epoch, its share of each rank, augmentation, prefetching.
+
+What is drawn depends on seed, epoch and sample alone, never on ranks or threads, so runs on any
+number of ranks with equal global batch see equal data, and a resumed run sees what it missed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dlbench.config import Augmentation
+from dlbench.data.augmentation import augment, fit, require_square_to_rotate
+from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
+
+_ORDER, _AUGMENTATION = 0, 1
+
+
+def steps_per_epoch(count: int, batch: int, ranks: int, drop_remainder: bool = False) -> int:
+    """Steps that each rank makes per epoch; the last is smaller unless it is dropped."""
+    whole = count // (batch * ranks)
+    if whole == 0 and drop_remainder:
+        raise DataError(
+            f"{count} samples are fewer than one global batch ({batch} x {ranks} ranks), and "
+            "training.drop_remainder leaves none; lower training.batch or keep the remainder"
+        )
+    return whole if drop_remainder or count % (batch * ranks) == 0 else whole + 1
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation (count,) of sample indices in an epoch, the same on every rank."""
+    return _generator(seed, epoch, 0, _ORDER).permutation(count)
+
+
+def rank_share(order: np.ndarray, step: int, batch: int, ranks: int, rank: int) -> np.ndarray:
+    """The sample indices of one rank in one step: a contiguous share of the global batch."""
+    whole = order[step * batch * ranks : (step + 1) * batch * ranks]
+    return np.array_split(whole, ranks)[rank]
+
+
+def training_batches(
+    data: DataSet,
+    *,
+    split: str = "train",
+    batch: int,
+    ranks: int = 1,
+    rank: int = 0,
+    seed: int,
+    epochs_from: tuple[int, int] = (0, 0),
+    augmentation: Augmentation,
+    size: tuple[int, int] | None,
+    cache: bool = True,
+    workers: int = 2,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
+    """Endless batches of one rank from (epoch, step) ``epochs_from`` on.
+
+    Yields image (batch, height, width, bands) in the data set's dtype and target (batch, height,
+    width) uint8. Ranks make equally many steps: one that the remainder leaves without a sample
+    gets one whose target is all `IGNORE`.
+    """
+    if size is not None:
+        require_square_to_rotate(augmentation, size)
+    count = _count(data, split)
+    steps = steps_per_epoch(count, batch, ranks, drop_remainder)
+    reader = _Reader(data, split, cache)
+
+    def jobs() -> Iterator[list[tuple[int, int, bool]]]:
+        epoch, start = epochs_from
+        epoch, start = epoch + start // steps, start % steps
+        while True:
+            order = epoch_order(count, seed, epoch)
+            for step in range(start, steps):
+                share = rank_share(order, step, batch, ranks, rank)
+                if len(share):
+                    yield [(epoch, int(index), True) for index in share]
+                else:
+                    yield [(epoch, int(order[0]), False)]
+            epoch, start = epoch + 1, 0
+
+    def work(job: tuple[int, int, bool]) -> Sample:
+        epoch, index, counts = job
+        generator = _generator(seed, epoch, index, _AUGMENTATION)
+        image, target = reader(index, generator)
+        image, target = augment(image, target, size, augmentation, generator)
+        return image, target if counts else np.full_like(target, IGNORE)
+
+    def generate() -> Iterator[tuple[np.ndarray, ...]]:
+        for samples in _in_order(jobs(), work, workers):
+            yield _stack(data, split, samples)
+
+    return tf.data.Dataset.from_generator(
+        generate, output_signature=_signature(data, size)
+    ).prefetch(2)
+
+
+def evaluation_batches(
+    data: DataSet,
+    split: str,
+    *,
+    batch: int,
+    ranks: int = 1,
+    rank: int = 0,
+    size: tuple[int, int] | None,
+    cache: bool = True,
+    workers: int = 2,
+) -> tf.data.Dataset:
+    """One rank's fixed chunks of a split: chunk c, samples [c * batch, (c + 1) * batch), goes to
+    rank c % ranks, so every batch is the same for any number of ranks; none is padded.
+
+    Yields image (batch, height, width, bands), target (batch, height, width), target at its
+    native size (batch, native height, native width) and sample indices (batch,) int64.
+    """
+    count = _count(data, split)
+    reader = _Reader(data, split, cache)
+
+    def jobs() -> Iterator[list[int]]:
+        for chunk in range(rank, -(-count // batch), ranks):
+            yield list(range(chunk * batch, min((chunk + 1) * batch, count)))
+
+    def work(index: int) -> tuple[np.ndarray, ...]:
+        image, native = reader(index, None)
+        return *fit(image, native, size), native, np.asarray(index, np.int64)
+
+    def generate() -> Iterator[tuple[np.ndarray, ...]]:
+        for samples in _in_order(jobs(), work, workers):
+            yield _stack(data, split, samples)
+
+    native = tf.TensorSpec((None, None, None), tf.uint8)
+    indices = tf.TensorSpec((None,), tf.int64)
+    return tf.data.Dataset.from_generator(
+        generate, output_signature=(*_signature(data, size), native, indices)
+    ).prefetch(2)
+
+
+class _Reader:
+    """Reads samples, each but once where they do not jitter and ``cache`` is set."""
+
+    def __init__(self, data: DataSet, split: str, cache: bool) -> None:
+        self._data = data
+        self._split = split
+        self._samples: dict[int, Sample] | None = {} if cache else None
+
+    def __call__(self, index: int, jitter: np.random.Generator | None) -> Sample:
+        if self._data.jitters and jitter is not None:
+            return self._data.read(self._split, index, jitter)
+        if self._samples is None:
+            return self._data.read(self._split, index)
+        if index not in self._samples:
+            self._samples[index] = self._data.read(self._split, index)
+        return self._samples[index]
+
+
+def _in_order(
+    jobs: Iterable[list[Any]], work: Callable[[Any], Any], workers: int
+) -> Iterator[list[Any]]:
+    """Work on lists of jobs in threads, results in order, about two lists ahead."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="dlbench-data")
+    pending: deque[list[Any]] = deque()
+    try:
+        for batch in jobs:
+            pending.append([pool.submit(work, job) for job in batch])
+            if len(pending) > 2:
+                yield [future.result() for future in pending.popleft()]
+        while pending:
+            yield [future.result() for future in pending.popleft()]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stack(data: DataSet, split: str, samples: list[Any]) -> tuple[np.ndarray, ...]:
+    columns = list(zip(*samples, strict=True))
+    for place, column in enumerate(columns):
+        shapes = sorted({np.shape(part) for part in column})
+        if len(shapes) > 1:
+            remedy = "data.size=[height, width]" if place < 2 else "training.batch=1"
+            raise DataError(
+                f"samples of {data.name}/{split} at {data.root} differ in size "
+                f"({' and '.join(map(str, shapes))}), so they make no batch; set {remedy}"
+            )
+    return tuple(np.stack(column) for column in columns)
+
+
+def _signature(data: DataSet, size: tuple[int, int] | None) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    height, width = size or (None, None)
+    return (
+        tf.TensorSpec((None, height, width, len(data.bands)), tf.as_dtype(data.dtype)),
+        tf.TensorSpec((None, height, width), tf.uint8),
+    )
+
+
+def _count(data: DataSet, split: str) -> int:
+    count = data.count(split)
+    if count == 0:
+        raise DataError(f"the split '{split}' of {data.name} at {data.root} holds no sample")
+    return count
+
+
+def _generator(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, epoch, index, purpose]))

@@ -1,0 +1,110 @@
+"""Rasters larger than memory: checked headers and windowed reads with their no-data mask."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from dlbench.data.dataset import DataError
+
+# Benchmark tiles often come without a CRS; whether one is needed is the data set's to say.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+_OPEN_PER_THREAD = 32
+
+
+@dataclass(frozen=True)
+class RasterInfo:
+    """What a raster's header says; ``crs`` is None where the file has none."""
+
+    path: Path
+    height: int
+    width: int
+    bands: int
+    dtype: np.dtype[Any]
+    crs: str | None
+    pixel_size: tuple[float, float]
+    """Height and width of a pixel, in units of the CRS."""
+
+
+def describe(path: Path) -> RasterInfo:
+    """Read a header. Raises `DataError` for a file that is missing, no raster, or rotated."""
+    with _open(path) as dataset:
+        transform = dataset.transform
+        if transform.b or transform.d:
+            raise DataError(
+                f"{path} has a rotated geotransform {tuple(transform)[:6]}; "
+                "make it north-up first: gdalwarp in.tif out.tif"
+            )
+        return RasterInfo(
+            path=Path(path),
+            height=dataset.height,
+            width=dataset.width,
+            bands=dataset.count,
+            dtype=np.dtype(dataset.dtypes[0]),
+            crs=dataset.crs.to_string() if dataset.crs else None,
+            pixel_size=(abs(transform.e), abs(transform.a)),
+        )
+
+
+def read_window(
+    path: Path, row: int, column: int, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read (height, width, bands) in the file's dtype, and where every band holds data (height,
+    width) bool. Raises `DataError` for a window outside the raster and for a damaged file.
+    """
+    dataset = _kept_open(path)
+    if min(row, column) < 0 or row + height > dataset.height or column + width > dataset.width:
+        raise DataError(
+            f"the window of {height} x {width} pixels at row {row}, column {column} leaves {path} "
+            f"({dataset.height} x {dataset.width} pixels)"
+        )
+    window = Window(column, row, width, height)
+    try:
+        values = np.moveaxis(dataset.read(window=window), 0, -1)
+        if all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums):
+            valid = np.ones((height, width), bool)
+        else:
+            valid = (dataset.read_masks(window=window) != 0).all(axis=0)
+    except (RasterioError, OSError) as error:
+        _local.handles.pop(path).close()
+        # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
+        raise DataError(
+            f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, "
+            "fetch it again"
+        ) from error
+    if np.issubdtype(values.dtype, np.floating):
+        valid &= np.isfinite(values).all(axis=-1)
+    return values, valid
+
+
+_local = threading.local()
+
+
+def _kept_open(path: Path) -> Any:
+    """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
+    handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
+    if path not in handles:
+        handles[path] = _open(path)
+    handles.move_to_end(path)
+    if len(handles) > _OPEN_PER_THREAD:
+        handles.popitem(last=False)[1].close()
+    return handles[path]
+
+
+def _open(path: Path) -> Any:
+    try:
+        return rasterio.open(path)
+    except (RasterioError, OSError) as error:
+        reason = "is no readable raster" if Path(path).exists() else "does not exist"
+        raise DataError(f"{path} {reason} ({error}); fetch it again") from error

@@ -1,0 +1,178 @@
+"""Horovod, or its one-process twin: the only file that imports Horovod.
+
+Every collective is issued by all ranks in the same order. Sums are reduced; ratios are derived.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Literal
+
+from dlbench.config import Distributed
+
+Compression = Literal["none", "fp16"]
+HALF_GAIN = 1024.0
+"""Mean losses have gradients near 1e-6, below which half precision has few digits left."""
+
+
+def launched_size() -> int:
+    """Number of ranks that the launcher announced; 1 without one. Reads the environment alone."""
+    return int(os.environ.get("HOROVOD_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
+
+
+def launched_local_size() -> int:
+    """Number of ranks on this host, likewise."""
+    local = os.environ.get("HOROVOD_LOCAL_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE")
+    return int(local or 1)
+
+
+class SingleProcess:
+    """The twin for one rank: every collective is the identity and Horovod is not needed."""
+
+    rank = 0
+    size = 1
+    local_rank = 0
+    local_size = 1
+
+    def sum(self, tensor: Any, name: str) -> Any:
+        """Sum of ``tensor`` over ranks, same shape and dtype; differentiable."""
+        return tensor
+
+    def sum_gradient(self, gradient: Any, name: str) -> Any:
+        """Sum of a gradient over ranks, sent in the configured compression."""
+        return gradient
+
+    def broadcast(self, variables: list[Any]) -> None:
+        """Give every rank the values that rank 0 holds."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """The JSON-able ``value`` of every rank, in rank order, on every rank."""
+        return [value]
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+
+    def describe(self) -> dict[str, Any]:
+        """What carries the collectives, for the environment record."""
+        return {"ranks": 1, "backend": None}
+
+
+class Horovod(SingleProcess):
+    """The ranks that ``horovodrun`` started."""
+
+    def __init__(self, options: Distributed) -> None:
+        # Horovod reads these when it initialises; what the user exported wins.
+        if options.fusion_threshold_mb is not None:
+            threshold = str(options.fusion_threshold_mb * 2**20)
+            os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", threshold)
+        if options.cycle_time_ms is not None:
+            os.environ.setdefault("HOROVOD_CYCLE_TIME", str(options.cycle_time_ms))
+        import horovod.tensorflow as hvd
+
+        hvd.init()
+        self._hvd = hvd
+        self._compression: Compression = options.compression
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+
+    def sum(self, tensor: Any, name: str) -> Any:
+        return self._hvd.allreduce(tensor, op=self._hvd.Sum, name=name)
+
+    def sum_gradient(self, gradient: Any, name: str) -> Any:
+        import tensorflow as tf
+
+        # One allreduce a gradient: it starts as soon as the backward pass has made that gradient,
+        # and Horovod's fusion buffer batches what waits.
+        if self._compression == "none":
+            return self.sum(gradient, name)
+        half = tf.cast(gradient * HALF_GAIN, tf.float16)
+        return tf.cast(self.sum(half, name), gradient.dtype) / HALF_GAIN
+
+    def broadcast(self, variables: list[Any]) -> None:
+        # Horovod knows tf.Variable alone; Keras 3 keeps it in `.value`.
+        raw = [getattr(variable, "value", variable) for variable in variables]
+        self._hvd.broadcast_variables(raw, root_rank=0)
+
+    def gather(self, value: Any) -> list[Any]:
+        import numpy as np
+        import tensorflow as tf
+
+        # JSON, not pickle: nothing that arrives over the wire is executed.
+        payload = np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
+        sizes = self._hvd.allgather(tf.constant([len(payload)]), name="gather_sizes").numpy()
+        joined = self._hvd.allgather(tf.constant(payload), name="gather_payload").numpy()
+        ends = np.cumsum(sizes)
+        return [
+            json.loads(joined[end - size : end].tobytes())
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+
+    def barrier(self) -> None:
+        self.gather(None)
+
+    def describe(self) -> dict[str, Any]:
+        hvd = self._hvd
+        return {
+            "ranks": self.size,
+            "backend": "nccl" if hvd.nccl_built() else "mpi" if hvd.mpi_enabled() else "gloo",
+            "gloo_built": bool(hvd.gloo_built()),
+            "mpi_built": bool(hvd.mpi_built()),
+            "nccl_built": bool(hvd.nccl_built()),
+            "compression": self._compression,
+        }
+
+
+def configure_devices(threads: int | None) -> None:
+    """Share the host's cores and GPUs among its ranks; call before TensorFlow touches a device.
+
+    ``threads`` compute threads a rank; empty: usable cores / ranks on the host. A rank sees the
+    GPU of its local rank alone, with memory growth on.
+    """
+    import tensorflow as tf
+
+    usable = len(os.sched_getaffinity(0))
+    tf.config.threading.set_intra_op_parallelism_threads(
+        threads or max(1, usable // launched_local_size())
+    )
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        local_rank = int(os.environ.get("HOROVOD_LOCAL_RANK", 0))
+        if local_rank >= len(gpus):
+            raise ValueError(
+                f"local rank {local_rank} has no GPU: this host shows {len(gpus)}; start at most "
+                f"that many ranks a host (horovodrun -np N), or set CUDA_VISIBLE_DEVICES"
+            )
+        tf.config.set_visible_devices(gpus[local_rank], "GPU")
+        tf.config.experimental.set_memory_growth(gpus[local_rank], True)
+
+
+def start(options: Distributed) -> SingleProcess:
+    """Join the ranks that the launcher started, or stand alone without one."""
+    return Horovod(options) if launched_size() > 1 else SingleProcess()
+
+
+def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
+    """`BatchNormalization` whose training moments are those of the batches of all ranks.
+
+    The sums are reduced, with their gradient, so that N ranks with batch b compute what one rank
+    with batch N*b would.
+    """
+    import tensorflow as tf
+
+    from dlbench.layers import BatchNormalization
+
+    class SyncBatchNormalization(BatchNormalization):
+        def moments(self, x: Any) -> tuple[Any, Any]:
+            x = tf.cast(x, tf.float32)
+            axes = list(range(x.shape.rank - 1))
+            count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
+            local = tf.concat([tf.reduce_sum(x, axes), count[None]], 0)
+            total = ranks.sum(local, f"{self.name}_sum")
+            mean = total[:-1] / total[-1]
+            # A second pass about the common mean: E[x^2] - E[x]^2 loses digits in float32.
+            squares = tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
+            variance = ranks.sum(squares, f"{self.name}_squares") / total[-1]
+            return mean, variance
+
+    return SyncBatchNormalization

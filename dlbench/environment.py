@@ -1,0 +1,320 @@
+"""What a run ran on: hardware, libraries as loaded, thread settings, variables, code.
+
+    python -m dlbench.environment
+
+prints it. Whatever cannot be found out is None.
+"""
+
+import ctypes
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Description = dict[str, Any]
+
+PACKAGES = ("dlbench", "tensorflow", "tensorflow-cpu", "keras", "numpy", "horovod", "rasterio")
+# The instruction sets that decide how fast float32, bfloat16 and half run.
+CPU_FLAGS = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni"),
+    *("avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_bf16", "amx_int8"),
+    *("asimd", "asimddp", "asimdhp", "bf16", "sve", "sve2"),
+)
+# Shared libraries that decide speed or results: CUDA's, OpenMP runtimes, allocators, BLAS.
+LIBRARIES = re.compile(
+    r"/(lib(?:cuda|cudart|cudnn|cublas|cublasLt|cufft|nccl|iomp5|gomp|omp|jemalloc|tcmalloc"
+    r"|mimalloc|mkl_rt|dnnl|openblas\w*|scipy_openblas\w*|stdc\+\+))"
+    r"(?:-[^/]*)?\.so(?:\.([\d.]+))?$"
+)
+PREFIXES = (
+    *("TF_", "KERAS_", "XLA_", "HOROVOD_", "GLOO_", "NCCL_", "CUDA_", "NVIDIA_", "LD_PRELOAD"),
+    *("OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "OPENBLAS_", "MALLOC_", "DLBENCH_"),
+)
+# Secrets, and the variables of Terraform, which shares TensorFlow's prefix and may hold some.
+HIDDEN = re.compile(
+    r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)KEY(?:_|$)|^TF_(?:CLI|VAR|LOG|DATA_DIR|INPUT)"
+)
+# Set by the launcher for one rank or one launch, or about logs and folders: no part of a setup.
+VOLATILE = re.compile(
+    r"HOROVOD_(?:(?:LOCAL_|CROSS_)?(?:RANK|SIZE)|HOSTNAME|GLOO_\w+|CONTROLLER|CPU_OPERATIONS"
+    r"|ELASTIC|TIMELINE\w*|LOG_\w+)|NCCL_SOCKET_IFNAME|NCCL_DEBUG\w*|CUDA_VISIBLE_DEVICES"
+    r"|TF_CPP_(?:MIN_LOG_LEVEL|VMODULE|MAX_VLOG_LEVEL)|TF_CONFIG|KERAS_HOME"
+    r"|DLBENCH_(?:DATA|WHEEL_CACHE)"
+)
+
+
+def describe(load: bool = False, horovod: Mapping[str, Any] | None = None) -> Description:
+    """Return what is in use in this process, ready for JSON.
+
+    TensorFlow, Keras and the compiled op are described as loaded, and None where this process has
+    not imported them; `load` imports them first. `horovod` is what the caller knows of Horovod
+    beyond its version, such as its build flags.
+    """
+    if load:
+        import tensorflow  # noqa: F401
+    installed = packages()
+    return {
+        "python": {
+            "version": platform.python_version(),
+            "implementation": platform.python_implementation(),
+            "compiler": platform.python_compiler(),
+        },
+        "platform": {
+            "system": platform.system(),
+            "release": platform.release(),
+            "machine": platform.machine(),
+            "distribution": distribution(),
+            "libc": " ".join(platform.libc_ver()).strip() or None,
+            "container": container(),
+            "hostname": platform.node() or None,
+        },
+        "cpu": cpu(),
+        "memory_bytes": memory_bytes(),
+        "gpu": gpu(),
+        "packages": installed,
+        "tensorflow": loaded_tensorflow(),
+        "keras": loaded_keras(load),
+        "horovod": {"version": installed["horovod"], **(horovod or {})},
+        "op": loaded_op(load),
+        "libraries": loaded_libraries(),
+        "variables": variables(os.environ),
+        "code": code(),
+    }
+
+
+def fingerprint(environment: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits, the same for equal setups: hardware, driver, libraries,
+    versions, thread settings.
+
+    Not part of it: the host's name, paths, what the launcher sets for one rank, the state of the
+    code. Memory counts in whole GiB, as the kernel's own share varies from start to start.
+    """
+    memory = environment["memory_bytes"]
+    setup = {
+        name: environment[name] for name in ("python", "cpu", "gpu", "tensorflow", "keras", "op")
+    }
+    # How many ranks there are, and so whether anything carries sums, belongs to the workload.
+    setup["horovod"] = {
+        k: v for k, v in environment["horovod"].items() if k not in ("ranks", "backend")
+    }
+    setup["platform"] = {k: v for k, v in environment["platform"].items() if k != "hostname"}
+    setup["memory"] = None if memory is None else round(memory / 2**30)
+    setup["packages"] = {k: v for k, v in environment["packages"].items() if k != "dlbench"}
+    setup["libraries"] = {k: v["version"] for k, v in environment["libraries"].items()}
+    setup["variables"] = {
+        name: value
+        for name, value in environment["variables"].items()
+        if not VOLATILE.fullmatch(name)
+    }
+    return hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def packages() -> dict[str, str | None]:
+    """Return the installed versions of PACKAGES and of NVIDIA's libraries."""
+    found: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in importlib.metadata.distributions():
+        name = package.name.replace("_", "-").lower()
+        if name in PACKAGES or name.startswith("nvidia-"):
+            found[name] = package.version
+    return found
+
+
+def read(path: str) -> str:
+    """Return the text of a file of the kernel's, empty where there is none."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def distribution() -> str | None:
+    """Return the name of the Linux distribution, such as `Debian GNU/Linux 12 (bookworm)`."""
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return None
+
+
+def container() -> str | None:
+    """Return the kind of container this process is in, as far as it shows."""
+    if Path("/.dockerenv").exists():
+        return "docker"
+    if Path("/run/.containerenv").exists():
+        return "podman"
+    found = re.search(r"kubepods|docker|containerd|lxc", read("/proc/1/cgroup"))
+    return found.group() if found else os.environ.get("container")  # noqa: SIM112
+
+
+def cpu() -> Description:
+    """Return model, instruction sets, and how many cores there are and may be used."""
+    text = read("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    known = set(flags.group(1).split()) if flags else None
+    quota, _, period = read("/sys/fs/cgroup/cpu.max").strip().partition(" ")
+    return {
+        "model": model.group(1).strip() if model else None,
+        "flags": None if known is None else [flag for flag in CPU_FLAGS if flag in known],
+        "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)),
+        "cores_quota": int(quota) / int(period) if quota.isdigit() and period.isdigit() else None,
+    }
+
+
+def memory_bytes() -> int | None:
+    """Return the machine's memory in bytes, or the container's limit where that is lower."""
+    total = re.search(r"^MemTotal:\s*(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
+    limit = read("/sys/fs/cgroup/memory.max").strip()
+    sizes = [int(total.group(1)) * 1024] if total else []
+    sizes += [int(limit)] if limit.isdigit() else []
+    return min(sizes, default=None)
+
+
+def gpu() -> Description | None:
+    """Return driver and devices as NVIDIA's management library knows them; None without it."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {"driver": None, "devices": []}
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return {
+            "driver": text_of(pynvml.nvmlSystemGetDriverVersion()),
+            "devices": [
+                {
+                    "name": text_of(pynvml.nvmlDeviceGetName(handle)),
+                    "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+                    "compute_capability": list(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
+                }
+                for handle in handles
+            ],
+        }
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def text_of(value: str | bytes) -> str:
+    """Return text, whichever of the two the management library's version returns."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def loaded_tensorflow() -> Description | None:
+    """Return version, build and thread settings of the TensorFlow in this process."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return None
+    return {
+        "version": tensorflow.version.VERSION,
+        "git_version": tensorflow.version.GIT_VERSION,
+        "compiler": tensorflow.version.COMPILER_VERSION,
+        "build": dict(tensorflow.sysconfig.get_build_info()),
+        # 0: TensorFlow decides.
+        "intra_op_threads": tensorflow.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tensorflow.config.threading.get_inter_op_parallelism_threads(),
+    }
+
+
+def loaded_keras(load: bool) -> Description | None:
+    """Return version, backend and precision policy of the Keras in this process."""
+    keras = importlib.import_module("keras") if load else sys.modules.get("keras")
+    if keras is None:
+        return None
+    return {
+        "version": keras.__version__,
+        "backend": keras.backend.backend(),
+        "image_data_format": keras.backend.image_data_format(),
+        "policy": keras.mixed_precision.global_policy().name,
+    }
+
+
+def loaded_op(load: bool) -> Description | None:
+    """Return how the compiled pooling op was built, or why it cannot be loaded."""
+    if not load and "dlbench.ops" not in sys.modules:
+        return None
+    try:
+        return dict(importlib.import_module("dlbench.ops").build_info())
+    except (ImportError, OSError, ValueError) as error:
+        return {"error": str(error)}
+
+
+def loaded_libraries() -> dict[str, Description]:
+    """Return path and version of the shared libraries of interest that this process has loaded."""
+    paths = sorted({line.split(maxsplit=5)[-1] for line in read("/proc/self/maps").splitlines()})
+    libraries = {}
+    for path in paths:
+        # The mapped path is the file itself, so a full version is often part of its name.
+        if found := LIBRARIES.search(path):
+            name, suffix = found.groups()
+            named = suffix if suffix and "." in suffix else None  # "12" is an interface's number.
+            libraries[name] = {"version": asked_version(name, path) or named, "path": path}
+    return libraries
+
+
+def asked_version(name: str, path: str) -> str | None:
+    """Return the version that a loaded CUDA library reports of itself, as its own integer."""
+    functions = {
+        "libcuda": "cuDriverGetVersion",
+        "libcudart": "cudaRuntimeGetVersion",
+        "libnccl": "ncclGetVersion",
+    }
+    if name == "libcudnn":
+        library = ctypes.CDLL(path)
+        library.cudnnGetVersion.restype = ctypes.c_size_t
+        return str(library.cudnnGetVersion())
+    if name in functions:
+        number = ctypes.c_int()
+        failed = getattr(ctypes.CDLL(path), functions[name])(ctypes.byref(number))
+        return None if failed else str(number.value)
+    return None
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that steer the libraries, no secrets among them."""
+    return {
+        name: value
+        for name, value in sorted(environ.items())
+        if name.startswith(PREFIXES) and not HIDDEN.search(name)
+    }
+
+
+def code() -> Description:
+    """Return the commit of this code and whether it was changed; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    unknown: Description = {"commit": None, "dirty": None}
+    if shutil.which("git") is None:
+        return unknown
+
+    def git(*arguments: str) -> str | None:
+        reply = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)
+        return reply.stdout.strip() if reply.returncode == 0 else None
+
+    # An installed copy may lie in the ignored .venv of some other project's checkout.
+    if git("ls-files", "--error-unmatch", __file__) is None:
+        return unknown
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    return {"commit": commit, "dirty": None if changes is None else changes != ""}
+
+
+def main() -> None:
+    """Print this process's environment, with TensorFlow loaded, as JSON."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    environment = describe(load=True)
+    print(json.dumps({"fingerprint": fingerprint(environment), **environment}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

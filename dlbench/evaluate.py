@@ -1,0 +1,163 @@
+"""Score a network on a split: ``python -m dlbench.evaluate RUN [checkpoint=best] [split=val]``.
+
+Under ``horovodrun -np N`` the ranks share the work; the numbers are the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlbench import config, data, distributed
+from dlbench.metrics import ConfusionMatrix
+from dlbench.runs import RunFolder
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass
+class Evaluation:
+    """What a network scored on one split."""
+
+    split: str
+    samples: int
+    seconds: float
+    loss: float
+    """Unweighted cross-entropy per valid pixel."""
+    confusion: ConfusionMatrix
+    native: ConfusionMatrix
+    """The same with the predictions resized to the labels' native size."""
+
+    def scores(self) -> dict[str, float]:
+        """The scalars that are followed over epochs."""
+        matrix = self.confusion
+        return {
+            "val_loss": self.loss,
+            "val_miou": matrix.mean_over_all(matrix.iou),
+            "val_global_accuracy": matrix.global_accuracy,
+            "val_class_accuracy": matrix.mean_over_all(matrix.class_accuracy),
+        }
+
+    def quality(self, class_names: list[str]) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "split": self.split,
+            "samples": self.samples,
+            "loss": self.loss,
+            "training_size": self.confusion.summary(class_names),
+            "native_size": self.native.summary(class_names),
+        }
+
+
+def evaluate(
+    network: keras.Model,
+    dataset: data.DataSet,
+    split: str,
+    experiment: config.Experiment,
+    ranks: distributed.SingleProcess,
+) -> Evaluation:
+    """Score ``network`` on all samples of ``split``, each counted once, on all ranks together.
+
+    The batches are the same for any number of ranks, counts are integers and each batch's loss is
+    added in the order of batches, so the result does not depend on the number of ranks.
+    """
+    import tensorflow as tf
+
+    from dlbench.data import pipeline
+    from dlbench.prediction import Predictor
+
+    started = time.perf_counter()
+    classes, batch = len(dataset.classes), experiment.training.batch
+    count = dataset.count(split)
+    predictor = Predictor(network, experiment.monte_carlo_samples, experiment.seed)
+    confusion, native_confusion = ConfusionMatrix(classes), ConfusionMatrix(classes)
+    losses = np.zeros((-(-count // batch), 2))
+    batches = pipeline.evaluation_batches(
+        dataset,
+        split,
+        batch=batch,
+        ranks=ranks.size,
+        rank=ranks.rank,
+        size=experiment.data.size,
+        cache=experiment.data.cache,
+        workers=experiment.data.workers,
+    )
+    for image, target, native, index in batches:
+        chunk = int(index[0]) // batch
+        probability, _ = predictor(image, draw=chunk)
+        confusion.update(target.numpy(), _labels(probability))
+        resized = tf.image.resize(probability, native.shape[1:3])
+        native_confusion.update(native.numpy(), _labels(resized))
+        losses[chunk] = _log_loss(probability.numpy(), target.numpy())
+    confusion.counts = ranks.sum(tf.constant(confusion.counts), "confusion").numpy()
+    native_confusion.counts = ranks.sum(tf.constant(native_confusion.counts), "native").numpy()
+    # Each chunk is one rank's: adding zeros is exact, and so the order of the sum is fixed.
+    losses = ranks.sum(tf.constant(losses), "evaluation_losses").numpy()
+    total, pixels = losses.sum(axis=0)
+    return Evaluation(
+        split=split,
+        samples=count,
+        seconds=time.perf_counter() - started,
+        loss=float(total / max(pixels, 1.0)),
+        confusion=confusion,
+        native=native_confusion,
+    )
+
+
+def _labels(probability: Any) -> np.ndarray:
+    return np.argmax(probability.numpy(), axis=-1).astype(np.uint8)
+
+
+def _log_loss(probability: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    valid = target != data.IGNORE
+    chosen = np.take_along_axis(probability[valid], target[valid][:, None], axis=-1)
+    return float(-np.log(np.maximum(chosen, 1e-30), dtype=np.float64).sum()), float(valid.sum())
+
+
+def main(arguments: list[str]) -> int:
+    """Print the scores of a run's checkpoint and return the process's exit status."""
+    try:
+        folder, kind, split, overrides = _parse(arguments)
+        experiment = folder.experiment()
+        for key, value in overrides.items():
+            setattr(experiment.data, key, value)
+        # From here on TensorFlow is needed.
+        from dlbench import session as sessions
+
+        session = sessions.start(experiment)
+        sessions.restore(session, folder.checkpoint(kind))
+    except ValueError as error:
+        print(f"dlbench.evaluate: {error}", file=sys.stderr, flush=True)
+        return 2
+    result = evaluate(session.network, session.dataset, split, experiment, session.ranks)
+    if session.ranks.rank == 0:
+        names = [c.name for c in session.dataset.classes]
+        print(f"{folder.path}: checkpoint '{kind}' on {result.samples} samples of '{split}'")
+        print(result.confusion.table(names))
+        if not np.array_equal(result.confusion.counts, result.native.counts):
+            print("predictions resized to the labels' native size:")
+            print(result.native.table(names))
+    return 0
+
+
+def _parse(arguments: list[str]) -> tuple[RunFolder, str, str, dict[str, Any]]:
+    usage = "usage: python -m dlbench.evaluate RUN [checkpoint=best|last] [split=val] [root=FOLDER]"
+    folders = [a for a in arguments if "=" not in a]
+    options = dict(a.split("=", 1) for a in arguments if "=" in a)
+    if len(folders) != 1 or not options.keys() <= {"checkpoint", "split", "root"}:
+        raise config.ConfigError(usage)
+    kind = options.get("checkpoint", "best")
+    if kind not in ("best", "last"):
+        raise config.ConfigError(f"checkpoint={kind}: allowed are best and last; {usage}")
+    overrides = {"root": options["root"]} if "root" in options else {}
+    return RunFolder(Path(folders[0])), kind, options.get("split", "val"), overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,247 @@
+"""Keras layers: pooling with stored indices, its inverse, and the rest that SegNet is made of."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dlbench import ops
+
+register = keras.saving.register_keras_serializable(package="dlbench")
+
+
+def _pooled_length(length: int | None, pool_size: int) -> int | None:
+    return None if length is None else -(-length // pool_size)
+
+
+class _WindowLayer(keras.layers.Layer):
+    """A layer with windows of one size, `pool_size` from 2 to 16."""
+
+    def __init__(self, pool_size: int = 2, **options: Any) -> None:
+        super().__init__(**options)
+        if not 2 <= pool_size <= 16:
+            raise ValueError(f"pool_size must be from 2 to 16, got {pool_size}")
+        self.pool_size = pool_size
+        # The compiled op has no XLA kernel, so Keras' jit_compile="auto" must not choose XLA.
+        self.supports_jit = False
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pool_size": self.pool_size}
+
+
+@register
+class MaxPoolWithIndices(_WindowLayer):
+    """Max pooling that also gives where each maximum stood, see `ops.max_pool_with_indices`:
+    (batch, height, width, channels) -> values and uint8 indices, each
+    (batch, ceil(height / k), ceil(width / k), channels)."""
+
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return ops.max_pool_with_indices(inputs, self.pool_size)
+
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
+        batch, height, width, channels = inputs.shape
+        shape = (
+            batch,
+            _pooled_length(height, self.pool_size),
+            _pooled_length(width, self.pool_size),
+            channels,
+        )
+        return keras.KerasTensor(shape, self.compute_dtype), keras.KerasTensor(shape, "uint8")
+
+
+@register
+class SpatialSize(keras.layers.Layer):
+    """Height and width of an image batch, (batch, height, width, channels) -> int32 (2,): the size
+    that `MaxUnpool` needs where a model is built for any size."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(autocast=False, **options)  # only the shape is read
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.shape(inputs)[1:3]
+
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor((2,), "int32")
+
+
+@register
+class MaxUnpool(_WindowLayer):
+    """Max unpooling, see `ops.max_unpool`: `[values, indices, size]` -> (batch, height, width,
+    channels), where `size` is the (height, width) of the pool's input, two ints or the int32
+    tensor of `SpatialSize`."""
+
+    def __call__(self, inputs: list[Any], **options: Any) -> Any:
+        if len(inputs) == 3 and isinstance(inputs[2], tuple | list):
+            # Keras takes tensors alone among the inputs, and other values by keyword.
+            values, indices, size = inputs
+            if None in size:
+                raise ValueError(
+                    f"size {tuple(size)} is not known while the model is built: give "
+                    "SpatialSize()(x) of the pool's input x instead"
+                )
+            inputs, options = [values, indices], {**options, "size": tuple(size)}
+        return super().__call__(inputs, **options)
+
+    def call(self, inputs: list[tf.Tensor], size: tuple[int, int] | None = None) -> tf.Tensor:
+        values, indices, output_size = inputs if size is None else (*inputs, size)
+        return ops.max_unpool(values, indices, output_size, self.pool_size)
+
+    def compute_output_spec(
+        self, inputs: list[keras.KerasTensor], size: tuple[int, int] | None = None
+    ) -> keras.KerasTensor:
+        batch, rows, columns, channels = inputs[0].shape
+        height, width = size or (None, None)
+        for length, pooled in ((height, rows), (width, columns)):
+            if None not in (length, pooled) and _pooled_length(length, self.pool_size) != pooled:
+                raise ValueError(
+                    f"size {size} does not fit values of shape {inputs[0].shape} at pool_size "
+                    f"{self.pool_size}: give the (height, width) of the pool's input"
+                )
+        return keras.KerasTensor((batch, height, width, channels), self.compute_dtype)
+
+
+@register
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalisation over all axes but the last of (batch, height, width, channels), in
+    TensorFlow's fused kernel (Ioffe & Szegedy, 2015, arXiv 1502.03167).
+
+    Inputs keep their dtype; parameters and statistics are float32 (float64 inputs are computed in
+    float64, without the fused kernel, which lacks it). The moving variance follows the population
+    variance (divided by n), as Keras' own layer does: the fused kernel's n - 1 would make it
+    depend on how a batch is split over ranks.
+    """
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **options: Any) -> None:
+        super().__init__(autocast=False, **options)
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = input_shape[-1]
+        if len(input_shape) != 4 or channels is None:
+            raise ValueError(
+                f"expected (batch, height, width, channels) with channels known, got {input_shape}"
+            )
+
+        def weight(name: str, initial: str, trainable: bool) -> keras.Variable:
+            # autocast=False: under mixed precision the kernel still gets float32 parameters.
+            return self.add_weight(
+                (channels,),
+                initial,
+                dtype="float32",
+                trainable=trainable,
+                autocast=False,
+                name=name,
+            )
+
+        self.gamma = weight("gamma", "ones", True)
+        self.beta = weight("beta", "zeros", True)
+        self.moving_mean = weight("moving_mean", "zeros", False)
+        self.moving_variance = weight("moving_variance", "ones", False)
+
+    def moments(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and population variance (channels,) that a training step normalises with; a
+        subclass that overrides this is computed without the fused kernel, in float32."""
+        return tf.nn.moments(inputs, (0, 1, 2))
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        training = bool(training) and self.trainable
+        local = type(self).moments is BatchNormalization.moments
+        if inputs.dtype != tf.float64 and (local or not training):
+            return self._fused(inputs, training)
+        wide = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
+        mean, variance = tf.cast(self.moving_mean, wide.dtype), self.moving_variance
+        if training:
+            mean, variance = self.moments(wide)
+            self._update(mean, variance)
+        gamma, beta, variance = (
+            tf.cast(vector, wide.dtype) for vector in (self.gamma, self.beta, variance)
+        )
+        outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, self.epsilon)
+        return tf.cast(outputs, inputs.dtype)
+
+    def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
+        empty: list[float] = []  # in training the kernel takes the statistics from the batch
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma),
+            offset=tf.convert_to_tensor(self.beta),
+            mean=empty if training else tf.convert_to_tensor(self.moving_mean),
+            variance=empty if training else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # From n - 1 to n; a batch without samples, whose statistics are NaN, changes nothing.
+            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+            mean = tf.where(count > 0, mean, self.moving_mean)
+            variance = tf.where(count > 0, variance * (count - 1) / count, self.moving_variance)
+            self._update(mean, variance)
+        return outputs
+
+    def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            batch = tf.stop_gradient(tf.cast(batch, tf.float32))
+            moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
+
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor, training: bool | None = None
+    ) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+@register
+class LocalResponseNormalization(keras.layers.Layer):
+    """Local response normalisation across channels as Caffe defines it, alpha divided by size:
+    `x / (1 + alpha / size * sum of x^2 over size channels) ** beta`; same shape as the input,
+    computed in float32 and given in the layer's compute dtype (Krizhevsky et al., 2012)."""
+
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, **options: Any
+    ) -> None:
+        super().__init__(autocast=False, **options)
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"size must be an odd number of channels, got {size}")
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = tf.nn.local_response_normalization(
+            tf.cast(inputs, tf.float32),
+            depth_radius=self.size // 2,
+            bias=1.0,
+            alpha=self.alpha / self.size,
+            beta=self.beta,
+        )
+        return tf.cast(outputs, self.compute_dtype)
+
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(inputs.shape, self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"size": self.size, "alpha": self.alpha, "beta": self.beta}
+        return {**super().get_config(), **own}
+
+
+@register
+class MonteCarloDropout(keras.layers.Dropout):
+    """Dropout that stays on at inference while `monte_carlo` is set, so that repeated predictions
+    sample the posterior (Kendall et al., 2017, arXiv 1511.02680); same shape and dtype.
+
+    Set `monte_carlo` before a model's first `predict`, or clear `model.predict_function`: a
+    function that is already traced keeps what it was traced with.
+    """
+
+    def __init__(self, rate: float = 0.5, monte_carlo: bool = False, **options: Any) -> None:
+        super().__init__(rate, **options)
+        self.monte_carlo = monte_carlo
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return super().call(inputs, training=bool(training) or self.monte_carlo)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "monte_carlo": self.monte_carlo}

@@ -1,0 +1,93 @@
+"""The networks: one visible table, name -> builder and the options it takes.
+
+Importing this package loads no TensorFlow, so that a name or option is checked before it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from dlbench.config import ConfigError, Section
+
+if TYPE_CHECKING:
+    import keras
+
+
+class SegNetOptions(Section):
+    """Options of the four SegNet networks."""
+
+    width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
+    """Factor on every layer's number of filters; 1 is the published network."""
+    rescale: tuple[float, float] = (1.0 / 127.5, -1.0)
+    """(scale, offset) applied to the input on the device; the default maps uint8 to [-1, 1]."""
+
+
+class BasicOptions(SegNetOptions):
+    """SegNet-Basic normalises raw grey values itself, by its first (LRN) layer."""
+
+    rescale: tuple[float, float] = (1.0, 0.0)
+
+
+Dropout = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class BayesianOptions(SegNetOptions):
+    dropout: Dropout = 0.5
+
+
+class BayesianBasicOptions(BasicOptions):
+    dropout: Dropout = 0.5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: where the builder lives and how its options are checked."""
+
+    module: str
+    builder: str
+    options: type[Section]
+
+
+MODELS: dict[str, Entry] = {
+    "segnet": Entry("segnet", "segnet", SegNetOptions),
+    "segnet_basic": Entry("segnet", "segnet_basic", BasicOptions),
+    "segnet_bayesian": Entry("segnet", "segnet", BayesianOptions),
+    "segnet_basic_bayesian": Entry("segnet", "segnet_basic", BayesianBasicOptions),
+}
+
+
+def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of model ``name`` with defaults filled in; `ConfigError` lists what is known."""
+    if name not in MODELS:
+        raise ConfigError(f"unknown model '{name}'; known: {', '.join(MODELS)}")
+    entry = MODELS[name]
+    try:
+        return entry.options.model_validate(options).model_dump()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        known = ", ".join(entry.options.model_fields)
+        raise ConfigError(f"model.options of '{name}': {wrong}; known options: {known}") from None
+
+
+def build(
+    name: str,
+    input_shape: tuple[int | None, int | None, int],
+    outputs: int,
+    *,
+    normalization: type[keras.layers.Layer] | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build the network ``name`` for ``(height, width, bands)`` inputs and ``outputs`` classes.
+
+    ``normalization`` replaces the batch-norm layer, for example by one synchronised over ranks.
+    Returns a functional `keras.Model`: ``(batch, height, width, bands)`` to logits
+    ``(batch, height, width, outputs)``.
+    """
+    checked = check(name, options)
+    module = importlib.import_module(f"{__name__}.{MODELS[name].module}")
+    builder = getattr(module, MODELS[name].builder)
+    return builder(input_shape, outputs, name=name, normalization=normalization, **checked)

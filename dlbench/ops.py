@@ -1,0 +1,211 @@
+"""Max pooling that stores where each maximum stood, and its inverse: the compiled op's face.
+
+An index is the position inside its window, `dy * pool_size + dx`, as uint8. Windows do not
+overlap (stride = pool_size), start at the top left and are clipped at the bottom and right edge.
+The three ops are each other's gradients, so every order of gradient exists.
+"""
+
+import ctypes
+import functools
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+LIBRARY = Path(__file__).with_name("_pooling.so")
+REBUILD = "pip install --no-build-isolation --no-deps -e ."
+
+Size = Any  # (height, width): two ints, or an int32 tensor of shape (2,)
+
+
+def max_pool_with_indices(x: tf.Tensor, pool_size: int = 2) -> tuple[tf.Tensor, tf.Tensor]:
+    """Maximum of each window and its place in it: (batch, height, width, channels) ->
+    (batch, ceil(height / k), ceil(width / k), channels), twice: values in x's dtype (float32,
+    float64, bfloat16, half), indices uint8.
+
+    The first maximum wins, the first NaN wins over all, -0 equals +0. As in SegNet
+    (Badrinarayanan et al., 2017, arXiv 1511.00561, section 3).
+    """
+    return _library().dlbench_max_pool(dense=x, pool_size=pool_size)
+
+
+def max_unpool(
+    values: tf.Tensor, indices: tf.Tensor, output_size: Size, pool_size: int = 2
+) -> tf.Tensor:
+    """Places each value where its maximum stood, zeros elsewhere: (batch, rows, columns, channels)
+    -> (batch, height, width, channels).
+
+    `output_size` is the (height, width) of the pool's input; anything whose
+    ceil(size / pool_size) is not (rows, columns) raises InvalidArgumentError. A value whose index
+    lies outside its window is dropped.
+    """
+    return _library().dlbench_max_unpool(
+        values=values, indices=indices, output_size=output_size, pool_size=pool_size
+    )
+
+
+def max_gather(dense: tf.Tensor, indices: tf.Tensor, pool_size: int = 2) -> tf.Tensor:
+    """Reads a dense tensor at stored indices: (batch, height, width, channels) and
+    (batch, rows, columns, channels) -> (batch, rows, columns, channels); an index outside its
+    window gives zero."""
+    return _library().dlbench_max_gather(dense=dense, indices=indices, pool_size=pool_size)
+
+
+def build_info() -> dict[str, Any]:
+    """What the compiled op was built for and with, and the instruction set in use."""
+    _library()
+    error = ctypes.c_char_p()
+    isa = _c_library().dlbench_pooling_isa(ctypes.byref(error))
+    if isa is None:
+        raise ValueError(_isa_error(os.environ["DLBENCH_POOLING_ISA"], error))
+    return {**read_build(LIBRARY), "isa": isa.decode()}
+
+
+def use_isa(name: str) -> None:
+    """Switches this process to another instruction set, "avx512", "avx2" or "portable"; ValueError
+    if it is unknown or this processor lacks it. The environment variable DLBENCH_POOLING_ISA does
+    the same from the start."""
+    _library()
+    error = ctypes.c_char_p()
+    if not _c_library().dlbench_pooling_use_isa(name.encode(), ctypes.byref(error)):
+        raise ValueError(_isa_error(name, error))
+
+
+def read_build(library: Path) -> dict[str, Any]:
+    """The build record inside a compiled library, read without loading it."""
+    if not library.exists():
+        raise ImportError(
+            f"dlbench's pooling op is not compiled: {library} is missing; build it with: {REBUILD}"
+        )
+    record = re.search(rb"dlbench-pooling-build:(\{[^\0]*\})\0", library.read_bytes())
+    if record is None:
+        raise ImportError(f"{library} is not dlbench's pooling op; rebuild it with: {REBUILD}")
+    return json.loads(record[1])
+
+
+def check_build(library: Path) -> None:
+    """ImportError unless the library was built for the TensorFlow that runs."""
+    build = read_build(library)
+    built = (build["tensorflow"], build["cxx11_abi"])
+    running = (tf.version.VERSION, int(tf.sysconfig.CXX11_ABI_FLAG))
+    if built != running:
+        raise ImportError(
+            f"{library} was built for TensorFlow {built[0]} (C++11 ABI {built[1]}), but "
+            f"TensorFlow {running[0]} (C++11 ABI {running[1]}) is running; rebuild it with: "
+            f"{REBUILD}"
+        )
+
+
+@functools.cache
+def _library() -> Any:
+    """The op library, loaded at first use so that importing this module needs no compiled part."""
+    check_build(LIBRARY)
+    return tf.load_op_library(str(LIBRARY))
+
+
+@functools.cache
+def _c_library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(LIBRARY))
+    library.dlbench_pooling_isa.restype = ctypes.c_char_p
+    library.dlbench_pooling_use_isa.restype = ctypes.c_bool
+    return library
+
+
+def _isa_error(name: str, error: ctypes.c_char_p) -> str:
+    return f"instruction set {name!r}: {(error.value or b'').decode()}"
+
+
+def _spatial_size(x: tf.Tensor) -> Size:
+    height, width = x.shape[1:3]
+    return tf.shape(x)[1:3] if height is None or width is None else (height, width)
+
+
+@tf.RegisterGradient("DlbenchMaxPool")
+def _max_pool_gradient(op: tf.Operation, values: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+    size = _spatial_size(op.inputs[0])
+    return max_unpool(values, op.outputs[1], size, op.get_attr("pool_size"))
+
+
+@tf.RegisterGradient("DlbenchMaxUnpool")
+def _max_unpool_gradient(op: tf.Operation, dense: tf.Tensor) -> tuple[tf.Tensor, None, None]:
+    return max_gather(dense, op.inputs[1], op.get_attr("pool_size")), None, None
+
+
+@tf.RegisterGradient("DlbenchMaxGather")
+def _max_gather_gradient(op: tf.Operation, values: tf.Tensor) -> tuple[tf.Tensor, None]:
+    size = _spatial_size(op.inputs[0])
+    return max_unpool(values, op.inputs[1], size, op.get_attr("pool_size")), None
+
+
+def _rows_and_columns(indices: tf.Tensor, pool_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Row and column in the dense image of every index: int64, as `indices` in shape."""
+    local = tf.cast(indices, tf.int64)
+    shape = tf.shape(indices, tf.int64)
+    row = tf.range(shape[1])[:, None, None] * pool_size + local // pool_size
+    column = tf.range(shape[2])[:, None] * pool_size + local % pool_size
+    return row, column
+
+
+def indices_to_tensorflow(
+    indices: tf.Tensor,
+    input_size: Size,
+    pool_size: int = 2,
+    include_batch_in_index: bool = False,
+) -> tf.Tensor:
+    """Our indices as `tf.nn.max_pool_with_argmax` numbers them, int64
+    `((b * height + y) * width + x) * channels + c`, b = 0 unless included; `input_size` is the
+    (height, width) of the pool's input."""
+    height, width = (tf.cast(length, tf.int64) for length in tf.unstack(input_size, num=2))
+    shape = tf.shape(indices, tf.int64)
+    row, column = _rows_and_columns(indices, pool_size)
+    image = tf.range(shape[0])[:, None, None, None] * (1 if include_batch_in_index else 0)
+    return ((image * height + row) * width + column) * shape[3] + tf.range(shape[3])
+
+
+def indices_from_tensorflow(
+    argmax: tf.Tensor,
+    input_size: Size,
+    pool_size: int = 2,
+    include_batch_in_index: bool = False,
+) -> tf.Tensor:
+    """Our uint8 indices from those of `tf.nn.max_pool_with_argmax`, whose windows are ours for
+    padding "SAME" at pool_size 2 and for "VALID" where pool_size divides the size;
+    InvalidArgumentError if an index lies outside its window."""
+    width = tf.cast(tf.unstack(input_size, num=2)[1], tf.int64)
+    height = tf.cast(tf.unstack(input_size, num=2)[0], tf.int64)
+    shape = tf.shape(argmax, tf.int64)
+    pixel = argmax // shape[3]
+    if include_batch_in_index:
+        pixel -= tf.range(shape[0])[:, None, None, None] * height * width
+    return _local(pixel // width, pixel % width, pool_size)
+
+
+def indices_to_torch(indices: tf.Tensor, input_size: Size, pool_size: int = 2) -> tf.Tensor:
+    """Our indices as `torch.nn.functional.max_pool2d(return_indices=True, ceil_mode=True)` numbers
+    them, int64 `y * width + x`, still (batch, rows, columns, channels): PyTorch's own layout is
+    `tf.transpose(result, (0, 3, 1, 2))`."""
+    width = tf.cast(tf.unstack(input_size, num=2)[1], tf.int64)
+    row, column = _rows_and_columns(indices, pool_size)
+    return row * width + column
+
+
+def indices_from_torch(indices: tf.Tensor, input_size: Size, pool_size: int = 2) -> tf.Tensor:
+    """Our uint8 indices from PyTorch's, given channels last: transpose PyTorch's by (0, 2, 3, 1)
+    first; InvalidArgumentError if an index lies outside its window."""
+    width = tf.cast(tf.unstack(input_size, num=2)[1], tf.int64)
+    return _local(indices // width, indices % width, pool_size)
+
+
+def _local(row: tf.Tensor, column: tf.Tensor, pool_size: int) -> tf.Tensor:
+    shape = tf.shape(row, tf.int64)
+    dy = row - tf.range(shape[1])[:, None, None] * pool_size
+    dx = column - tf.range(shape[2])[:, None] * pool_size
+    for offset in (dy, dx):
+        tf.debugging.assert_non_negative(offset, "index above or left of its window")
+        tf.debugging.assert_less(
+            offset, tf.constant(pool_size, tf.int64), "index below or right of its window"
+        )
+    return tf.cast(dy * pool_size + dx, tf.uint8)

@@ -1,0 +1,290 @@
+"""Figures of a run: predictions beside the truth, the confusion matrix, the training curve.
+
+Drawn by matplotlib without a display (no pyplot, no global state), written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbench.checkpoint import write_atomically
+from dlbench.data.dataset import IGNORE, ClassInfo
+from dlbench.metrics import ConfusionMatrix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Pixels = npt.NDArray[np.uint8]
+
+NEUTRAL = (38, 38, 38)
+"""Colour of void pixels and missing values: in no data set's palette."""
+
+# Okabe and Ito's colours (2008), told apart by the colour-blind.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+INK, FAINT = "#222222", "#888888"
+
+
+def prediction_grid(
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    classes: Sequence[ClassInfo],
+    path: Path,
+    *,
+    uncertainties: Sequence[np.ndarray] | None = None,
+    bands: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write a PNG with a row image | truth | prediction [| uncertainty] per sample, and a legend.
+
+    Images are ``(height, width, bands)`` of any real type, truths and predictions
+    ``(height, width)`` class indices (`IGNORE` is drawn in `NEUTRAL`), uncertainties
+    ``(height, width)`` on one scale for all rows. ``bands`` chooses what is shown, as for
+    `displayed`; ``names`` label the rows.
+    """
+    from matplotlib.figure import Figure
+
+    columns = ["image", "truth", "prediction"]
+    columns += [] if uncertainties is None else ["uncertainty"]
+    given: dict[str, Sequence[Any]] = {"truths": truths, "predictions": predictions}
+    given |= {} if uncertainties is None else {"uncertainties": uncertainties}
+    given |= {} if names is None else {"names": names}
+    if not images:
+        raise ValueError("there are no images to draw")
+    for what, values in given.items():
+        if len(values) != len(images):
+            raise ValueError(f"{len(values)} {what} for {len(images)} images; they must agree")
+
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    side, gap, head, margin = 2.4, 0.06, 0.28, 0.08
+    side_label = 0.25 if names is not None else 0.0
+    width = side_label + len(columns) * (side + gap) - gap + 2 * margin
+    entries = _legend_entries(truths, predictions, classes)
+    legend_columns = max(1, int((width - 2 * margin) / (0.45 + 0.075 * _longest(entries))))
+    legend = 0.1 + 0.2 * -(-len(entries) // legend_columns)
+    scale_bar = 0.38 if uncertainties is not None else 0.0
+    row_height = side * tallest + gap
+    height = head + len(images) * row_height + scale_bar + legend + margin
+    figure = Figure(figsize=(width, height), facecolor="white")
+
+    def place(row: int, column: int) -> Any:
+        left = margin + side_label + column * (side + gap)
+        bottom = height - head - row * row_height - side * tallest
+        axes = figure.add_axes(
+            (left / width, bottom / height, side / width, side * tallest / height)
+        )
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set(color=FAINT, linewidth=0.5)  # classes may be white
+        if row == 0:
+            axes.set_title(columns[column], fontsize=11, color=INK, pad=5)
+        return axes
+
+    drawn = None
+    largest = max((float(np.nanmax(u)) for u in uncertainties or ()), default=0.0) or 1.0
+    for row, image in enumerate(images):
+        axes = place(row, 0)
+        axes.imshow(displayed(image, bands), interpolation="antialiased")
+        if names is not None:
+            axes.text(
+                -0.03, 0.5, names[row], transform=axes.transAxes, rotation=90,
+                ha="right", va="center", fontsize=9, color=INK,
+            )  # fmt: skip
+        for column, labels in enumerate((truths[row], predictions[row]), start=1):
+            place(row, column).imshow(colored(labels, classes), interpolation="nearest")
+        if uncertainties is not None:
+            drawn = place(row, 3).imshow(
+                uncertainties[row], cmap="cividis", vmin=0.0, vmax=largest, interpolation="nearest"
+            )
+    if drawn is not None:
+        left = margin + side_label + 3 * (side + gap)
+        bottom = (legend + margin + 0.24) / height
+        bar = figure.add_axes((left / width, bottom, side / width, 0.1 / height))
+        figure.colorbar(drawn, cax=bar, orientation="horizontal").outline.set_visible(False)
+        bar.tick_params(labelsize=8, colors=INK, length=2)
+    _draw_legend(figure, entries, legend_columns, margin / height)
+    _save(figure, path)
+
+
+def confusion_figure(matrix: ConfusionMatrix, names: Sequence[str], path: Path) -> None:
+    """Write a PNG heat map of ``matrix``: of each true class's pixels, the percentage per answer.
+
+    Rows name their class and its share of all valid pixels; a class that the truth lacks is blank.
+    """
+    from matplotlib.figure import Figure
+
+    if len(names) != matrix.classes:
+        raise ValueError(f"{len(names)} class names for {matrix.classes} classes")
+    totals = matrix.counts.sum(axis=1, keepdims=True)
+    percent = np.full(matrix.counts.shape, np.nan)
+    np.divide(100.0 * matrix.counts, totals, out=percent, where=totals > 0)
+    n = matrix.classes
+    side = max(3.0, 0.52 * n)
+    figure = Figure(figsize=(side + 2.4, side + 1.5), facecolor="white", layout="constrained")
+    axes = figure.add_subplot()
+    # One hue from light to dark reads alike with and without colour vision.
+    axes.imshow(percent, cmap="Blues", vmin=0.0, vmax=100.0)
+    for i, j in np.argwhere(np.isfinite(percent)):
+        value = percent[i, j]
+        text = "0" if value == 0 else "<1" if value < 0.5 else f"{value:.0f}"
+        axes.text(
+            j, i, text, ha="center", va="center", fontsize=9,
+            fontweight="bold" if i == j else "normal", color="white" if value > 65 else INK,
+        )  # fmt: skip
+    for i in np.flatnonzero(totals == 0).tolist():
+        axes.text(
+            (n - 1) / 2, i, "not in the truth", ha="center", va="center", fontsize=9, color=FAINT,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.0},
+        )  # fmt: skip
+    shares = 100.0 * totals[:, 0] / max(matrix.pixels, 1)
+    tilted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(n), names, **(tilted if max(map(len, names)) > 6 else {}))
+    axes.set_yticks(range(n), [f"{a}  {s:.1f} %" for a, s in zip(names, shares, strict=True)])
+    axes.set_xticks(np.arange(n - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(n - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="#d0d0d0", linewidth=0.6)
+    axes.tick_params(which="both", length=0, labelsize=9, labelcolor=INK)
+    axes.spines[:].set(color="#d0d0d0", linewidth=0.6)
+    axes.set_xlabel("prediction", color=INK)
+    axes.set_ylabel("truth  (share of valid pixels)", color=INK)
+    axes.set_title(
+        f"% of each true class's pixels\nG {100 * matrix.global_accuracy:.1f} %,   "
+        f"mean IoU {100 * matrix.mean_over_all(matrix.iou):.1f} %",
+        fontsize=10, color=INK,
+    )  # fmt: skip
+    _save(figure, path)
+
+
+def curve_figure(metrics: Path, path: Path, score: str = "val_miou") -> None:
+    """Write a PNG of the losses and of ``score`` per epoch, from a run's ``metrics.csv``.
+
+    Columns ``epoch`` and ``loss``; ``val_loss`` and ``score`` may be empty in some epochs.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    absent = {"epoch", "loss", score} - set(rows[0] if rows else ())
+    if absent:
+        raise ValueError(f"{metrics} lacks the columns {', '.join(sorted(absent))}, or is empty")
+
+    def series(column: str) -> tuple[list[float], list[float]]:
+        kept = [row for row in rows if row.get(column)]
+        return [float(row["epoch"]) for row in kept], [float(row[column]) for row in kept]
+
+    figure = Figure(figsize=(8.4, 3.2), facecolor="white", layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True)
+    left.plot(*series("loss"), color=BLUE, label="training")
+    epochs, losses = series("val_loss")
+    if epochs:
+        left.plot(epochs, losses, color=ORANGE, marker=".", label="validation")
+        left.legend(frameon=False, fontsize=9, labelcolor=INK)
+    left.set_title("loss", fontsize=11, color=INK)
+    epochs, scores = series(score)
+    right.plot(epochs, scores, color=ORANGE, marker=".")
+    title = "validation mean IoU" if score == "val_miou" else score
+    if scores:
+        best = int(np.argmax(scores))
+        right.plot(epochs[best], scores[best], "o", color=ORANGE, markersize=7)
+        title += f"  (best {scores[best]:.3f}, epoch {epochs[best]:.0f})"
+    right.set_title(title, fontsize=11, color=INK)
+    right.set_ylim(0.0, 1.0)
+    for axes in (left, right):
+        axes.set_xlabel("epoch", color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(color="#e4e4e4", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(FAINT)
+        axes.tick_params(labelsize=9, colors=INK, length=0)
+    left.set_ylim(bottom=0.0)
+    _save(figure, path)
+
+
+def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> Pixels:
+    """Image ``(height, width, bands)`` of any real type -> ``(height, width, 3)`` uint8.
+
+    ``bands`` names one band (grey) or three (red, green, blue); by default the first three, or the
+    first of one or two. Each is stretched from its 2nd to its 98th percentile; pixels without
+    finite values are `NEUTRAL`.
+    """
+    if image.ndim != 3:
+        raise ValueError(f"image has shape {image.shape}; needed is (height, width, bands)")
+    chosen = list(bands) if bands is not None else [0, 1, 2] if image.shape[2] >= 3 else [0]
+    if len(chosen) not in (1, 3) or not all(0 <= band < image.shape[2] for band in chosen):
+        raise ValueError(
+            f"bands are {chosen}; needed are one or three of 0 to {image.shape[2] - 1}"
+        )
+    values = image[..., chosen].astype(np.float64)
+    known = np.isfinite(values).all(axis=-1)
+    picture = np.empty((*image.shape[:2], 3), np.uint8)
+    picture[...] = NEUTRAL
+    if known.any():
+        low, high = np.percentile(values[known], (2, 98), axis=0)
+        # A constant band has nothing to stretch: it becomes middle grey.
+        spread = np.where(high > low, high - low, np.inf)
+        level = (values[known] - low) / spread + np.where(high > low, 0.0, 0.5)
+        picture[known] = np.rint(255.0 * np.clip(level, 0.0, 1.0)).astype(np.uint8)
+    return picture
+
+
+def colored(labels: np.ndarray, classes: Sequence[ClassInfo]) -> Pixels:
+    """Class indices ``(height, width)`` -> class colours ``(height, width, 3)``, uint8."""
+    palette = np.full((256, 3), NEUTRAL, np.uint8)
+    palette[: len(classes)] = [c.color for c in classes]
+    unknown = np.setdiff1d(labels, [*range(len(classes)), IGNORE])
+    if unknown.size:
+        raise ValueError(
+            f"labels hold {unknown.tolist()}; allowed are 0 to {len(classes) - 1} and {IGNORE}"
+        )
+    return palette[labels]
+
+
+def _legend_entries(
+    truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray], classes: Sequence[ClassInfo]
+) -> list[tuple[str, tuple[int, int, int]]]:
+    entries = [(c.name, c.color) for c in classes]
+    if any((labels == IGNORE).any() for labels in (*truths, *predictions)):
+        entries.append(("void", NEUTRAL))
+    return entries
+
+
+def _longest(entries: list[tuple[str, tuple[int, int, int]]]) -> int:
+    return max(len(name) for name, _ in entries)
+
+
+def _draw_legend(
+    figure: Figure, entries: list[tuple[str, tuple[int, int, int]]], columns: int, bottom: float
+) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [
+        Patch(
+            facecolor="#{:02x}{:02x}{:02x}".format(*color),
+            edgecolor=FAINT,
+            linewidth=0.6,
+            label=name,
+        )
+        for name, color in entries
+    ]
+    figure.legend(
+        handles=patches, ncols=min(columns, len(patches)), loc="lower center",
+        bbox_to_anchor=(0.5, bottom), frameon=False, fontsize=9, labelcolor=INK,
+        handlelength=1.2, handleheight=1.0, columnspacing=1.4, borderpad=0.0, borderaxespad=0.0,
+    )  # fmt: skip
+
+
+def _save(figure: Figure, path: Path) -> None:
+    if path.suffix != ".png":
+        raise ValueError(f"{path} does not end in .png")
+    # Without the name of the software, the same figure is the same file.
+    write_atomically(
+        path, lambda file: figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    )

@@ -1,0 +1,1 @@
+"""What becomes of measurements: result records. Nothing here loads TensorFlow."""

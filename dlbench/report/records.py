@@ -1,0 +1,214 @@
+"""The result record: what one launch of one workload measured, written by every entry alike.
+
+What is unknown is None (null in the file) and stated so: no field but ``schema`` has a default.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from dlbench import __version__, environment
+from dlbench.checkpoint import write_atomically
+
+SCHEMA: Final = "dlbench.result/1"
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0.0)]
+
+
+class RecordError(ValueError):
+    """A file that is not a result record; the message names the file and what is wrong."""
+
+
+class Part(BaseModel):
+    """A part of the record: unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+
+
+class Workload(Part):
+    """What was done. Records of equal workloads may be compared."""
+
+    id: str
+    """A stable name, such as ``train/segnet/vaihingen``."""
+    model: str | None
+    data: str | None
+    precision: str
+    ranks: Annotated[int, Field(ge=1)]
+    batch_per_rank: Count | None
+    shape: tuple[Count, ...] | None
+    """(height, width, channels) of a sample, or the shape of an op's input."""
+    mode: str
+    """What is timed: ``train``, ``forward``, ``backward``, ``input``, ..."""
+
+
+class Setup(Part):
+    """What it was done on. Records with equal fingerprints are repeats of each other."""
+
+    name: str | None
+    fingerprint: str
+    environment: dict[str, JsonValue]
+
+
+class Rank(Part):
+    """One process's measurements; warm-up is in none of them."""
+
+    rank: Count
+    host: str
+    samples: Count
+    """Samples that this rank processed within ``wall_s``."""
+    wall_s: Seconds
+    step_s: tuple[Seconds, ...]
+    input_wait_s: Seconds | None
+    comm_wait_s: Seconds | None
+    peak_bytes: dict[str, Count | None]
+
+
+class Code(Part):
+    """Which code ran; ``commit`` and ``dirty`` are None outside a git checkout."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+
+
+class Record(Part):
+    """One launch of one workload on one setup, all ranks."""
+
+    # Another name in Python: pydantic's models have a method `schema`.
+    schema_id: Literal["dlbench.result/1"] = Field(default=SCHEMA, alias="schema")
+    created: AwareDatetime
+    workload: Workload
+    setup: Setup
+    ranks: tuple[Rank, ...]
+    energy_j: Annotated[float, Field(ge=0.0)] | None
+    """Joules of all nodes together over the measured steps."""
+    quality: dict[str, JsonValue]
+    """Scores of the same launch (`dlbench.metrics`); empty where the workload has none."""
+    code: Code
+
+    @field_validator("created")
+    @classmethod
+    def _in_utc(cls, value: datetime) -> datetime:
+        return value.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _every_rank_once(self) -> Record:
+        found = [rank.rank for rank in self.ranks]
+        if found != list(range(self.workload.ranks)):
+            raise ValueError(
+                f"the workload ran on {self.workload.ranks} ranks, but there are measurements of "
+                f"ranks {found}; needed is each of 0 to {self.workload.ranks - 1} once, in order"
+            )
+        return self
+
+    @property
+    def throughput(self) -> float | None:
+        """All ranks' samples ÷ the slowest rank's wall time, samples/s; None if nothing was timed.
+
+        Derived, never stored: a record cannot contradict itself.
+        """
+        slowest = max(rank.wall_s for rank in self.ranks)
+        return sum(rank.samples for rank in self.ranks) / slowest if slowest else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def setup(name: str | None = None, described: Mapping[str, Any] | None = None) -> Setup:
+    """The setup that ``described`` (from `dlbench.environment.describe`) tells of, by default this
+    process's: call it after the workload, so that it names the libraries as loaded."""
+    found = dict(environment.describe() if described is None else described)
+    fingerprint = environment.fingerprint(found)
+    del found["code"]  # it has its own place in the record
+    return Setup(name=name, fingerprint=fingerprint, environment=found)
+
+
+def now(
+    workload: Workload,
+    ranks: Sequence[Rank],
+    *,
+    setup: Setup,
+    energy_j: float | None = None,
+    quality: Mapping[str, JsonValue] | None = None,
+) -> Record:
+    """The record of a launch that has just ended, stamped with the time and the code's state."""
+    return Record(
+        created=datetime.now(UTC),
+        workload=workload,
+        setup=setup,
+        ranks=tuple(ranks),
+        energy_j=energy_j,
+        quality=dict(quality or {}),
+        code=Code(version=__version__, **environment.code()),
+    )
+
+
+def write(record: Record, path: Path) -> None:
+    """Write ``record`` as JSON; the file is whole or absent, even if the machine stops."""
+    text = json.dumps(record.to_json(), indent=2, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read(path: Path) -> Record:
+    """Read and check one record; `RecordError` names the file and everything wrong with it."""
+    return _checked(_content(path), str(path))
+
+
+def read_many(paths: Iterable[Path]) -> list[Record]:
+    """The records of all files, in their order: single ones, and those within the JSON files of
+    ``pytest benchmarks/ --benchmark-json=FILE``."""
+    records = []
+    for path in paths:
+        content = _content(path)
+        if isinstance(content, dict) and "benchmarks" in content:
+            for benchmark in content["benchmarks"]:
+                if "record" in benchmark["extra_info"]:
+                    where = f"{path}, benchmark {benchmark['fullname']}"
+                    records.append(_checked(benchmark["extra_info"]["record"], where))
+        else:
+            records.append(_checked(content, str(path)))
+    return records
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"there is no result record {path}") from None
+    except ValueError as error:  # not JSON, or not even text
+        raise RecordError(
+            f"{path} is not whole JSON ({error}); it was cut off or is another kind of file"
+        ) from error
+
+
+def _checked(content: Any, where: str) -> Record:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise RecordError(f"{where} has schema {schema!r}; this version reads {SCHEMA!r}")
+    try:
+        return Record.model_validate(content)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'record'}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise RecordError(f"{where} is not a {SCHEMA} record: {'; '.join(faults)}") from error

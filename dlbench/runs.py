@@ -1,0 +1,120 @@
+"""The run folder: what lies where, and how a run is opened again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlbench import config
+from dlbench.checkpoint import write_atomically
+
+# What may differ between a run and its resumption without changing what is computed.
+FREE_KEYS = (
+    "resume",
+    "output",
+    "data.root",
+    "data.workers",
+    "data.cache",
+    "training.tensorboard",
+    "training.progress",
+)
+
+
+class RunFolder:
+    """``runs/<name>/`` and the files in it; rank 0 alone writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.csv"
+        self.record = path / "record.json"
+        self.model = path / "model.keras"
+        self.tensorboard = path / "tensorboard"
+
+    def checkpoint(self, kind: str) -> Path:
+        """The checkpoint ``last`` or ``best``."""
+        return self.path / "checkpoints" / f"{kind}.npz"
+
+    def picture(self, name: str) -> Path:
+        return self.path / f"{name}.png"
+
+    def experiment(self) -> config.Experiment:
+        """The resolved configuration that the run was started with."""
+        if not self.config.is_file():
+            raise config.ConfigError(
+                f"{self.path} is not a run folder: it has no config.yaml; give the folder that "
+                "python -m dlbench.train wrote, for example runs/segnet-vaihingen"
+            )
+        return config.validate(config.read_yaml(self.config), str(self.config))
+
+    def prepare(self, experiment: config.Experiment) -> bool:
+        """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.
+
+        A finished or interrupted run of the same configuration is resumed; one of another
+        configuration is an error; with ``resume=false`` it is set aside under a dated name.
+        """
+        started = self.checkpoint("last").is_file()
+        if started and not experiment.resume:
+            aside = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%S')}")
+            self.path.rename(aside)
+            print(f"set the earlier run aside as {aside}", flush=True)
+            started = False
+        if started:
+            different = _differences(self.experiment(), experiment)
+            if different:
+                raise config.ConfigError(
+                    f"{self.path} holds a run with another configuration "
+                    f"({'; '.join(different)}); choose another folder with name=..., "
+                    "or set that run aside with resume=false"
+                )
+        self.write_text(self.config, experiment.to_yaml())
+        return started
+
+    def write_text(self, path: Path, text: str) -> None:
+        write_atomically(path, lambda file: file.write(text.encode()))
+
+    def write_json(self, path: Path, content: Any) -> None:
+        self.write_text(path, json.dumps(content, indent=2) + "\n")
+
+    def write_confusion(self, counts: np.ndarray, names: list[str]) -> None:
+        """Write ``confusion.csv``: a row a true class, a column a predicted one, pixels."""
+        rows = [
+            {"truth \\ prediction": name, **dict(zip(names, map(int, row), strict=True))}
+            for name, row in zip(names, counts, strict=True)
+        ]
+        self.write_rows(self.path / "confusion.csv", rows)
+
+    def write_rows(self, path: Path, rows: list[dict[str, Any]]) -> None:
+        """Write ``rows`` as CSV; the columns are those of all rows, in order of appearance."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text(path, text.getvalue())
+
+
+def _differences(old: config.Experiment, new: config.Experiment) -> list[str]:
+    before, after = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return [
+        f"{key}: {before.get(key)!r} there, {after.get(key)!r} now"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and key not in FREE_KEYS
+    ]
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,88 @@
+"""What training, evaluation and benchmarks share: ranks, devices, data set and network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlbench import checkpoint, data, distributed, models
+from dlbench.config import Experiment
+
+if TYPE_CHECKING:
+    import keras
+
+GENERATED_DATA = Path("data")
+"""Where generated scenes go: in sight of the user, in the working folder."""
+
+
+@dataclass
+class Session:
+    """An experiment with everything that it names, ready to be used."""
+
+    experiment: Experiment
+    ranks: distributed.SingleProcess
+    dataset: data.DataSet
+    network: keras.Model
+
+    @property
+    def class_names(self) -> list[str]:
+        return [c.name for c in self.dataset.classes]
+
+
+def start(experiment: Experiment) -> Session:
+    """Check names, join the ranks, open the data set and build the network with equal weights.
+
+    Whatever can be checked without TensorFlow is checked before it is loaded.
+    """
+    models.check(experiment.model.name, experiment.model.options)
+    root = experiment.data.resolved_root()
+    dataset = _open(experiment, root) if root is not None else None
+    distributed.configure_devices(experiment.training.threads)
+    ranks = distributed.start(experiment.distributed)
+    if dataset is None:
+        dataset = _open_generated(experiment, ranks)
+    return Session(experiment, ranks, dataset, _build(experiment, dataset, ranks))
+
+
+def restore(session: Session, path: Path) -> None:
+    """Put a checkpoint's weights into the session's network, on every rank."""
+    variables = checkpoint.variables_of(session.network)
+    if session.ranks.rank == 0:
+        arrays, _ = checkpoint.load(path)
+        checkpoint.assign(variables, arrays, path)
+    session.ranks.broadcast(list(variables.values()))
+
+
+def _open(experiment: Experiment, root: Path | None) -> data.DataSet:
+    settings = experiment.data
+    return data.build(settings.name, root, settings.size, **settings.options)
+
+
+def _open_generated(experiment: Experiment, ranks: distributed.SingleProcess) -> data.DataSet:
+    if experiment.data.name != "vaihingen":
+        return _open(experiment, None)  # raises: only Vaihingen's layout is generated
+    from dlbench.data import scenes
+
+    # One rank a host generates, the others wait for it.
+    if ranks.local_rank == 0:
+        scenes.ensure_vaihingen_miniature(GENERATED_DATA)
+    ranks.barrier()
+    return _open(experiment, scenes.ensure_vaihingen_miniature(GENERATED_DATA))
+
+
+def _build(
+    experiment: Experiment, dataset: data.DataSet, ranks: distributed.SingleProcess
+) -> keras.Model:
+    import keras
+
+    keras.utils.set_random_seed(experiment.seed)
+    keras.config.set_dtype_policy(experiment.training.precision)
+    sync = experiment.distributed.batch_norm == "sync" and ranks.size > 1
+    return models.build(
+        experiment.model.name,
+        (None, None, len(dataset.bands)),
+        len(dataset.classes),
+        normalization=distributed.sync_batch_normalization(ranks) if sync else None,
+        **experiment.model.options,
+    )

@@ -1,0 +1,55 @@
+// The CPU core of the pooling op, free of TensorFlow: three kernels over ranges of window rows.
+#ifndef DLBENCH_OPS_POOLING_CPU_H_
+#define DLBENCH_OPS_POOLING_CPU_H_
+
+#include <cstdint>
+
+#include "pooling.h"
+
+namespace dlbench {
+
+enum class Type { kFloat32, kFloat64, kBFloat16, kHalf };
+
+// A window row is one row of windows of one image: `batch * rows()` in all, number n*rows() + row.
+// Ranges may run on different threads; each writes memory of its own.
+struct Kernels {
+  const char* name;
+  // dense -> values, indices
+  void (*pool)(Type, const Geometry&, const void* dense, void* values, uint8_t* indices,
+               int64_t begin, int64_t end);
+  // values, indices -> dense; every element of the range's dense rows is written
+  void (*unpool)(Type, const Geometry&, const void* values, const uint8_t* indices, void* dense,
+                 int64_t begin, int64_t end);
+  // dense, indices -> values; an index outside its window gives zero
+  void (*gather)(Type, const Geometry&, const void* dense, const uint8_t* indices, void* values,
+                 int64_t begin, int64_t end);
+};
+
+// The kernels of the instruction set in use: the best of this processor, unless
+// DLBENCH_POOLING_ISA or UseKernels names another. Null with a reason in `*error` when the named
+// one is unknown or this processor lacks it.
+const Kernels* CurrentKernels(const char** error);
+bool UseKernels(const char* name, const char** error);
+
+extern const Kernels kPortableKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+#endif
+
+// Subnormal numbers keep their order while this lives: TensorFlow has its threads treat them as
+// zero, and results must not depend on who runs the kernels.
+class ExactSubnormals {
+ public:
+  ExactSubnormals();
+  ~ExactSubnormals();
+  ExactSubnormals(const ExactSubnormals&) = delete;
+  ExactSubnormals& operator=(const ExactSubnormals&) = delete;
+
+ private:
+  uint64_t saved_;
+};
+
+}  // namespace dlbench
+
+#endif  // DLBENCH_OPS_POOLING_CPU_H_

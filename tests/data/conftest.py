@@ -1,0 +1,47 @@
+"""Small trees in the real layouts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dlbench.data.scenes import make_vaihingen
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Generated scenes of 300 x 300 pixels, which windows of 128 do not divide. Read only."""
+    folder = tmp_path_factory.mktemp("scenes") / "vaihingen"
+    return make_vaihingen(folder, seed=3, tiles={"train": 2, "val": 2, "test": 1}, tile_size=300)
+
+
+@pytest.fixture
+def camvid_tree(tmp_path: Path) -> Path:
+    """Five training and two validation pairs of 12 x 16 pixels, listed as in the real tree."""
+    root = tmp_path / "CamVid"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 2)):
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        lines = []
+        for number in range(count):
+            picture = rng.integers(0, 256, (12, 16, 3), np.uint8)
+            label = rng.integers(0, 12, (12, 16), np.uint8)
+            Image.fromarray(picture).save(root / split / f"frame_{number}.png")
+            Image.fromarray(label).save(root / f"{split}annot" / f"frame_{number}.png")
+            name = f"frame_{number}.png"
+            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
+def real_data() -> Path:
+    folder = os.environ.get("DLBENCH_DATA")
+    if not folder:
+        pytest.skip("DLBENCH_DATA is not set: it names the folder of real samples")
+    return Path(folder)

@@ -1,0 +1,89 @@
+"""What holds for every data set of the table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlbench import data as package
+from dlbench.data import DATASETS, IGNORE, DataError, DataSet, build
+
+
+@pytest.fixture(params=sorted(DATASETS))
+def data(request: pytest.FixtureRequest, miniature: Path, camvid_tree: Path) -> DataSet:
+    root = {"camvid": camvid_tree, "vaihingen": miniature}[request.param]
+    return build(request.param, root, (64, 64))
+
+
+def test_samples_keep_the_contract(data: DataSet) -> None:
+    allowed = {*range(len(data.classes)), IGNORE}
+    assert data.name in DATASETS
+    assert data.splits
+    for split in data.splits:
+        assert data.count(split) > 0
+        names = {data.sample_name(split, index) for index in range(data.count(split))}
+        assert len(names) == data.count(split)
+        for index in (0, data.count(split) - 1):
+            image, target = data.read(split, index)
+            assert image.dtype == data.dtype
+            assert image.shape == (*target.shape, len(data.bands))
+            assert target.dtype == np.uint8
+            assert set(np.unique(target)) <= allowed
+            again = data.read(split, index)
+            np.testing.assert_array_equal(again[0], image)
+            np.testing.assert_array_equal(again[1], target)
+
+
+def test_classes_are_told_apart(data: DataSet) -> None:
+    for field in ("name", "color", "code"):
+        values = [getattr(c, field) for c in data.classes]
+        assert len(set(values)) == len(values)
+
+
+def test_it_says_where_it_comes_from(data: DataSet) -> None:
+    assert data.licence
+    assert data.units
+    assert data.source.startswith("https://")
+
+
+def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
+    with pytest.raises(DataError, match=f"no split 'training'.*{data.splits[0]}"):
+        data.count("training")
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown data set 'camvit'; known: camvid, vaihingen"):
+        build("camvit", tmp_path)
+
+
+def test_an_unknown_option_lists_the_known_ones(miniature: Path, camvid_tree: Path) -> None:
+    with pytest.raises(DataError, match="no option label; its options: stride, labels, areas"):
+        build("vaihingen", miniature, (64, 64), label="full")
+    with pytest.raises(DataError, match="no option stride; its options: none"):
+        build("camvid", camvid_tree, stride=3)
+
+
+def test_a_set_without_generated_scenes_needs_its_folder() -> None:
+    with pytest.raises(DataError, match=r"camvid needs its folder: data\.root="):
+        build("camvid", None)
+
+
+def test_without_a_root_vaihingen_is_generated_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("dlbench.data.scenes.TILES", {"train": 1})
+    monkeypatch.setattr("dlbench.data.scenes.TILE_SIZE", 128)
+    data = build("vaihingen", None, (64, 64))
+    assert tmp_path in data.root.parents
+    assert data.count("train") == 4
+
+
+def test_the_package_loads_no_tensorflow() -> None:
+    code = "import sys, dlbench.data, dlbench.data.scenes; assert 'tensorflow' not in sys.modules"
+    root = Path(str(package.__file__)).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

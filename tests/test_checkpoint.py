@@ -1,0 +1,113 @@
+"""Checkpoints are whole, verified, or refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+
+from dlbench import checkpoint
+
+ARRAYS = {
+    "model/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "optimizer/0/iteration": np.array(7, dtype=np.int64),
+    "model/seed": np.array([1, 2], dtype=np.uint32),
+}
+
+
+class Variable:
+    """Stands for a Keras variable: a shape and `assign`."""
+
+    def __init__(self, *shape: int) -> None:
+        self.value = np.zeros(shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    def assign(self, value: np.ndarray) -> None:
+        self.value = value
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "last.npz"
+    checkpoint.save(path, ARRAYS, {"epoch": 3, "history": [{"loss": 0.1 + 0.2}]})
+    arrays, meta = checkpoint.load(path)
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+    assert meta["epoch"] == 3
+    assert meta["history"] == [{"loss": 0.1 + 0.2}]
+
+
+def test_every_truncation_is_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "last.npz"
+    checkpoint.save(path, ARRAYS, {"epoch": 1})
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(checkpoint.CheckpointError, match="last.npz"):
+            checkpoint.load(path)
+
+
+def test_every_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "last.npz"
+    checkpoint.save(path, ARRAYS, {"epoch": 1})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            arrays, meta = checkpoint.load(path)
+        except checkpoint.CheckpointError:
+            continue
+        # Some bytes of a zip file (dates, attributes) carry nothing.
+        assert meta["epoch"] == 1
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_pickled_content_is_never_executed(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path}/executed",)
+
+    path = tmp_path / "last.npz"
+    np.savez(path, x=np.array([Hostile()], dtype=object))
+    with pytest.raises(checkpoint.CheckpointError):
+        checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.npz"
+    checkpoint.save(path, ARRAYS, {"epoch": 1})
+
+    def fails(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.write_atomically(path, fails)
+    assert checkpoint.load(path)[1]["epoch"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.npz"]
+
+
+def test_another_schema_and_another_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.npz"
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint"):
+        checkpoint.load(path)
+    checkpoint.save(path, ARRAYS, {"schema": "dlbench.checkpoint/99"})
+    with pytest.raises(checkpoint.CheckpointError, match="checkpoint/99"):
+        checkpoint.load(path)
+    fits, other = Variable(3, 4), Variable(5)
+    with pytest.raises(checkpoint.CheckpointError, match="lacks 1 of"):
+        checkpoint.assign({"model/kernel": fits, "model/bias": other}, ARRAYS, path)
+    with pytest.raises(checkpoint.CheckpointError, match="has shape"):
+        checkpoint.assign({"model/kernel": fits, "model/seed": other}, ARRAYS, path)
+    assert not fits.value.any(), "nothing is assigned unless everything fits"

@@ -1,0 +1,178 @@
+"""The description of an environment, and what its fingerprint depends on."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlbench import environment
+
+
+@pytest.fixture(scope="module")
+def described() -> dict[str, Any]:
+    return environment.describe()
+
+
+def in_new_process(code: str) -> Any:
+    """What a fresh Python prints last, read as JSON."""
+    environ = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_nothing_heavy_is_loaded_to_describe() -> None:
+    code = """
+import json, sys
+from dlbench import environment
+described = environment.describe()
+loaded = [name for name in ("tensorflow", "keras", "horovod", "numpy") if name in sys.modules]
+print(json.dumps([loaded, described["tensorflow"], described["keras"], described["op"]]))
+"""
+    assert in_new_process(code) == [[], None, None, None]
+
+
+def test_what_is_loaded_is_described_as_loaded() -> None:
+    code = """
+import json
+import keras
+import tensorflow as tf
+from dlbench import environment
+tf.config.threading.set_intra_op_parallelism_threads(1)
+keras.mixed_precision.set_global_policy("mixed_bfloat16")
+described = environment.describe(load=True)
+print(json.dumps([described["tensorflow"], described["keras"], described["op"]]))
+"""
+    tensorflow, keras, op = in_new_process(code)
+    assert tensorflow["version"].startswith("2.21.")
+    assert (tensorflow["intra_op_threads"], tensorflow["inter_op_threads"]) == (1, 0)
+    assert keras["policy"] == "mixed_bfloat16"
+    assert op["tensorflow"] == tensorflow["version"]
+
+
+def test_the_machine_is_described(described: dict[str, Any]) -> None:
+    assert described["cpu"]["cores_usable"] == len(os.sched_getaffinity(0))
+    assert described["memory_bytes"] > 2**28
+    assert described["packages"]["horovod"] == "0.28.1"
+    assert described["platform"]["libc"].startswith("glibc 2.")
+    assert json.loads(json.dumps(described)) == described
+
+
+def test_what_the_caller_knows_of_horovod_is_merged(described: dict[str, Any]) -> None:
+    merged = environment.describe(horovod={"gloo": True})["horovod"]
+    assert merged == {**described["horovod"], "gloo": True}
+
+
+def test_secrets_and_terraforms_variables_are_dropped() -> None:
+    kept = {"OMP_NUM_THREADS": "2", "HOROVOD_FUSION_THRESHOLD": "0", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    dropped = {
+        "HOROVOD_SECRET_KEY": "1",
+        "NVIDIA_API_KEY": "1",
+        "TF_VAR_password": "1",
+        "TF_TOKEN_host": "1",
+        "TF_CLI_CONFIG_FILE": "1",
+        "PATH": "/bin",
+    }
+    assert environment.variables({**kept, **dropped}) == kept
+
+
+def changed(described: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A copy of a description in which the entry at `a.b` has another value."""
+    copied = copy.deepcopy(described)
+    *folders, last = path.split(".")
+    entry = copied
+    for folder in folders:
+        entry = entry[folder]
+    assert entry.get(last) != value
+    entry[last] = value
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("cpu.model", "another"),
+        ("cpu.cores_usable", 3000),
+        ("memory_bytes", 2**50),
+        ("gpu", {"driver": "999.1", "devices": []}),
+        ("packages.numpy", "1.0"),
+        ("packages.nvidia-cudnn-cu12", "1.0"),
+        ("tensorflow", {"intra_op_threads": 7}),
+        ("horovod.nccl", "yes"),
+        ("op", {"isa": "other"}),
+        ("libraries.libnccl", {"version": "1.2", "path": "/"}),
+        ("variables.OMP_NUM_THREADS", "77"),
+        ("variables.HOROVOD_FUSION_THRESHOLD", "77"),
+        ("platform.release", "0.1"),
+    ],
+)
+def test_a_change_of_setup_changes_the_fingerprint(
+    described: dict[str, Any], path: str, value: Any
+) -> None:
+    other = environment.fingerprint(changed(described, path, value))
+    assert other != environment.fingerprint(described)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("platform.hostname", "another"),
+        ("code.commit", "0" * 40),
+        ("code.dirty", "maybe"),
+        ("packages.dlbench", "9"),
+        ("horovod.ranks", 64),
+        ("variables.HOROVOD_RANK", "1"),
+        ("variables.HOROVOD_LOCAL_RANK", "1"),
+        ("variables.HOROVOD_GLOO_RENDEZVOUS_PORT", "1"),
+        ("variables.NCCL_SOCKET_IFNAME", "lo"),
+        ("variables.TF_CPP_MIN_LOG_LEVEL", "0"),
+    ],
+)
+def test_what_varies_between_equal_setups_leaves_the_fingerprint(
+    described: dict[str, Any], path: str, value: Any
+) -> None:
+    other = environment.fingerprint(changed(described, path, value))
+    assert other == environment.fingerprint(described)
+
+
+def test_the_fingerprint_survives_json_and_order(described: dict[str, Any]) -> None:
+    shuffled = dict(reversed(json.loads(json.dumps(described)).items()))
+    assert environment.fingerprint(shuffled) == environment.fingerprint(described)
+
+
+def test_a_loaded_library_is_found_with_its_version() -> None:
+    code = """
+import ctypes, json
+ctypes.CDLL("libstdc++.so.6")
+from dlbench import environment
+print(json.dumps(environment.loaded_libraries()["libstdc++"]))
+"""
+    library = in_new_process(code)
+    assert library["path"].endswith(f"libstdc++.so.{library['version']}")
+    assert library["version"].startswith("6.0.")
+
+
+def test_code_is_unknown_outside_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = tmp_path / "dlbench" / "environment.py"
+    copied.parent.mkdir()
+    copied.touch()
+    monkeypatch.setattr(environment, "__file__", str(copied))
+    assert environment.code() == {"commit": None, "dirty": None}
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert environment.code()["commit"] is None  # There, but not this repository's file.
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "first"], check=True)
+    commit = environment.code()["commit"]
+    assert commit is not None
+    assert len(commit) == 40
+    assert environment.code()["dirty"] is False
+    copied.write_text("changed")
+    assert environment.code() == {"commit": commit, "dirty": True}
