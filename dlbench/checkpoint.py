@@ -16,6 +16,9 @@ from typing import IO, Any
 
 import numpy as np
 
+_UMASK = os.umask(0o022)  # reading the umask means setting it; put it back at once
+os.umask(_UMASK)
+
 META = "__dlbench__"
 SCHEMA = "dlbench.checkpoint/1"
 
@@ -30,6 +33,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, 0o666 & ~_UMASK)  # mkstemp's own 0600 would hide runs from others
             write(file)
             file.flush()
             os.fsync(file.fileno())

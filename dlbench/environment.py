@@ -229,7 +229,7 @@ def loaded_tensorflow() -> Description | None:
 
 
 def loaded_keras(load: bool) -> Description | None:
-    """Return version, backend and precision policy of the Keras in this process."""
+    """Return version and backend of the Keras in this process."""
     keras = importlib.import_module("keras") if load else sys.modules.get("keras")
     if keras is None:
         return None
@@ -237,7 +237,6 @@ def loaded_keras(load: bool) -> Description | None:
         "version": keras.__version__,
         "backend": keras.backend.backend(),
         "image_data_format": keras.backend.image_data_format(),
-        "policy": keras.mixed_precision.global_policy().name,
     }
 
 
@@ -291,6 +290,10 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+RUNNING = ("--", ":/dlbench", ":/ops", ":/benchmarks", ":/setup.py")
+"""What runs: a report or figure that is not committed yet does not make the code dirty."""
+
+
 def code() -> Description:
     """Return the commit of this code and whether it was changed; None outside a checkout."""
     root = Path(__file__).resolve().parent.parent
@@ -305,7 +308,7 @@ def code() -> Description:
     # An installed copy may lie in the ignored .venv of some other project's checkout.
     if git("ls-files", "--error-unmatch", __file__) is None:
         return unknown
-    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain")
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", *RUNNING)
     return {"commit": commit, "dirty": None if changes is None else changes != ""}
 
 

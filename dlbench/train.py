@@ -225,7 +225,7 @@ def _report(
     record = records.now(
         workload,
         [records.Rank(**part) for part in measured],
-        setup=records.setup(),
+        setup=records.setup(horovod=session.ranks.describe()),
         quality={"best_epoch": best["epoch"], **evaluation.quality(names)},
     )
     if any(part["samples"] for part in measured):  # an already complete run timed nothing
@@ -291,7 +291,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, epochs_done: int)
     from dlbench import environment
 
     experiment, dataset = session.experiment, session.dataset
-    folder.write_json(folder.environment, environment.describe())
+    folder.write_json(folder.environment, environment.describe(horovod=session.ranks.describe()))
     print(
         f"{experiment.model.name} ({session.network.count_params():,} parameters) on "
         f"{dataset.name} at {dataset.root}: {dataset.count('train')} training and "
