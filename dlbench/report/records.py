@@ -6,8 +6,9 @@ What is unknown is None (null in the file) and stated so: no field but ``schema`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
