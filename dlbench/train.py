@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from dlbench.evaluate import Evaluation
     from dlbench.runs import RunFolder
     from dlbench.session import Session
-    from dlbench.training import Trainer
-
 
 def train(experiment: config.Experiment) -> RunFolder:
     """Run ``experiment`` from data to report and return its folder."""
@@ -38,8 +36,6 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.evaluate import evaluate
     from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
-    from dlbench.training import Trainer
-
     folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
 
@@ -207,7 +203,7 @@ def _report(
     measured: list[dict[str, Any]],
 ) -> None:
     """Write the record, the tables and the pictures of the best weights (rank 0)."""
-    from dlbench import pictures
+    from dlbench import environment, pictures
     from dlbench.report import records
 
     experiment, dataset, names = session.experiment, session.dataset, session.class_names
@@ -225,7 +221,7 @@ def _report(
     record = records.now(
         workload,
         [records.Rank(**part) for part in measured],
-        setup=records.setup(horovod=session.ranks.describe()),
+        setup=records.setup(described=environment.describe(horovod=session.ranks.describe())),
         quality={"best_epoch": best["epoch"], **evaluation.quality(names)},
     )
     if any(part["samples"] for part in measured):  # an already complete run timed nothing

@@ -149,8 +149,8 @@ def _read_convolution(file: Any, layer: str) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(item, h5py.Dataset):
             found[item.ndim] = item[()]
 
-    group = file["model_weights"] if "model_weights" in file else file
-    group = group["layers"] if "layers" in group else group
+    group = file.get("model_weights", file)
+    group = group.get("layers", group)
     group[layer].visititems(collect)
     if set(found) != {1, 4}:
         raise KeyError(f"'{layer}' holds no kernel and bias")

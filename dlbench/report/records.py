@@ -6,9 +6,8 @@ What is unknown is None (null in the file) and stated so: no field but ``schema`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -134,21 +133,33 @@ class Record(Part):
         return self.model_dump(mode="json")
 
 
-def setup(name: str | None = None, horovod: Mapping[str, JsonValue] | None = None) -> Setup:
-    """The setup of this process, as loaded: call it after the workload has run.
-
-    ``horovod`` is what `dlbench.distributed` knows of the backend.
-    """
-    described = environment.describe(horovod=horovod)
-    fingerprint = environment.fingerprint(described)
-    del described["code"]  # has its own field
-    return Setup(name=name, fingerprint=fingerprint, environment=described)
+def setup(name: str | None = None, described: Mapping[str, Any] | None = None) -> Setup:
+    """The setup that ``described`` (from `dlbench.environment.describe`) tells of, by default this
+    process's: call it after the workload, so that it names the libraries as loaded."""
+    found = dict(environment.describe() if described is None else described)
+    fingerprint = environment.fingerprint(found)
+    del found["code"]  # it has its own place in the record
+    return Setup(name=name, fingerprint=fingerprint, environment=found)
 
 
-@cache
-def code() -> Code:
-    """The version of dlbench and the git state of the checkout that it runs from."""
-    return Code(version=__version__, **environment.code())
+def now(
+    workload: Workload,
+    ranks: Sequence[Rank],
+    *,
+    setup: Setup,
+    energy_j: float | None = None,
+    quality: Mapping[str, JsonValue] | None = None,
+) -> Record:
+    """The record of a launch that has just ended, stamped with the time and the code's state."""
+    return Record(
+        created=datetime.now(UTC),
+        workload=workload,
+        setup=setup,
+        ranks=tuple(ranks),
+        energy_j=energy_j,
+        quality=dict(quality or {}),
+        code=Code(version=__version__, **environment.code()),
+    )
 
 
 def write(record: Record, path: Path) -> None:
