@@ -98,4 +98,3 @@ class EpochEnd(keras.callbacks.Callback):
     def _evaluations_since_best(self) -> int:
         scores = [row["val_miou"] for row in self.history if "val_miou" in row]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
-

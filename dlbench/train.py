@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dlbench.runs import RunFolder
     from dlbench.session import Session
 
+
 def train(experiment: config.Experiment) -> RunFolder:
     """Run ``experiment`` from data to report and return its folder."""
     # ---- Ranks, data set, network (names and options are checked before TensorFlow is loaded)
@@ -36,6 +37,8 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.evaluate import evaluate
     from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
+    from dlbench.training import Trainer
+
     folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
 

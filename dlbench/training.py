@@ -103,7 +103,8 @@ class Trainer(keras.Model):
         if not self._weight_decay:
             return gradients
         return [
-            gradient + self.optimizer.scale_loss(self._weight_decay * tf.convert_to_tensor(variable))
+            gradient
+            + self.optimizer.scale_loss(self._weight_decay * tf.convert_to_tensor(variable))
             if variable.path in self._decayed
             else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
