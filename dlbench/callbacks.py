@@ -10,9 +10,14 @@ from typing import Any
 import keras
 
 from dlbench import checkpoint
+from dlbench.errors import UserError
 from dlbench.evaluate import Evaluation, evaluate
 from dlbench.runs import RunFolder
 from dlbench.session import Session
+
+
+class DivergenceError(UserError):
+    """The loss is no longer a number."""
 
 
 class StepClock(keras.callbacks.Callback):
@@ -70,7 +75,7 @@ class EpochEnd(keras.callbacks.Callback):
         if training.early_stop and self._evaluations_since_best() >= training.early_stop:
             self.model.stop_training = True
         if not math.isfinite(row["loss"]):
-            raise FloatingPointError(
+            raise DivergenceError(
                 f"the loss of epoch {epoch + 1} is {row['loss']}; lower optimizer.learning_rate "
                 "or set optimizer.clip_norm; the checkpoint 'best' holds the last good weights"
             )

@@ -16,6 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from dlbench.errors import UserError
+
 _UMASK = os.umask(0o022)  # reading the umask means setting it; put it back at once
 os.umask(_UMASK)
 
@@ -23,7 +25,7 @@ META = "__dlbench__"
 SCHEMA = "dlbench.checkpoint/1"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and the remedy."""
 
 
@@ -48,7 +50,8 @@ def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> Non
     content = {"schema": SCHEMA, **meta}
     content["sha256"] = _digest(arrays, content)
     text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
-    write_atomically(path, lambda file: np.savez(file, **{META: text, **arrays}))
+    members: dict[str, Any] = {META: text, **arrays}
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **members))
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

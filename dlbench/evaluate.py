@@ -5,6 +5,7 @@ Under ``horovodrun -np N`` the ranks share the work; the numbers are the same bi
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dlbench import config, data, distributed
+from dlbench.errors import exit_status
 from dlbench.metrics import ConfusionMatrix
 from dlbench.runs import RunFolder
 
@@ -122,31 +124,30 @@ def _log_loss(probability: np.ndarray, target: np.ndarray) -> tuple[float, float
 
 def main(arguments: list[str]) -> int:
     """Print the scores of a run's checkpoint and return the process's exit status."""
-    try:
-        folder, kind, split, overrides = _parse(arguments)
-        experiment = folder.experiment()
-        for key, value in overrides.items():
-            setattr(experiment.data, key, value)
-        # From here on TensorFlow is needed.
-        from dlbench import session as sessions
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return exit_status("dlbench.evaluate", lambda: _evaluate_run(arguments))
 
-        session = sessions.start(experiment)
-        sessions.restore(session, folder.checkpoint(kind))
-    except ValueError as error:
-        print(f"dlbench.evaluate: {error}", file=sys.stderr, flush=True)
-        return 2
+
+def _evaluate_run(arguments: list[str]) -> None:
+    folder, kind, split, root = _parse(arguments)
+    experiment = folder.experiment()
+    if root is not None:
+        experiment.data.root = root
+    from dlbench import session as sessions
+
+    session = sessions.start(experiment)
+    sessions.restore(session, folder.checkpoint(kind))
     result = evaluate(session.network, session.dataset, split, experiment, session.ranks)
     if session.ranks.rank == 0:
-        names = [c.name for c in session.dataset.classes]
+        names = session.class_names
         print(f"{folder.path}: checkpoint '{kind}' on {result.samples} samples of '{split}'")
         print(result.confusion.table(names))
         if not np.array_equal(result.confusion.counts, result.native.counts):
             print("predictions resized to the labels' native size:")
             print(result.native.table(names))
-    return 0
 
 
-def _parse(arguments: list[str]) -> tuple[RunFolder, str, str, dict[str, Any]]:
+def _parse(arguments: list[str]) -> tuple[RunFolder, str, str, str | None]:
     usage = "usage: python -m dlbench.evaluate RUN [checkpoint=best|last] [split=val] [root=FOLDER]"
     folders = [a for a in arguments if "=" not in a]
     options = dict(a.split("=", 1) for a in arguments if "=" in a)
@@ -155,8 +156,7 @@ def _parse(arguments: list[str]) -> tuple[RunFolder, str, str, dict[str, Any]]:
     kind = options.get("checkpoint", "best")
     if kind not in ("best", "last"):
         raise config.ConfigError(f"checkpoint={kind}: allowed are best and last; {usage}")
-    overrides = {"root": options["root"]} if "root" in options else {}
-    return RunFolder(Path(folders[0])), kind, options.get("split", "val"), overrides
+    return RunFolder(Path(folders[0])), kind, options.get("split", "val"), options.get("root")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ from dlbench.config import Experiment
 if TYPE_CHECKING:
     import keras
 
-GENERATED_DATA = Path("data")
-"""Where generated scenes go: in sight of the user, in the working folder."""
-
 
 @dataclass
 class Session:
@@ -36,12 +33,16 @@ def start(experiment: Experiment) -> Session:
     Whatever can be checked without TensorFlow is checked before it is loaded.
     """
     models.check(experiment.model.name, experiment.model.options)
-    root = experiment.data.resolved_root()
-    dataset = _open(experiment, root) if root is not None else None
+    # Scenes that are still to be generated wait until the ranks can take turns.
+    generated = experiment.data.root is None and distributed.launched_size() > 1
+    dataset = None if generated else _open(experiment)
     distributed.configure_devices(experiment.training.threads)
     ranks = distributed.start(experiment.distributed)
     if dataset is None:
-        dataset = _open_generated(experiment, ranks)
+        if ranks.local_rank == 0:
+            _open(experiment)
+        ranks.barrier()
+        dataset = _open(experiment)
     return Session(experiment, ranks, dataset, _build(experiment, dataset, ranks))
 
 
@@ -54,21 +55,9 @@ def restore(session: Session, path: Path) -> None:
     session.ranks.broadcast(list(variables.values()))
 
 
-def _open(experiment: Experiment, root: Path | None) -> data.DataSet:
+def _open(experiment: Experiment) -> data.DataSet:
     settings = experiment.data
-    return data.build(settings.name, root, settings.size, **settings.options)
-
-
-def _open_generated(experiment: Experiment, ranks: distributed.SingleProcess) -> data.DataSet:
-    if experiment.data.name != "vaihingen":
-        return _open(experiment, None)  # raises: only Vaihingen's layout is generated
-    from dlbench.data import scenes
-
-    # One rank a host generates, the others wait for it.
-    if ranks.local_rank == 0:
-        scenes.ensure_vaihingen_miniature(GENERATED_DATA)
-    ranks.barrier()
-    return _open(experiment, scenes.ensure_vaihingen_miniature(GENERATED_DATA))
+    return data.build(settings.name, settings.resolved_root(), settings.size, **settings.options)
 
 
 def _build(

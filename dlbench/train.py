@@ -9,15 +9,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dlbench import config
-from dlbench.checkpoint import CheckpointError
-from dlbench.data import DataError
+from dlbench.errors import exit_status
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from dlbench.callbacks import StepClock
-    from dlbench.evaluate import Evaluation
     from dlbench.runs import RunFolder
     from dlbench.session import Session
 
@@ -35,9 +32,10 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.callbacks import EpochEnd, StepClock
     from dlbench.data import pipeline
     from dlbench.evaluate import evaluate
+    from dlbench.results import export, measured_by_rank, write_report
     from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
-    from dlbench.training import Trainer
+    from dlbench.training import Trainer, class_weights
 
     folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
@@ -52,7 +50,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     trainer = Trainer(
         session.network,
         ranks,
-        _class_weights(session),
+        class_weights(session.dataset, training.class_weights),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
     )
     optimizer = build_optimizer(
@@ -76,10 +74,9 @@ def train(experiment: config.Experiment) -> RunFolder:
         _announce(session, folder, steps, len(history))
 
     # ---- Fit
+    order = np.arange(count)
     clock = StepClock(
-        lambda step: len(
-            pipeline.rank_share(range(count), step, training.batch, ranks.size, ranks.rank)
-        )
+        lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank))
     )
     callbacks: list[Any] = [clock, EpochEnd(session, folder, history)]
     if training.tensorboard and ranks.rank == 0:
@@ -114,9 +111,10 @@ def train(experiment: config.Experiment) -> RunFolder:
     # ---- Score the best weights, write the report
     sessions.restore(session, folder.checkpoint("best"))
     evaluation = evaluate(session.network, session.dataset, "val", experiment, ranks)
-    measured = ranks.gather(_measured(session, clock, memory.peak_bytes))
+    measured = ranks.gather(measured_by_rank(session, clock, memory.peak_bytes))
     if ranks.rank == 0:
-        _report(session, folder, evaluation, history, measured)
+        export(session, folder)
+        write_report(session, folder, evaluation, history, measured)
     ranks.barrier()
     return folder
 
@@ -126,33 +124,6 @@ def _verbosity(progress: str) -> int:
     if progress == "auto":
         progress = "bar" if sys.stdout.isatty() else "epoch"
     return {"bar": 1, "epoch": 2}[progress]
-
-
-def _class_weights(session: Session) -> np.ndarray:
-    import numpy as np
-
-    from dlbench.data import IGNORE
-    from dlbench.training import median_frequency_weights
-
-    settings = session.experiment.training.class_weights
-    classes = len(session.dataset.classes)
-    if settings.mode == "none":
-        return np.ones(classes)
-    if settings.mode == "given":
-        if len(settings.values) != classes:
-            raise config.ConfigError(
-                f"training.class_weights.values has {len(settings.values)} weights, "
-                f"{session.dataset.name} has {classes} classes"
-            )
-        values = np.asarray(settings.values)
-        return np.minimum(values, settings.maximum) if settings.maximum else values
-    pixels, of_images = np.zeros(classes), np.zeros(classes)
-    for index in range(session.dataset.count("train")):
-        _, target = session.dataset.read("train", index)
-        counts = np.bincount(target[target != IGNORE], minlength=classes)
-        pixels += counts
-        of_images += np.where(counts > 0, counts.sum(), 0)
-    return median_frequency_weights(pixels, of_images, settings.maximum)
 
 
 def _load_pretrained(session: Session) -> None:
@@ -181,111 +152,6 @@ def _restore(folder: RunFolder, variables: dict[str, Any], ranks: int) -> list[d
     return history
 
 
-def _measured(session: Session, clock: StepClock, peak_bytes: dict[str, Any]) -> dict[str, Any]:
-    """This rank's part of the result record, JSON-ready."""
-    import socket
-
-    return {
-        "rank": session.ranks.rank,
-        "host": socket.gethostname(),
-        "samples": clock.samples,
-        "wall_s": sum(clock.step_s),
-        "step_s": clock.step_s,
-        # Not told apart yet: Keras draws the batch inside the compiled step.
-        "input_wait_s": None,
-        "comm_wait_s": None,
-        "peak_bytes": peak_bytes,
-    }
-
-
-def _report(
-    session: Session,
-    folder: RunFolder,
-    evaluation: Evaluation,
-    history: list[dict[str, Any]],
-    measured: list[dict[str, Any]],
-) -> None:
-    """Write the record, the tables and the pictures of the best weights (rank 0)."""
-    from dlbench import environment, pictures
-    from dlbench.report import records
-
-    experiment, dataset, names = session.experiment, session.dataset, session.class_names
-    workload = records.Workload(
-        id=f"train/{experiment.model.name}/{dataset.name}",
-        model=experiment.model.name,
-        data=dataset.name,
-        precision=experiment.training.precision,
-        ranks=session.ranks.size,
-        batch_per_rank=experiment.training.batch,
-        shape=(*experiment.data.size, len(dataset.bands)) if experiment.data.size else None,
-        mode="train",
-    )
-    best = max((row for row in history if "val_miou" in row), key=lambda row: row["val_miou"])
-    record = records.now(
-        workload,
-        [records.Rank(**part) for part in measured],
-        setup=records.setup(described=environment.describe(horovod=session.ranks.describe())),
-        quality={"best_epoch": best["epoch"], **evaluation.quality(names)},
-    )
-    if any(part["samples"] for part in measured):  # an already complete run timed nothing
-        records.write(record, folder.record)
-    folder.write_confusion(evaluation.confusion.counts, names)
-    pictures.confusion_figure(evaluation.confusion, names, folder.picture("confusion"))
-    pictures.curve_figure(folder.metrics, folder.picture("curve"))
-    _draw_predictions(session, folder)
-    _export(session, folder)
-    print(f"\nbest epoch: {best['epoch']}\n{evaluation.confusion.table(names)}")
-    if record.throughput:
-        peaks = [part["peak_bytes"]["host_rss"] or 0 for part in measured]
-        print(
-            f"{record.throughput:.2f} samples/s on {len(measured)} rank(s); peak memory "
-            + ", ".join(f"{peak / 2**30:.2f}" for peak in peaks)
-            + " GiB per rank"
-        )
-    print(f"pictures, record and weights: {folder.path}/", flush=True)
-
-
-def _draw_predictions(session: Session, folder: RunFolder, count: int = 4) -> None:
-    import numpy as np
-
-    from dlbench import pictures
-    from dlbench.data.augmentation import fit
-    from dlbench.prediction import Predictor
-
-    dataset, total = session.dataset, session.dataset.count("val")
-    predictor = Predictor(session.network, session.experiment.monte_carlo_samples)
-    chosen = sorted({round(i * (total - 1) / max(count - 1, 1)) for i in range(count)})
-    samples = [fit(*dataset.read("val", i), session.experiment.data.size) for i in chosen]
-    means, variances = zip(*(predictor(image[None]) for image, _ in samples), strict=True)
-    pictures.prediction_grid(
-        [image for image, _ in samples],
-        [target for _, target in samples],
-        [np.argmax(mean[0], axis=-1).astype(np.uint8) for mean in means],
-        dataset.classes,
-        folder.picture("predictions"),
-        uncertainties=(
-            None
-            if variances[0] is None
-            else [np.sum(variance[0], axis=-1) for variance in variances]
-        ),
-    )
-
-
-def _export(session: Session, folder: RunFolder) -> None:
-    """Save the network as one .keras file, free of what belongs to training under Horovod."""
-    from dlbench import models
-
-    experiment = session.experiment.model
-    plain = models.build(
-        experiment.name, session.network.input_shape[1:], len(session.dataset.classes),
-        **experiment.options,
-    )  # fmt: skip
-    plain.set_weights(session.network.get_weights())
-    temporary = folder.model.with_name(f".{folder.model.name}")
-    plain.save(temporary)
-    temporary.replace(folder.model)
-
-
 def _announce(session: Session, folder: RunFolder, steps: int, epochs_done: int) -> None:
     from dlbench import environment
 
@@ -308,13 +174,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, epochs_done: int)
 def main(arguments: list[str]) -> int:
     """Parse, train, and return the process's exit status: 2 for what the user can mend."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        train(config.load(arguments))
-    except (config.ConfigError, DataError, CheckpointError, FloatingPointError) as error:
-        rank = os.environ.get("HOROVOD_RANK", "0")
-        print(f"dlbench.train (rank {rank}): {error}", file=sys.stderr, flush=True)
-        return 2
-    return 0
+    return exit_status("dlbench.train", lambda: train(config.load(arguments)))
 
 
 if __name__ == "__main__":

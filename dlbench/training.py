@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlbench.data.dataset import IGNORE
+from dlbench.config import ClassWeights, ConfigError
+from dlbench.data.dataset import IGNORE, DataSet
 from dlbench.distributed import SingleProcess
 
 
@@ -34,6 +35,32 @@ def summed_cross_entropy(
 def count_valid(target: tf.Tensor) -> tf.Tensor:
     """Number of pixels that are not ignored, a float32 scalar."""
     return tf.math.count_nonzero(target != IGNORE, dtype=tf.float32)
+
+
+def class_weights(dataset: DataSet, settings: ClassWeights) -> np.ndarray:
+    """The loss's weight of each class, as configured; counting reads the training labels once."""
+    classes = len(dataset.classes)
+    if settings.mode == "median_frequency":
+        return median_frequency_weights(*_count_pixels(dataset), settings.maximum)
+    if settings.mode == "none":
+        return np.ones(classes)
+    if len(settings.values) != classes:
+        raise ConfigError(
+            f"training.class_weights.values has {len(settings.values)} weights, "
+            f"{dataset.name} has {classes} classes"
+        )
+    return np.minimum(settings.values, settings.maximum or np.inf)
+
+
+def _count_pixels(dataset: DataSet) -> tuple[np.ndarray, np.ndarray]:
+    pixels = np.zeros(len(dataset.classes))
+    of_images = np.zeros_like(pixels)
+    for index in range(dataset.count("train")):
+        _, target = dataset.read("train", index)
+        counts = np.bincount(target[target != IGNORE], minlength=len(pixels))
+        pixels += counts
+        of_images += np.where(counts > 0, counts.sum(), 0)
+    return pixels, of_images
 
 
 def median_frequency_weights(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from dlbench.config import Augmentation
-from dlbench.data.dataset import IGNORE, Sample
+from dlbench.data.dataset import IGNORE, DataError, Sample
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom, right in pixels, edges of pixels being whole numbers."""
@@ -32,7 +32,7 @@ def augment(
     """Draw one variant of a sample, of ``size`` or else its own size.
 
     Image (height, width, bands) keeps its dtype; target (height, width) takes `IGNORE` where the
-    zoom shows ground beyond the sample. Raises `ValueError` for a quarter turn of a sample that
+    zoom shows ground beyond the sample. Raises `DataError` for a quarter turn of a sample that
     is not square.
     """
     size = size or (target.shape[0], target.shape[1])
@@ -56,9 +56,9 @@ def augment(
 
 
 def require_square_to_rotate(augmentation: Augmentation, size: tuple[int, int]) -> None:
-    """Raise `ValueError` if quarter turns are asked of samples that are not square."""
+    """Raise `DataError` if quarter turns are asked of samples that are not square."""
     if augmentation.rotate90 and size[0] != size[1]:
-        raise ValueError(
+        raise DataError(
             f"data.augmentation.rotate90 needs square samples, they are {size[0]} x {size[1]}; "
             "set rotate90=false or a square data.size"
         )

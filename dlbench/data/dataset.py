@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dlbench.errors import UserError
+
 IGNORE = 255
 """Target value of a pixel that neither trains nor counts."""
 
@@ -16,7 +18,7 @@ Sample = tuple[np.ndarray, np.ndarray]
 """Image (height, width, bands) in the file's dtype, target (height, width) uint8 class indices."""
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be used; the message names the file, the reason and the remedy."""
 
 

@@ -24,6 +24,7 @@ from pydantic import (
 
 from dlbench import __version__, environment
 from dlbench.checkpoint import write_atomically
+from dlbench.errors import UserError
 
 SCHEMA: Final = "dlbench.result/1"
 
@@ -31,7 +32,7 @@ Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A file that is not a result record; the message names the file and what is wrong."""
 
 

@@ -1,0 +1,34 @@
+"""Errors that the user can mend, and how a command tells them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """Something the user can mend; the message says what arrived, what is allowed, what to do."""
+
+
+def exit_status(program: str, job: Callable[[], object]) -> int:
+    """Run ``job``; a `UserError` becomes one line on stderr and status 2, others stay as they are.
+
+    An error on one rank ends the job: Horovod's launcher stops the other ranks.
+    """
+    try:
+        job()
+    except UserError as error:
+        message = str(error)
+    except Exception as error:
+        # tf.data wraps what a reader raises in an error of its own that quotes ours.
+        quoted = re.search(r"(?:DataError|ConfigError): (.*)", str(error))
+        if quoted is None:
+            raise
+        message = quoted[1]
+    else:
+        return 0
+    rank = os.environ.get("HOROVOD_RANK", "0")
+    print(f"{program} (rank {rank}): {message}", file=sys.stderr, flush=True)
+    return 2

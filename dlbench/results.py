@@ -1,0 +1,128 @@
+"""What a finished run leaves in its folder: the result record, tables, pictures, the model."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import numpy as np
+
+from dlbench import environment, models, pictures
+from dlbench.callbacks import StepClock
+from dlbench.checkpoint import write_atomically
+from dlbench.data.augmentation import fit
+from dlbench.evaluate import Evaluation
+from dlbench.prediction import Predictor
+from dlbench.report import records
+from dlbench.runs import RunFolder
+from dlbench.session import Session
+
+PICTURED = 4
+"""Validation samples in the picture of predictions, spread evenly over the split."""
+
+
+def measured_by_rank(
+    session: Session, clock: StepClock, peak_bytes: dict[str, Any]
+) -> dict[str, Any]:
+    """This rank's part of the result record, JSON-ready."""
+    return {
+        "rank": session.ranks.rank,
+        "host": socket.gethostname(),
+        "samples": clock.samples,
+        "wall_s": sum(clock.step_s),
+        "step_s": clock.step_s,
+        # Not told apart yet: Keras draws the batch inside the compiled step.
+        "input_wait_s": None,
+        "comm_wait_s": None,
+        "peak_bytes": peak_bytes,
+    }
+
+
+def write_report(
+    session: Session,
+    folder: RunFolder,
+    evaluation: Evaluation,
+    history: list[dict[str, Any]],
+    measured: list[dict[str, Any]],
+) -> None:
+    """Write and print what the run achieved with its best weights; rank 0 alone.
+
+    A run that was complete already has timed nothing and keeps the record that it has.
+    """
+    names = session.class_names
+    best = max((row for row in history if "val_miou" in row), key=lambda row: row["val_miou"])
+    lines = ["", f"best epoch: {best['epoch']}", evaluation.confusion.table(names)]
+    if any(part["samples"] for part in measured):
+        quality = {"best_epoch": best["epoch"], **evaluation.quality(names)}
+        record = _record(session, measured, quality)
+        records.write(record, folder.record)
+        peaks = [(part["peak_bytes"]["host_rss"] or 0) / 2**30 for part in measured]
+        lines.append(
+            f"{record.throughput:.2f} samples/s on {len(measured)} rank(s); peak memory per rank "
+            + ", ".join(f"{peak:.2f} GiB" for peak in peaks)
+        )
+    folder.write_confusion(evaluation.confusion.counts, names)
+    pictures.confusion_figure(evaluation.confusion, names, folder.picture("confusion"))
+    pictures.curve_figure(folder.metrics, folder.picture("curve"))
+    _draw_predictions(session, folder)
+    lines.append(f"pictures, record and weights: {folder.path}/")
+    print("\n".join(lines), flush=True)
+
+
+def export(session: Session, folder: RunFolder) -> None:
+    """Save the network as one .keras file, free of what belongs to training under Horovod."""
+    experiment = session.experiment.model
+    plain = models.build(
+        experiment.name,
+        session.network.input_shape[1:],
+        len(session.dataset.classes),
+        **experiment.options,
+    )
+    plain.set_weights(session.network.get_weights())
+    temporary = folder.path / f".{folder.model.name}"  # Keras insists on the suffix
+    plain.save(temporary)
+    write_atomically(folder.model, lambda file: file.write(temporary.read_bytes()))
+    temporary.unlink()
+
+
+def _record(
+    session: Session, measured: list[dict[str, Any]], quality: dict[str, Any]
+) -> records.Record:
+    experiment, dataset = session.experiment, session.dataset
+    size = experiment.data.size
+    workload = records.Workload(
+        id=f"train/{experiment.model.name}/{dataset.name}",
+        model=experiment.model.name,
+        data=dataset.name,
+        precision=experiment.training.precision,
+        ranks=session.ranks.size,
+        batch_per_rank=experiment.training.batch,
+        shape=(*size, len(dataset.bands)) if size else None,
+        mode="train",
+    )
+    described = environment.describe(horovod=session.ranks.describe())
+    return records.now(
+        workload,
+        [records.Rank(**part) for part in measured],
+        setup=records.setup(described=described),
+        quality=quality,
+    )
+
+
+def _draw_predictions(session: Session, folder: RunFolder) -> None:
+    dataset, count = session.dataset, session.dataset.count("val")
+    predictor = Predictor(session.network, session.experiment.monte_carlo_samples)
+    chosen = sorted({round(i * (count - 1) / (PICTURED - 1)) for i in range(PICTURED)})
+    samples = [fit(*dataset.read("val", i), session.experiment.data.size) for i in chosen]
+    drawn = [predictor(image[None]) for image, _ in samples]
+    uncertainties = [
+        variance[0].numpy().sum(axis=-1) for _, variance in drawn if variance is not None
+    ]
+    pictures.prediction_grid(
+        [image for image, _ in samples],
+        [target for _, target in samples],
+        [np.argmax(mean[0], axis=-1).astype(np.uint8) for mean, _ in drawn],
+        dataset.classes,
+        folder.picture("predictions"),
+        uncertainties=uncertainties or None,
+    )
