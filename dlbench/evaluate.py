@@ -36,6 +36,11 @@ class Evaluation:
     native: ConfusionMatrix
     """The same with the predictions resized to the labels' native size."""
 
+    @property
+    def resized(self) -> bool:
+        """Whether the labels' native size is another than the predictions'."""
+        return not np.array_equal(self.confusion.counts, self.native.counts)
+
     def scores(self) -> dict[str, float]:
         """The scalars that are followed over epochs."""
         matrix = self.confusion
@@ -53,7 +58,7 @@ class Evaluation:
             "samples": self.samples,
             "loss": self.loss,
             "training_size": self.confusion.summary(class_names),
-            "native_size": self.native.summary(class_names),
+            "native_size": self.native.summary(class_names) if self.resized else None,
         }
 
 
@@ -142,7 +147,7 @@ def _evaluate_run(arguments: list[str]) -> None:
         names = session.class_names
         print(f"{folder.path}: checkpoint '{kind}' on {result.samples} samples of '{split}'")
         print(result.confusion.table(names))
-        if not np.array_equal(result.confusion.counts, result.native.counts):
+        if result.resized:
             print("predictions resized to the labels' native size:")
             print(result.native.table(names))
 

@@ -13,7 +13,7 @@ from dlbench.checkpoint import write_atomically
 from dlbench.data.augmentation import fit
 from dlbench.evaluate import Evaluation
 from dlbench.prediction import Predictor
-from dlbench.report import records
+from dlbench.report import page, records
 from dlbench.runs import RunFolder
 from dlbench.session import Session
 
@@ -56,6 +56,7 @@ def write_report(
         quality = {"best_epoch": best["epoch"], **evaluation.quality(names)}
         record = _record(session, measured, quality)
         records.write(record, folder.record)
+        folder.write_text(folder.summary, page.markdown(record))
         peaks = [(part["peak_bytes"]["host_rss"] or 0) / 2**30 for part in measured]
         lines.append(
             f"{record.throughput:.2f} samples/s on {len(measured)} rank(s); peak memory per rank "

@@ -35,6 +35,7 @@ class RunFolder:
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.csv"
         self.record = path / "record.json"
+        self.summary = path / "summary.md"
         self.model = path / "model.keras"
         self.tensorboard = path / "tensorboard"
 

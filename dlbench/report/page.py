@@ -1,0 +1,99 @@
+"""A result record as Markdown: ``python -m dlbench.report.page RECORD.json [...] > summary.md``."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import exit_status
+from dlbench.report import records
+from dlbench.report.records import Record
+
+MEASURES = {"class_accuracy": "accuracy", "iou": "IoU", "f1": "F1"}
+
+
+def markdown(record: Record) -> str:
+    """What was run, on what, how fast, and how well, class by class."""
+    return "\n".join([*_headline(record), *_quality(record.quality)]) + "\n"
+
+
+def _headline(record: Record) -> Iterable[str]:
+    workload, environment = record.workload, record.setup.environment
+    steps = [step for rank in record.ranks for step in rank.step_s]
+    peaks = [rank.peak_bytes.get("host_rss") for rank in record.ranks]
+    yield f"# {workload.id}"
+    yield ""
+    yield f"{record.created:%Y-%m-%d}, dlbench {record.code.version}, commit {_commit(record)}"
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    yield f"| setup | {record.setup.name or record.setup.fingerprint}: {_machine(environment)} |"
+    yield f"| ranks × batch | {workload.ranks} × {_known(workload.batch_per_rank)} |"
+    yield f"| input | {' × '.join(map(str, workload.shape or ())) or '–'}, {workload.precision} |"
+    yield f"| throughput | {_known(record.throughput, '.2f')} samples/s |"
+    if steps:
+        yield f"| median step | {statistics.median(steps):.3f} s over {len(steps)} steps |"
+    yield f"| peak memory per rank | {', '.join(_gibibytes(peak) for peak in peaks)} |"
+
+
+def _quality(quality: dict[str, Any]) -> Iterable[str]:
+    for size in ("training_size", "native_size"):
+        scores = quality.get(size)
+        if scores is None:
+            continue
+        yield ""
+        yield (
+            f"## Scores on '{quality['split']}' ({quality['samples']} samples) at the "
+            f"{'size of training' if size == 'training_size' else 'native size of the labels'}"
+        )
+        yield ""
+        yield (
+            f"Global accuracy (G) {_known(scores['global_accuracy'], '.4f')}, "
+            f"class accuracy (C) {_known(scores['mean_class_accuracy_all_classes'], '.4f')}, "
+            f"mIoU {_known(scores['mean_iou_all_classes'], '.4f')}, "
+            f"kappa {_known(scores['kappa'], '.4f')}; epoch {quality.get('best_epoch', '–')}"
+        )
+        yield ""
+        yield f"| class | pixels | {' | '.join(MEASURES.values())} |"
+        yield "|---|---:" + "|---:" * len(MEASURES) + "|"
+        for name, row in scores["classes"].items():
+            cells = " | ".join(_known(row[measure], ".3f") for measure in MEASURES)
+            yield f"| {name} | {row['pixels']} | {cells} |"
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    cpu, memory = environment["cpu"], environment["memory_bytes"]
+    parts = [f"{cpu.get('cores_usable')} cores of {cpu.get('model')}", _gibibytes(memory)]
+    parts += [str(gpu.get("name")) for gpu in environment["gpu"] or []]
+    return ", ".join(parts)
+
+
+def _commit(record: Record) -> str:
+    if record.code.commit is None:
+        return "unknown"
+    return record.code.commit[:12] + (" with changes" if record.code.dirty else "")
+
+
+def _gibibytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / 2**30:.2f} GiB"
+
+
+def _known(value: float | int | None, form: str = "") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _print_all(paths: list[str]) -> None:
+    for record in records.read_many([Path(path) for path in paths]):
+        print(markdown(record))
+
+
+def main(arguments: list[str]) -> int:
+    """Print the records in the files named; 2 if one cannot be read."""
+    return exit_status("dlbench.report.page", lambda: _print_all(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,42 @@
+"""What the user can mend is told in one line; everything else keeps its traceback."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlbench.data import DataError
+from dlbench.errors import UserError, exit_status
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("dlbench.x", lambda: None) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", [UserError, DataError])
+def test_user_errors_become_one_line(
+    kind: type[UserError],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOROVOD_RANK", "3")
+    assert exit_status("dlbench.x", lambda: raising(kind("a.tif is cut off; fetch it again"))) == 2
+    assert capsys.readouterr().err == "dlbench.x (rank 3): a.tif is cut off; fetch it again\n"
+
+
+def test_a_readers_error_is_found_inside_tensorflows(capsys: pytest.CaptureFixture[str]) -> None:
+    wrapped = RuntimeError(
+        "{{function_node __wrapped__IteratorGetNext}} DataError: cannot read a.tif; fetch it "
+        "again\nTraceback (most recent call last):\n  File ..."
+    )
+    assert exit_status("dlbench.x", lambda: raising(wrapped)) == 2
+    assert capsys.readouterr().err == "dlbench.x (rank 0): cannot read a.tif; fetch it again\n"
+
+
+def test_bugs_keep_their_traceback() -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        exit_status("dlbench.x", lambda: raising(ValueError("a bug")))
