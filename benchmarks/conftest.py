@@ -3,7 +3,7 @@
     pytest benchmarks/ --benchmark-json=OUT.json [--setup-name=NAME] [--compute-threads=N]
 
 One such command is one launch of one setup. ``--benchmark-disable`` runs each benchmark once,
-untimed: the outputs are checked all the same.
+untimed: the outputs are checked all the same. Ratios to peers are printed at the end.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dlbench import distributed, environment
 from dlbench.report import records
 
 # Before anything imports TensorFlow: its start-up notes bury the tables.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+RATIOS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RATIOS] = []
+    if distributed.launched_size() > 1:
+        raise pytest.UsageError(
+            f"these benchmarks measure one rank, but the launcher announced "
+            f"{distributed.launched_size()}; run them without horovodrun"
+        )
     # A setting of the launch, not of a test: TensorFlow reads it once, when it starts.
     threads = config.getoption("--compute-threads")
     if threads is None:
@@ -59,11 +68,42 @@ def pytest_benchmark_update_machine_info(
     machine_info["setup"] = setup.model_dump(mode="json")
 
 
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    ratios = config.stash[RATIOS]
+    if not ratios:
+        return
+    terminalreporter.section("time of a peer / time of ours, median of paired rounds")
+    peers, ours = (max(len(ratio[name]) for ratio in ratios) for name in ("peer", "ours"))
+    for ratio in ratios:
+        quartiles = "{:.2f} - {:.2f}".format(*ratio["quartiles"])
+        line = f"{ratio['peer']:{peers}} / {ratio['ours']:{ours}} {ratio['median']:7.2f}"
+        line += f" (quartiles {quartiles}, {ratio['pairs']} pairs)"
+        if ratio["wanted"] is not None:
+            verdict = "met" if ratio["median"] >= ratio["wanted"] else "MISSED"
+            line += f", wanted >= {ratio['wanted']:g}: {verdict}"
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session")
 def compute_threads() -> int:
     """Threads that an op may use in this launch."""
     chosen = int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0"))  # 0: TensorFlow decides
     return chosen or len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session")
+def devices(compute_threads: int) -> None:
+    """TensorFlow with the threads of this launch; for every benchmark that uses it.
+
+    Loads all that any benchmark loads: loaded libraries are part of a setup, which must not depend
+    on the benchmarks chosen.
+    """
+    import dlbench.data.scenes  # noqa: F401  # brings SciPy's libraries
+
+    distributed.configure_devices(compute_threads)
+    environment.describe(load=True)
 
 
 @pytest.fixture
@@ -101,5 +141,34 @@ def attach_record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..
             quality=quality,
         )
         benchmark.extra_info["record"] = record.to_json()
+
+    return attach
+
+
+@pytest.fixture
+def attach_ratio(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Call it when ``benchmark`` has measured a peer: ``attach_ratio(peer, ours, ours_s, wanted)``.
+
+    ``ours_s`` are the times of ours, in s, each taken right before the peer's round of the same
+    number, so that a load on the machine hits both. Like `attach_record` in all else.
+    """
+
+    def attach(peer: str, ours: str, ours_s: Sequence[float], wanted: float | None = None) -> None:
+        if benchmark.disabled:
+            return
+        peer_s = benchmark.stats.stats.data
+        ratios = np.asarray(peer_s) / np.asarray(ours_s)
+        low, median, high = np.percentile(ratios, (25, 50, 75)).tolist()
+        ratio = {
+            "peer": peer,
+            "ours": ours,
+            "ours_s": list(ours_s),
+            "pairs": len(peer_s),
+            "median": median,
+            "quartiles": [low, high],
+            "wanted": wanted,
+        }
+        benchmark.extra_info["ratio"] = ratio
+        request.config.stash[RATIOS].append(ratio)
 
     return attach

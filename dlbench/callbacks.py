@@ -11,7 +11,7 @@ import keras
 
 from dlbench import checkpoint
 from dlbench.errors import UserError
-from dlbench.evaluate import Evaluation, evaluate
+from dlbench.evaluate import Evaluator
 from dlbench.runs import RunFolder
 from dlbench.session import Session
 
@@ -54,8 +54,15 @@ class EpochEnd(keras.callbacks.Callback):
     what follows from it (the best score, patience) is derived, so a resumed run goes on exactly.
     """
 
-    def __init__(self, session: Session, folder: RunFolder, history: list[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        evaluator: Evaluator,
+        folder: RunFolder,
+        history: list[dict[str, Any]],
+    ) -> None:
         super().__init__()
+        self._evaluator = evaluator
         self.history = history
         self._session = session
         self._folder = folder
@@ -67,7 +74,7 @@ class EpochEnd(keras.callbacks.Callback):
         row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(logs["loss"])}
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
-            scores = self._evaluate().scores()
+            scores = self._evaluator().scores()
             row |= scores
             logs |= scores
         self.history.append(row)
@@ -79,10 +86,6 @@ class EpochEnd(keras.callbacks.Callback):
                 f"the loss of epoch {epoch + 1} is {row['loss']}; lower optimizer.learning_rate "
                 "or set optimizer.clip_norm; the checkpoint 'best' holds the last good weights"
             )
-
-    def _evaluate(self) -> Evaluation:
-        s = self._session
-        return evaluate(s.network, s.dataset, "val", s.experiment, s.ranks)
 
     def _save(self, epoch: int) -> None:
         if self._session.ranks.rank != 0:

@@ -150,6 +150,8 @@ class Training(Section):
     class_weights: ClassWeights = ClassWeights()
     drop_remainder: bool = False
     """Leave out the last, smaller batch of an epoch."""
+    evaluation_batch: Positive = 4
+    """Samples at a time in evaluation; apart from `batch`, so that scores do not depend on it."""
     evaluate_every: Positive = 1
     """Epochs between evaluations."""
     early_stop: Positive | None = None

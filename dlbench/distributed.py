@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from dlbench.config import Distributed
@@ -34,6 +36,17 @@ class SingleProcess:
     size = 1
     local_rank = 0
     local_size = 1
+    part: Any = 1.0
+    """Whether this rank's batch counts in the step: 1, or 0 for one that only keeps step."""
+
+    @contextmanager
+    def taking_part(self, part: Any) -> Iterator[None]:
+        """Set `part`, a float32 scalar, for what is built or run inside."""
+        self.part = part
+        try:
+            yield
+        finally:
+            self.part = 1.0
 
     def sum(self, tensor: Any, name: str) -> Any:
         """Sum of ``tensor`` over ranks, same shape and dtype; differentiable."""
@@ -167,12 +180,15 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
             x = tf.cast(x, tf.float32)
             axes = list(range(x.shape.rank - 1))
             count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-            local = tf.concat([tf.reduce_sum(x, axes), count[None]], 0)
+            local = tf.concat([tf.reduce_sum(x, axes), count[None]], 0) * ranks.part
             total = ranks.sum(local, f"{self.name}_sum")
-            mean = total[:-1] / total[-1]
+            # No rank's batch counts: nothing is learnt, and the statistics stay.
+            none = total[-1] == 0.0
+            mean = tf.where(none, self.moving_mean, tf.math.divide_no_nan(total[:-1], total[-1]))
             # A second pass about the common mean: E[x^2] - E[x]^2 loses digits in float32.
-            squares = tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
-            variance = ranks.sum(squares, f"{self.name}_squares") / total[-1]
-            return mean, variance
+            squares = tf.reduce_sum(tf.math.squared_difference(x, mean), axes) * ranks.part
+            variance = ranks.sum(squares, f"{self.name}_squares")
+            variance = tf.math.divide_no_nan(variance, total[-1])
+            return mean, tf.where(none, self.moving_variance, variance)
 
     return SyncBatchNormalization

@@ -62,59 +62,69 @@ class Evaluation:
         }
 
 
-def evaluate(
-    network: keras.Model,
-    dataset: data.DataSet,
-    split: str,
-    experiment: config.Experiment,
-    ranks: distributed.SingleProcess,
-) -> Evaluation:
-    """Score ``network`` on all samples of ``split``, each counted once, on all ranks together.
+class Evaluator:
+    """Scores a network on a split, each sample counted once, on all ranks together.
 
     The batches are the same for any number of ranks, counts are integers and each batch's loss is
-    added in the order of batches, so the result does not depend on the number of ranks.
+    added in the order of batches, so the result does not depend on the number of ranks. Build it
+    once and call it after every epoch: it keeps the compiled prediction and the decoded samples.
     """
-    import tensorflow as tf
 
-    from dlbench.data import pipeline
-    from dlbench.prediction import Predictor
+    def __init__(
+        self,
+        network: keras.Model,
+        dataset: data.DataSet,
+        split: str,
+        experiment: config.Experiment,
+        ranks: distributed.SingleProcess,
+    ) -> None:
+        from dlbench.data import pipeline
+        from dlbench.prediction import Predictor
 
-    started = time.perf_counter()
-    classes, batch = len(dataset.classes), experiment.training.batch
-    count = dataset.count(split)
-    predictor = Predictor(network, experiment.monte_carlo_samples, experiment.seed)
-    confusion, native_confusion = ConfusionMatrix(classes), ConfusionMatrix(classes)
-    losses = np.zeros((-(-count // batch), 2))
-    batches = pipeline.evaluation_batches(
-        dataset,
-        split,
-        batch=batch,
-        ranks=ranks.size,
-        rank=ranks.rank,
-        size=experiment.data.size,
-        cache=experiment.data.cache,
-        workers=experiment.data.workers,
-    )
-    for image, target, native, index in batches:
-        chunk = int(index[0]) // batch
-        probability, _ = predictor(image, draw=chunk)
-        confusion.update(target.numpy(), _labels(probability))
-        resized = tf.image.resize(probability, native.shape[1:3])
-        native_confusion.update(native.numpy(), _labels(resized))
-        losses[chunk] = _log_loss(probability.numpy(), target.numpy())
-    confusion.counts = ranks.sum(tf.constant(confusion.counts), "confusion").numpy()
-    native_confusion.counts = ranks.sum(tf.constant(native_confusion.counts), "native").numpy()
-    # Each chunk is one rank's: adding zeros is exact, and so the order of the sum is fixed.
-    losses = ranks.sum(tf.constant(losses), "evaluation_losses").numpy()
-    total, pixels = losses.sum(axis=0)
-    return Evaluation(
-        split=split,
-        samples=count,
-        seconds=time.perf_counter() - started,
-        loss=float(total / max(pixels, 1.0)),
-        confusion=confusion,
-        native=native_confusion,
-    )
+        self._split = split
+        self._classes = len(dataset.classes)
+        self._count = dataset.count(split)
+        self._batch = experiment.training.evaluation_batch
+        self._ranks = ranks
+        self._predictor = Predictor(network, experiment.monte_carlo_samples, experiment.seed)
+        self._batches = pipeline.evaluation_batches(
+            dataset,
+            split,
+            batch=self._batch,
+            ranks=ranks.size,
+            rank=ranks.rank,
+            size=experiment.data.size,
+            cache=experiment.data.cache,
+            workers=experiment.data.workers,
+        )
+
+    def __call__(self) -> Evaluation:
+        """Score the network as it is now."""
+        import tensorflow as tf
+
+        started = time.perf_counter()
+        confusion, native_confusion = ConfusionMatrix(self._classes), ConfusionMatrix(self._classes)
+        losses = np.zeros((-(-self._count // self._batch), 2))
+        for image, target, native, index in self._batches:
+            chunk = int(index[0]) // self._batch
+            probability, _ = self._predictor(image, draw=chunk)
+            confusion.update(target.numpy(), _labels(probability))
+            resized = tf.image.resize(probability, native.shape[1:3])
+            native_confusion.update(native.numpy(), _labels(resized))
+            losses[chunk] = _log_loss(probability.numpy(), target.numpy())
+        for matrix, name in ((confusion, "confusion"), (native_confusion, "native_confusion")):
+            matrix.counts = self._ranks.sum(tf.constant(matrix.counts), name).numpy()
+        # Each chunk is one rank's: adding zeros is exact, and so the order of the sum is fixed.
+        losses = self._ranks.sum(tf.constant(losses), "evaluation_losses").numpy()
+        total, pixels = losses.sum(axis=0)
+        return Evaluation(
+            split=self._split,
+            samples=self._count,
+            seconds=time.perf_counter() - started,
+            loss=float(total / max(pixels, 1.0)),
+            confusion=confusion,
+            native=native_confusion,
+        )
 
 
 def _labels(probability: Any) -> np.ndarray:
@@ -142,7 +152,8 @@ def _evaluate_run(arguments: list[str]) -> None:
 
     session = sessions.start(experiment)
     sessions.restore(session, folder.checkpoint(kind))
-    result = evaluate(session.network, session.dataset, split, experiment, session.ranks)
+    evaluator = Evaluator(session.network, session.dataset, split, experiment, session.ranks)
+    result = evaluator()
     if session.ranks.rank == 0:
         names = session.class_names
         print(f"{folder.path}: checkpoint '{kind}' on {result.samples} samples of '{split}'")

@@ -31,7 +31,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.bench.memory import PeakMemory
     from dlbench.callbacks import EpochEnd, StepClock
     from dlbench.data import pipeline
-    from dlbench.evaluate import evaluate
+    from dlbench.evaluate import Evaluator
     from dlbench.results import export, measured_by_rank, write_report
     from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
@@ -74,11 +74,12 @@ def train(experiment: config.Experiment) -> RunFolder:
         _announce(session, folder, steps, len(history))
 
     # ---- Fit
+    evaluator = Evaluator(session.network, session.dataset, "val", experiment, ranks)
     order = np.arange(count)
     clock = StepClock(
         lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank))
     )
-    callbacks: list[Any] = [clock, EpochEnd(session, folder, history)]
+    callbacks: list[Any] = [clock, EpochEnd(session, evaluator, folder, history)]
     if training.tensorboard and ranks.rank == 0:
         import keras
 
@@ -110,7 +111,7 @@ def train(experiment: config.Experiment) -> RunFolder:
 
     # ---- Score the best weights, write the report
     sessions.restore(session, folder.checkpoint("best"))
-    evaluation = evaluate(session.network, session.dataset, "val", experiment, ranks)
+    evaluation = evaluator()
     measured = ranks.gather(measured_by_rank(session, clock, memory.peak_bytes))
     if ranks.rank == 0:
         export(session, folder)

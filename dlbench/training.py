@@ -111,8 +111,11 @@ class Trainer(keras.Model):
         image, target = data
         variables = self.network.trainable_variables
         # Depends on the labels alone, so this reduction runs beside the forward pass.
-        total = tf.maximum(self._ranks.sum(count_valid(target), "valid_pixels"), 1.0)
-        with tf.GradientTape() as tape:
+        valid = count_valid(target)
+        total = tf.maximum(self._ranks.sum(valid, "valid_pixels"), 1.0)
+        # A rank that the remainder left without a sample must not sway synchronised batch-norm.
+        part = tf.cast(valid > 0.0, tf.float32)
+        with self._ranks.taking_part(part), tf.GradientTape() as tape:
             logits = self.network(image, training=True)
             local = summed_cross_entropy(logits, target, self._class_weights)
             share = self.optimizer.scale_loss(local / total)

@@ -20,7 +20,7 @@ from dlbench import config, distributed, models
 from dlbench.checkpoint import collect, variables_of
 from dlbench.data import IGNORE, ClassInfo, DataSet, pipeline
 from dlbench.data.dataset import Sample
-from dlbench.evaluate import evaluate
+from dlbench.evaluate import Evaluator
 from dlbench.schedule import build_optimizer
 from dlbench.training import Trainer
 
@@ -83,7 +83,7 @@ class InfInOneRank:
         return getattr(self._ranks, name)
 
     def sum_gradient(self, gradient: Any, name: str) -> Any:
-        if name.endswith("enc2_conv/kernel"):
+        if name.endswith("enc2_1_conv/kernel"):
             gradient = gradient * self.factor
         return self._ranks.sum_gradient(gradient, name)
 
@@ -181,7 +181,7 @@ def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dic
     }
     if ranks.size > 1:
         half = distributed.Horovod(config.Distributed(compression="fp16"))
-        cases["fp16"] = ("segnet_basic", keras.layers.Identity, half)
+        cases["fp16"] = ("segnet", keras.layers.Identity, half)
     found = {}
     for case, (name, normalization, through) in cases.items():
         net = network(name, normalization)
@@ -219,7 +219,7 @@ def loss_scaling(ranks: distributed.SingleProcess) -> dict[str, Any]:
     The image with an inf is the last sample of step 2, which is of the last rank's share.
     """
     infinite = int(pipeline.epoch_order(16, 3, 0)[3 * GLOBAL_BATCH - 1])
-    net = network("segnet_basic", keras.layers.Identity, "mixed_float16")
+    net = network("segnet", keras.layers.Identity, "mixed_float16")
     data = Toy(16, infinite=infinite)
     through = InfInOneRank(ranks)
     found = fit(net, data, through, epochs=1, precision="mixed_float16", learning_rate=0.02)
@@ -240,7 +240,7 @@ def evaluation(ranks: distributed.SingleProcess) -> dict[str, Any]:
             {"monte_carlo_samples": 3, "data": {"size": [32, 32]}, "training": {"batch": 2}}
         )
         net = network(name, precision=precision)
-        scored = evaluate(net, Toy(1, val=13, size=(40, 36)), "val", experiment, ranks)
+        scored = Evaluator(net, Toy(1, val=13, size=(40, 36)), "val", experiment, ranks)()
         found[f"{name} {precision}"] = {
             "loss": scored.loss.hex(),
             "confusion": scored.confusion.counts.tolist(),

@@ -1,0 +1,110 @@
+"""Processes that the tests start: commands as a user types them, alone or under `horovodrun`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Launched:
+    """A command that has ended."""
+
+    status: int
+    output: str
+    """Standard output and error of all ranks."""
+    seconds: float
+
+
+def _launch(
+    arguments: list[str], folder: Path, ranks: int = 1, timeout: float = 240.0
+) -> Launched:
+    """Run ``python ARGUMENTS`` in ``folder``; what is still running after ``timeout`` is killed."""
+    command = [sys.executable, *arguments]
+    if ranks > 1:
+        command = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(ranks), *command]
+    log = folder / "output.txt"
+    started = time.monotonic()
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            status = process.wait(timeout)
+        except BaseException as error:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                pytest.fail(f"{command} still ran after {timeout} s:\n{log.read_text()[-3000:]}")
+            raise
+    return Launched(status, log.read_text(errors="replace"), time.monotonic() - started)
+
+
+@pytest.fixture(scope="session")
+def launch() -> Callable[..., Launched]:
+    """``launch(arguments, folder, ranks=1)`` runs python and gives status, output, seconds."""
+    return _launch
+
+
+@pytest.fixture(scope="session")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
+    """``jobs(ranks)``: what `tests/ranks/job.py` found on 1, 2 or 4 ranks, launched but once.
+
+    ``ranks`` holds the findings of each rank, ``arrays`` the arrays of rank 0.
+    """
+    found: dict[int, dict[str, Any]] = {}
+
+    def job(ranks: int) -> dict[str, Any]:
+        if ranks not in found:
+            folder = tmp_path_factory.mktemp(f"ranks{ranks}")
+            ended = _launch([str(ROOT / "tests/ranks/job.py"), str(folder)], folder, ranks)
+            assert ended.status == 0, ended.output[-6000:]
+            found[ranks] = {
+                "ranks": [
+                    json.loads((folder / f"rank{r}.json").read_text()) for r in range(ranks)
+                ],
+                "arrays": dict(np.load(folder / "arrays.npz")),
+            }
+        return found[ranks]
+
+    return job
+
+
+@pytest.fixture
+def street(tmp_path: Path) -> Path:
+    """Seven training and five validation pairs of 32 x 32 pixels in CamVid's layout."""
+    root = tmp_path / "street"
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 7), ("val", 5)):
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        lines = []
+        for number in range(count):
+            label = generator.integers(0, 12, (4, 4), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+            picture = (label[..., None] * [20, 10, 5]).astype(np.uint8)
+            picture += generator.integers(0, 20, picture.shape, np.uint8)
+            Image.fromarray(picture).save(root / split / f"{number}.png")
+            Image.fromarray(label).save(root / f"{split}annot" / f"{number}.png")
+            lines.append(f"/SegNet/CamVid/{split}/{number}.png ./{split}annot/{number}.png\n")
+        (root / f"{split}.txt").write_text("".join(lines))
+    return root

@@ -1,0 +1,152 @@
+"""Ranks started by `horovodrun`: collectives, and training that does not depend on their number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlbench import distributed
+
+Jobs = Callable[[int], dict[str, Any]]
+MANY = (2, 4)
+
+# Sums are taken in another order on other numbers of ranks: after four steps the losses differ by
+# at most 3e-7 (float32 steps by 1.2e-7) and weights by 3e-6 of their tensor's largest. Local
+# batch-norm, which computes something else, is four orders of magnitude above that.
+LOSS = 2e-6
+WEIGHT = 2e-5
+# A bias before batch-norm has no gradient, so its few digits are noise.
+WEIGHT_NOISE = 1e-6
+
+
+def losses(job: dict[str, Any], case: str, rank: int = 0) -> np.ndarray:
+    return np.array([step["loss"] for step in job["ranks"][rank]["consistency"][case]["steps"]])
+
+
+def weights(job: dict[str, Any], case: str) -> dict[str, np.ndarray]:
+    found = {k: v for k, v in job["arrays"].items() if k.startswith(f"{case}/")}
+    assert len(found) > 20
+    return {name.removeprefix(f"{case}/"): value for name, value in found.items()}
+
+
+@pytest.mark.parametrize("case", ["sync", "none"])
+@pytest.mark.parametrize("ranks", MANY)
+def test_training_does_not_depend_on_the_number_of_ranks(
+    jobs: Jobs, ranks: int, case: str
+) -> None:
+    one, many = jobs(1), jobs(ranks)
+    assert len(losses(one, case)) == 4
+    np.testing.assert_allclose(losses(many, case), losses(one, case), rtol=LOSS)
+    assert np.ptp(losses(one, case)) > 0.01, "nothing was learnt that could differ"
+    for name, expected in weights(one, case).items():
+        atol = WEIGHT_NOISE + WEIGHT * np.abs(expected).max()
+        np.testing.assert_allclose(
+            weights(many, case)[name], expected, rtol=0, atol=atol, err_msg=name
+        )
+
+
+@pytest.mark.parametrize("ranks", MANY)
+def test_local_batch_norm_is_another_computation(jobs: Jobs, ranks: int) -> None:
+    difference = np.abs(losses(jobs(ranks), "local") / losses(jobs(1), "local") - 1)
+    assert difference.min() > 1000 * LOSS, "the comparison above could not have failed"
+
+
+@pytest.mark.parametrize("ranks", MANY)
+def test_half_precision_gradients_follow_roughly(jobs: Jobs, ranks: int) -> None:
+    whole, half = weights(jobs(ranks), "none"), weights(jobs(ranks), "fp16")
+    np.testing.assert_allclose(losses(jobs(ranks), "fp16"), losses(jobs(1), "none"), rtol=1e-3)
+    assert any((whole[name] != half[name]).any() for name in whole)
+
+
+@pytest.mark.parametrize("case", ["sync", "none", "local", "fp16"])
+@pytest.mark.parametrize("ranks", MANY)
+def test_all_ranks_hold_identical_weights(jobs: Jobs, ranks: int, case: str) -> None:
+    found = [rank["consistency"][case] for rank in jobs(ranks)["ranks"]]
+    assert len(found) == ranks
+    for what in ("weights", "statistics"):
+        assert len({rank[what] for rank in found}) == 1, what
+    assert found[0]["weights"] != found[0]["weights_before"]
+    for rank in range(1, ranks):
+        np.testing.assert_array_equal(
+            losses(jobs(ranks), case, rank), losses(jobs(ranks), case), "all report one loss"
+        )
+    local = {rank["statistics_before_average"] for rank in found}
+    assert len(local) == (ranks if case == "local" else 1)
+
+
+@pytest.mark.parametrize("ranks", [1, *MANY])
+def test_synchronised_batch_norm_has_the_gradients_of_the_whole_batch(
+    jobs: Jobs, ranks: int
+) -> None:
+    expected = whole_batch()
+    found = [rank["sync_gradients"] for rank in jobs(ranks)["ranks"]]
+    for name in ("y", "dx"):
+        joined = np.concatenate([rank[name] for rank in found])
+        np.testing.assert_allclose(joined, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    for name in ("dgamma", "dbeta", "moving_mean", "moving_variance"):
+        for rank in found:
+            np.testing.assert_allclose(rank[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+def whole_batch() -> dict[str, np.ndarray]:
+    """Batch-norm of the batch that `job.py` splits, by the formula, in float64."""
+    x, upstream = np.random.default_rng(0).normal(3.0, 2.0, (2, 4, 5, 6, 3)).astype(np.float32)
+    x, upstream = x.astype(np.float64), upstream.astype(np.float64)
+    gamma, beta = np.array([0.5, 1.0, 2.0]), np.array([-1.0, 0.0, 1.0])
+    over = (0, 1, 2)
+    mean, variance = x.mean(over), x.var(over)
+    scale = 1 / np.sqrt(variance + 1e-5)
+    normal = (x - mean) * scale
+    d = upstream * gamma
+    dx = scale * (d - d.mean(over) - normal * (d * normal).mean(over))
+    return {
+        "y": normal * gamma + beta,
+        "dx": dx,
+        "dgamma": (upstream * normal).sum(over),
+        "dbeta": upstream.sum(over),
+        "moving_mean": 0.1 * mean,
+        "moving_variance": 0.9 + 0.1 * variance,
+    }
+
+
+@pytest.mark.parametrize("ranks", [1, *MANY])
+def test_collectives(jobs: Jobs, ranks: int) -> None:
+    for number, rank in enumerate(jobs(ranks)["ranks"]):
+        found = rank["collectives"]
+        assert (found["rank"], found["size"]) == (number, ranks)
+        assert found["gathered"] == [{"rank": r, "text": "é" * r} for r in range(ranks)]
+        assert found["broadcast"] == [[1.0], [-1.0]], "rank 0's values everywhere"
+        assert found["sum"] == [[ranks * 2**40 + sum(range(ranks))]]
+        assert found["sum_dtype"] == "int64"
+        assert found["describe"]["ranks"] == ranks
+        assert (found["describe"]["backend"] is None) == (ranks == 1)
+
+
+def test_cores_are_shared(jobs: Jobs) -> None:
+    cores = jobs(1)["ranks"][0]["collectives"]["threads"]
+    for ranks in MANY:
+        found = [rank["collectives"]["threads"] for rank in jobs(ranks)["ranks"]]
+        assert found == [max(1, cores // ranks)] * ranks
+
+
+def test_launched_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
+    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4")
+    assert (distributed.launched_size(), distributed.launched_local_size()) == (8, 4)
+    monkeypatch.setenv("HOROVOD_SIZE", "6")
+    monkeypatch.setenv("HOROVOD_LOCAL_SIZE", "3")
+    assert (distributed.launched_size(), distributed.launched_local_size()) == (6, 3)
+
+
+def test_a_rank_takes_part_again_after_its_step() -> None:
+    ranks = distributed.SingleProcess()
+    with pytest.raises(RuntimeError), ranks.taking_part(0.0):
+        assert ranks.part == 0.0
+        raise RuntimeError
+    assert ranks.part == 1.0
