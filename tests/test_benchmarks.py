@@ -1,8 +1,9 @@
-"""`benchmarks/conftest.py`, used as the README says, on a benchmark of a few microseconds."""
+"""`benchmarks/`, used as the README says; its conftest.py on a benchmark of a few microseconds."""
 
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from dlbench.report.records import Workload
 
 RAN = os.environ["RAN"]
 
-def bench_sum(benchmark, attach_record, compute_threads):
+def bench_sum(benchmark, attach_record, attach_ratio, compute_threads):
     open(RAN, "a").write(f"{compute_threads}\\n")
     assert benchmark.pedantic(sum, args=([1, 2],), rounds=5, iterations=2, warmup_rounds=1) == 3
     workload = Workload(
@@ -27,18 +28,26 @@ def bench_sum(benchmark, attach_record, compute_threads):
         batch_per_rank=None, shape=(2,), mode="forward",
     )
     attach_record(workload, samples_per_step=2, quality={"right": True})
+    if benchmark.enabled:
+        peer_s = benchmark.stats.stats.data
+        times = [4.0, 2.0, 3.0, 1.0, 5.0]
+        attach_ratio("peer", "ours", [s / t for s, t in zip(peer_s, times)], wanted=3.5)
 """
 
 
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "benchmarks" / "conftest.py", folder)
     (folder / "bench_sum.py").write_text(BENCHMARK)
+    command = [str(folder), f"--rootdir={folder}", "-o", "python_files=bench_*.py"]
+    command += ["-o", "python_functions=bench_*", *options]
+    return run_pytest(folder, *command, RAN=str(folder / "ran"), **variables)
+
+
+def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "pytest", str(folder), f"--rootdir={folder}", "-q"]
-    command += ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*", *options]
     return subprocess.run(
-        command,
-        env=os.environ | {"PYTHONPATH": python_path, "RAN": str(folder / "ran")},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        env=os.environ | {"PYTHONPATH": python_path} | variables,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -62,6 +71,12 @@ def test_the_report_holds_the_setup_and_the_record(tmp_path: Path) -> None:
     assert record.throughput == pytest.approx(2 / timed["mean"])
     assert record.quality == {"right": True}
 
+    ratio = content["benchmarks"][0]["extra_info"]["ratio"]
+    assert ratio["median"] == pytest.approx(3.0)
+    assert ratio["quartiles"] == pytest.approx([2.0, 4.0])
+    table = "peer / ours    3.00 (quartiles 2.00 - 4.00, 5 pairs), wanted >= 3.5: MISSED"
+    assert table in done.stdout
+
     setup = content["machine_info"]["setup"]
     assert setup["name"] == record.setup.name == "baseline"
     assert setup["fingerprint"] == record.setup.fingerprint
@@ -80,3 +95,60 @@ def test_a_bad_thread_count_is_refused(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "--compute-threads is 0; at least 1 is needed" in done.stdout + done.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_several_ranks_are_refused(tmp_path: Path) -> None:
+    done = run(tmp_path, "--benchmark-disable", HOROVOD_SIZE="2")
+    assert done.returncode != 0
+    assert "run them without horovodrun" in done.stdout + done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_benchmark_puts_the_precision_back(tmp_path: Path) -> None:
+    after = tmp_path / "bench_after.py"
+    after.write_text(
+        "import keras\n"
+        "def test_policy():\n"
+        "    assert keras.config.dtype_policy().name == 'float32'\n"
+    )
+    name = "test_inference[segnet_basic-mixed_bfloat16-48x64]"
+    done = run_pytest(
+        ROOT, f"benchmarks/bench_training.py::{name}", str(after), "--benchmark-disable"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_every_benchmark_gives_right_outputs() -> None:
+    done = run_pytest(ROOT, "benchmarks", "--benchmark-disable")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
+
+
+@pytest.mark.slow
+def test_benchmarks_of_a_launch_leave_comparable_records(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    chosen = "gather or (segnet_basic and mixed_bfloat16)"
+    done = run_pytest(ROOT, "benchmarks", f"--benchmark-json={report}", "-k", chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    found = {record.workload.id: record for record in records.read_many([report])}
+    training = {"train-step/segnet_basic/mixed_bfloat16", "inference/segnet_basic/mixed_bfloat16"}
+    ops = {"gather/ours_gather/float32", "gather/tensorflow_gather/float32"}
+    assert set(found) == training | ops
+    assert len({record.setup.fingerprint for record in found.values()}) == 1
+    # Each its own: the smaller one, measured later, shows nothing of what the larger one used.
+    train, inference = (
+        found[f"{name}/segnet_basic/mixed_bfloat16"].ranks[0].peak_bytes["host_rss"] or 0
+        for name in ("train-step", "inference")
+    )
+    assert 2**28 < inference < train
+    loss = found["train-step/segnet_basic/mixed_bfloat16"].quality
+    assert loss["mean_loss"] < loss["first_loss"]  # type: ignore[operator]
+
+    for benchmark in json.loads(report.read_text())["benchmarks"]:
+        if ratio := benchmark["extra_info"].get("ratio"):
+            pairs = zip(benchmark["stats"]["data"], ratio["ours_s"], strict=True)
+            assert ratio["median"] == pytest.approx(statistics.median(a / b for a, b in pairs))
+            assert f"{ratio['peer']} / {ratio['ours']} {ratio['median']:7.2f}" in done.stdout

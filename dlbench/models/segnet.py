@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dlbench.errors import UserError
 from dlbench.layers import (
     BatchNormalization,
     LocalResponseNormalization,
@@ -104,17 +105,23 @@ def load_vgg16_encoder(network: keras.Model, weights: Path) -> str:
 
     VGG16 was trained on BGR; its first kernel is turned to RGB. With another number of bands than
     3 the first convolution gets the mean over colours, scaled by 3/bands so that responses keep
-    their size. Returns one sentence that says what was done. Raises `ValueError`, naming the file,
-    where a layer is missing or has another shape.
+    their size. Returns one sentence that says what was done. Raises `UserError`, naming the file,
+    where a layer is missing or has another shape; the network is then as it was.
     """
     import h5py
 
+    if not any(layer.name == "enc1_1_conv" for layer in network.layers):
+        raise UserError(
+            f"{weights}: {network.name} has another encoder than VGG16; model.pretrained goes with "
+            "segnet and segnet_bayesian"
+        )
     convolutions = [
         (f"enc{stage}_{number}_conv", f"block{stage}_conv{number}")
         for stage, filters in enumerate(ENCODER, start=1)
         for number in range(1, len(filters) + 1)
     ]
     bands = network.input_shape[-1]
+    read: list[tuple[Any, list[np.ndarray]]] = []
     try:
         with h5py.File(weights, "r") as file:
             for ours, theirs in convolutions:
@@ -126,16 +133,18 @@ def load_vgg16_encoder(network: keras.Model, weights: Path) -> str:
                         kernel = np.repeat(mean, bands, axis=2) * (3.0 / bands)
                 layer = network.get_layer(ours)
                 if layer.kernel.shape != kernel.shape:
-                    raise ValueError(
+                    raise UserError(
                         f"{weights}: {theirs} has a kernel of shape {kernel.shape}, the model's "
                         f"{ours} needs {tuple(layer.kernel.shape)}; VGG16 fits segnet at width 1"
                     )
-                layer.set_weights([kernel, bias])
+                read.append((layer, [kernel, bias]))
     except (OSError, KeyError) as error:
-        raise ValueError(
+        raise UserError(
             f"{weights} is not a readable Keras VGG16 weights file ({error}); expected the file "
             "that keras.applications.VGG16(weights='imagenet', include_top=False) saves"
         ) from error
+    for layer, values in read:
+        layer.set_weights(values)
     first = "as they are" if bands == 3 else f"the mean over colours repeated for {bands} bands"
     return f"13 encoder convolutions initialised from {weights}; first kernel: {first}"
 
@@ -151,10 +160,20 @@ def _read_convolution(file: Any, layer: str) -> tuple[np.ndarray, np.ndarray]:
 
     group = file.get("model_weights", file)
     group = group.get("layers", group)
-    group[layer].visititems(collect)
+    _named(group, layer).visititems(collect)
     if set(found) != {1, 4}:
         raise KeyError(f"'{layer}' holds no kernel and bias")
     return found[4], found[1]
+
+
+def _named(group: Any, layer: str) -> Any:
+    if layer in group:
+        return group[layer]
+    # Keras 3 numbers the layers of a .weights.h5 by kind and keeps their names as attributes.
+    for numbered in group.values():
+        if "vars" in numbered and numbered["vars"].attrs.get("name") == layer:
+            return numbered
+    raise KeyError(f"it has no layer '{layer}'")
 
 
 def _input(input_shape: tuple[int | None, int | None, int], rescale: tuple[float, float]) -> Any:

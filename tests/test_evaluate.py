@@ -1,0 +1,107 @@
+"""Scores: the same for any number of ranks, and those of a plain computation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dlbench import data, evaluate
+from dlbench.config import Experiment
+from dlbench.data import IGNORE
+from dlbench.distributed import SingleProcess
+
+Jobs = Callable[[int], dict[str, Any]]
+CASES = (
+    "segnet float32",
+    "segnet_basic mixed_bfloat16",
+    "segnet_basic_bayesian float32",
+    "segnet_basic_bayesian mixed_bfloat16",
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_are_bit_equal_for_any_number_of_ranks(jobs: Jobs, case: str) -> None:
+    """13 samples, a prime, in chunks of 2; one rank has two threads, several have one each."""
+    expected = jobs(1)["ranks"][0]["evaluation"][case]
+    assert expected["samples"] == 13
+    for size, pixels in (("confusion", 32 * 32), ("native", 40 * 36)):
+        assert 0.85 < np.sum(expected[size]) / (13 * pixels) < 0.95, "a tenth is void"
+    assert np.count_nonzero(expected["confusion"]) > 6
+    for ranks in (2, 4):
+        for found in jobs(ranks)["ranks"]:
+            assert found["evaluation"][case] == expected
+
+
+def test_monte_carlo_samples_matter(jobs: Jobs) -> None:
+    found = jobs(1)["ranks"][0]["evaluation"]
+    assert found["segnet_basic_bayesian float32"] != found["segnet_basic_bayesian mixed_bfloat16"]
+
+
+def test_scores_equal_a_plain_computation(street: Path) -> None:
+    import keras
+
+    from dlbench import models
+
+    keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(0)
+    network = models.build("segnet_basic", (None, None, 3), 11, width=0.05)
+    dataset = data.build("camvid", street)
+    experiment = Experiment.model_validate(
+        {"data": {"name": "camvid", "size": None}, "training": {"evaluation_batch": 2}}
+    )
+    found = evaluate.Evaluator(network, dataset, "val", experiment, SingleProcess())()
+
+    loss, counts = [], np.zeros((11, 11), np.int64)
+    for index in range(5):
+        image, target = dataset.read("val", index)
+        logits = network(image[None]).numpy()[0].astype(np.float64)
+        log_probability = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        for y, x in np.argwhere(target != IGNORE):
+            counts[target[y, x], logits[y, x].argmax()] += 1
+            loss.append(-log_probability[y, x, target[y, x]])
+    np.testing.assert_array_equal(found.confusion.counts, counts)
+    assert found.loss == pytest.approx(np.mean(loss), rel=1e-5)
+    assert found.samples == 5
+    assert found.scores()["val_global_accuracy"] == counts.trace() / counts.sum()
+    assert not found.resized
+    assert found.quality([c.name for c in dataset.classes])["native_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: python -m dlbench.evaluate RUN"),
+        (["a", "b"], "usage: python -m dlbench.evaluate RUN"),
+        (["a", "colour=red"], "usage: python -m dlbench.evaluate RUN"),
+        (["a", "checkpoint=worst"], "checkpoint=worst: allowed are best and last"),
+        (["a"], "a is not a run folder: it has no config.yaml"),
+    ],
+)
+def test_wrong_commands_are_told(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dlbench.evaluate (rank 0): ")
+    assert message in error
+
+
+def test_wrong_commands_are_told_without_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from dlbench import evaluate; evaluate.main(['a']); "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": root})
+    assert done.returncode == 0

@@ -1,0 +1,90 @@
+"""Class probabilities, and the statistics of Monte-Carlo samples."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+from dlbench import models
+from dlbench.layers import MonteCarloDropout
+from dlbench.prediction import Predictor
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (2, 20, 28, 3), np.uint8)
+
+
+def network(name: str, precision: str = "float32") -> keras.Model:
+    keras.config.set_dtype_policy(precision)
+    keras.utils.set_random_seed(0)
+    net = models.build(name, (None, None, 3), 4, width=0.1)
+    keras.config.set_dtype_policy("float32")
+    return net
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def test_a_plain_network_is_run_once() -> None:
+    net = network("segnet_basic")
+    mean, variance = Predictor(net, samples=8)(IMAGE)
+    assert variance is None
+    assert (mean.shape, mean.dtype.name) == ((2, 20, 28, 4), "float32")
+    expected = softmax(net(IMAGE).numpy())
+    np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_mean_and_variance_are_those_of_the_samples(precision: str) -> None:
+    net, count = network("segnet_basic_bayesian", precision), 5
+    mean, variance = Predictor(net, samples=count, seed=3)(IMAGE, draw=2)
+    assert variance is not None
+    assert mean.dtype.name == variance.dtype.name == "float32"
+
+    # Each pass of a layer moves its seed on by one: these are the same draws, one at a time.
+    dropouts = [layer for layer in net.layers if isinstance(layer, MonteCarloDropout)]
+    assert len(dropouts) == 4
+    for layer in dropouts:
+        layer.monte_carlo = True
+        layer.seed_generator.state.assign([3, 2 * count])
+    samples = [softmax(net(IMAGE, training=False).numpy().astype(np.float32)) for _ in range(count)]
+    for layer in dropouts:
+        layer.monte_carlo = False
+    assert np.ptp(samples, axis=0).max() > 0.1, "the samples differ"
+    # bfloat16 rounds a graph's fused operations elsewhere than single ones.
+    tolerance = 1e-5 if precision == "float32" else 0.05
+    np.testing.assert_allclose(mean, np.mean(samples, axis=0), atol=tolerance)
+    np.testing.assert_allclose(variance, np.var(samples, axis=0), atol=tolerance)
+    np.testing.assert_allclose(mean.numpy().sum(-1), 1.0, atol=1e-5)
+    assert (variance.numpy() >= 0).all()
+
+
+def test_draws_are_repeatable_and_differ() -> None:
+    net = network("segnet_bayesian")
+    predictor = Predictor(net, samples=3)
+    first, again, other = (predictor(IMAGE, draw=d)[0].numpy() for d in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    np.testing.assert_array_equal(Predictor(net, samples=3)(IMAGE, draw=1)[0], first)
+    assert (Predictor(net, samples=3, seed=9)(IMAGE, draw=1)[0].numpy() != first).any()
+
+
+def test_prediction_leaves_the_network_as_it_was() -> None:
+    net = network("segnet_basic_bayesian")
+    before = [np.asarray(v) for v in net.variables]
+    plain = net(IMAGE, training=False).numpy()
+    Predictor(net, samples=3)(IMAGE, draw=7)
+    for variable, value in zip(net.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value, err_msg=variable.path)
+    np.testing.assert_array_equal(net(IMAGE, training=False), plain)
+
+
+def test_new_weights_are_seen() -> None:
+    net = network("segnet_basic")
+    predictor = Predictor(net, samples=1)
+    before = predictor(IMAGE)[0].numpy()
+    net.get_layer("classifier").bias.assign([0.0, 0.0, 0.0, 50.0])
+    after = predictor(IMAGE)[0].numpy()
+    assert (before.argmax(-1) != 3).any()
+    assert (after.argmax(-1) == 3).all()
