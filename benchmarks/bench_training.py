@@ -165,12 +165,12 @@ def attach(
     workload = Workload(
         id=f"{name}/{model}/{precision}",
         model=model,
-        data=None,
+        data="synthetic",
         precision=precision,
         ranks=session.ranks.size,
         batch_per_rank=BATCH,
         shape=(*experiment.data.size, len(session.dataset.bands)),
-        mode="synthetic",
+        mode={"train-step": "train"}.get(name, name),
     )
     attach_record(
         workload,

@@ -19,6 +19,10 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 
 
+EMBEDDED = Path(__file__).with_name("default.yaml")
+"""What is trained when no configuration is given."""
+
+
 class ConfigError(UserError):
     """A configuration that cannot be used; the message lists what is allowed."""
 
@@ -57,7 +61,7 @@ class Data(Section):
     root: str | None = None
     """Folder in the data set's real layout; environment variables are expanded.
     Empty: the miniature scenes that dlbench generates itself (Vaihingen's layout)."""
-    size: tuple[Positive, Positive] | None = (128, 128)
+    size: tuple[Positive, Positive] | None = None
     """(height, width) in pixels of a sample; empty: the data set's own."""
     cache: bool = True
     """Keep decoded samples in memory."""
@@ -143,7 +147,7 @@ class Distributed(Section):
 
 
 class Training(Section):
-    epochs: Positive = 12
+    epochs: Positive = 50
     batch: Positive = 4
     """Samples per rank and step."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
@@ -197,7 +201,7 @@ class Experiment(Section):
 
 
 def load(arguments: list[str]) -> Experiment:
-    """Read ``[CONFIG.yaml] [key=value ...]`` into an `Experiment`.
+    """Read ``[CONFIG.yaml] [key=value ...]`` into an `Experiment`; without a file, `EMBEDDED`.
 
     Keys are dotted paths (``training.batch=8``), values are YAML. Raises `ConfigError` that names
     the key, what arrived and what is allowed.
@@ -207,12 +211,12 @@ def load(arguments: list[str]) -> Experiment:
         raise ConfigError(
             f"one configuration file at most, got {files}; options are written key=value"
         )
-    content = read_yaml(Path(files[0])) if files else {}
-    source = files[0] if files else "the command line"
+    source = files[0] if files else str(EMBEDDED)
+    content = read_yaml(Path(source))
     for argument in arguments:
         if "=" in argument:
             _override(content, argument)
-    return validate(content, source)
+    return validate(content, f"{source} and the command line")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -30,10 +30,11 @@ CPU_FLAGS = (
     *("amx_tile", "amx_bf16", "amx_int8"),
     *("asimd", "asimddp", "asimdhp", "bf16", "sve", "sve2"),
 )
-# Shared libraries that decide speed or results: CUDA's, OpenMP runtimes, allocators, BLAS.
+# Shared libraries that decide speed or results: CUDA's, OpenMP runtimes, allocators. Not NumPy's
+# and SciPy's BLAS: no measured work runs there, and whether it is loaded depends on the data set.
 LIBRARIES = re.compile(
     r"/(lib(?:cuda|cudart|cudnn|cublas|cublasLt|cufft|nccl|iomp5|gomp|omp|jemalloc|tcmalloc"
-    r"|mimalloc|mkl_rt|dnnl|openblas\w*|scipy_openblas\w*|stdc\+\+))"
+    r"|mimalloc|mkl_rt|dnnl|stdc\+\+))"
     r"(?:-[^/]*)?\.so(?:\.([\d.]+))?$"
 )
 PREFIXES = (

@@ -10,7 +10,8 @@ import pytest
 
 from dlbench import config, models
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = [*sorted((ROOT / "configs").glob("*.yaml")), ROOT / "dlbench" / "default.yaml"]
 
 
 def test_no_argument_gives_the_embedded_default() -> None:
@@ -24,7 +25,8 @@ def test_shipped_configurations_are_valid_and_say_how_to_run_them(path: Path) ->
     experiment = config.load([str(path)])
     models.check(experiment.model.name, experiment.model.options)
     header = path.read_text().split("\nname:")[0]
-    assert f"python -m dlbench.train configs/{path.name}" in header
+    argument = f" configs/{path.name}" if path.parent.name == "configs" else "\n"
+    assert f"python -m dlbench.train{argument}" in header
     assert "Hardware:" in header
 
 

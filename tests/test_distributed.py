@@ -87,8 +87,11 @@ def test_synchronised_batch_norm_has_the_gradients_of_the_whole_batch(
         joined = np.concatenate([rank[name] for rank in found])
         np.testing.assert_allclose(joined, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
     for name in ("dgamma", "dbeta", "moving_mean", "moving_variance"):
+        # Sums of 120 terms of either sign: what cancels leaves its rounding.
         for rank in found:
-            np.testing.assert_allclose(rank[name], expected[name], rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(
+                rank[name], expected[name], rtol=1e-5, atol=1e-3, err_msg=name
+            )
 
 
 def whole_batch() -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ class Workload(Part):
     shape: tuple[Count, ...] | None
     """(height, width, channels) of a sample, or the shape of an op's input."""
     mode: str
-    """What is timed: ``train``, ``forward``, ``backward``, ``input``, ..."""
+    """What is timed: ``train``, ``inference``, ``forward``, ``backward``, ``input``, ..."""
 
 
 class Setup(Part):

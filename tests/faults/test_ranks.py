@@ -1,0 +1,97 @@
+"""A rank that dies or fails ends the job soon and says who it was; the next start goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from dlbench import checkpoint
+
+ROOT = Path(__file__).parents[2]
+SOON = 60.0
+"""Seconds within which a job must have ended after one of its ranks has."""
+EPOCHS = 4
+
+
+def arguments(name: str) -> list[str]:
+    return [
+        f"name={name}", "data.name=camvid", "data.root=street", "data.size=[32,32]",
+        "model.name=segnet_basic", "model.options.width=0.05", "training.batch=2",
+        f"training.epochs={EPOCHS}", "optimizer.learning_rate=0.01",
+    ]  # fmt: skip
+
+
+def epochs(folder: Path) -> list[str]:
+    with (folder / "metrics.csv").open(newline="") as text:
+        return [row["epoch"] for row in csv.DictReader(text)]
+
+
+def running(folder: Path) -> list[psutil.Process]:
+    """Processes that were started in ``folder`` and are still there."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_killed_rank_ends_the_job_and_the_next_start_resumes(
+    street: Path, launch: Callable[..., Any]
+) -> None:
+    place = street.parent
+    whole = launch(["-m", "dlbench.train", *arguments("whole")], place, ranks=2)
+    assert whole.status == 0, whole.output
+
+    command = arguments("killed")
+    killed = launch([str(ROOT / "tests/ranks/dying.py"), "3", "1", *command], place, ranks=2)
+    assert killed.status != 0
+    assert killed.seconds < whole.seconds + SOON
+    assert "Process name: 1\nExit code: 137" in killed.output, "neither the rank nor its end"
+    folder = place / "runs" / "killed"
+    assert epochs(folder) == ["1", "2"]
+    assert not running(place)
+
+    resumed = launch(["-m", "dlbench.train", *command], place, ranks=2)
+    assert resumed.status == 0, resumed.output
+    assert f"resuming after epoch 2 of {EPOCHS}" in resumed.output
+    assert epochs(folder) == ["1", "2", "3", "4"]
+    other = place / "runs" / "whole"
+    assert (folder / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    expected, _ = checkpoint.load(other / "checkpoints" / "last.npz")
+    found, _ = checkpoint.load(folder / "checkpoints" / "last.npz")
+    for name, value in expected.items():
+        # Of two ranks the sums have one order only, so they are exact.
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_an_error_on_one_rank_ends_the_job_and_is_told(
+    street: Path, launch: Callable[..., Any]
+) -> None:
+    """Validation pictures 2 and 3, a chunk of two, are of rank 1's share alone."""
+    bad = street / "val" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:80])
+    command = [*arguments("broken"), "training.evaluation_batch=2"]
+    broken = launch(["-m", "dlbench.train", *command], street.parent, ranks=2, timeout=2 * SOON)
+    assert broken.status != 0
+    told = [line for line in broken.output.splitlines() if "dlbench.train (rank 1): " in line]
+    assert len(told) == 1, broken.output
+    assert f"cannot decode {bad.relative_to(street.parent)}" in told[0]
+    assert "Traceback" not in broken.output.split("Process name: 1")[0].replace(
+        launcher_traceback(broken.output), ""
+    )
+    assert "Process name: 1\nExit code: 2" in broken.output
+    assert not running(street.parent)
+
+
+def launcher_traceback(output: str) -> str:
+    """What horovodrun itself prints when a rank has failed; the ranks' lines begin with [rank]."""
+    lines = output.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("["))

@@ -1,0 +1,215 @@
+"""A run from data to report: what its folder holds, that it repeats, and that it resumes exactly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from dlbench import checkpoint, layers
+from dlbench.data.scenes import make_vaihingen
+from dlbench.report import records
+
+ROOT = Path(__file__).parents[1]
+EPOCHS = 3
+CONFIG = {
+    "data": {"root": "scenes", "size": [32, 32]},
+    "model": {"name": "segnet_basic_bayesian", "options": {"width": 0.05}},
+    "training": {"class_weights": {"mode": "median_frequency"}, "tensorboard": True},
+}
+"""Everything that a resumed run must find again: dropout, moments, schedule, jitter, flips."""
+ARGUMENTS = ["small.yaml", f"training.epochs={EPOCHS}", "monte_carlo_samples=2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with scenes (8 training windows, 4 for validation) and a configuration."""
+    folder = tmp_path_factory.mktemp("train")
+    make_vaihingen(folder / "scenes", tiles={"train": 2, "val": 1}, tile_size=64)
+    (folder / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path, launch: Callable[..., Any]) -> tuple[Path, str]:
+    """The folder of a run made without interruption, and what the run printed."""
+    ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole"], place)
+    assert ended.status == 0, ended.output
+    return place / "runs" / "whole", ended.output
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as text:
+        return list(csv.DictReader(text))
+
+
+def test_the_run_folder_holds_what_is_promised(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    written = {"config.yaml", "environment.json", "metrics.csv", "confusion.csv", "record.json"}
+    written |= {"summary.md", "model.keras", "confusion.png", "curve.png", "predictions.png"}
+    written |= {"checkpoints/last.npz", "checkpoints/best.npz"}
+    events = {name for name in present if name.startswith("tensorboard/")}
+    assert present == written | events
+    assert events
+
+    metrics = rows(folder / "metrics.csv")
+    assert [row["epoch"] for row in metrics] == ["1", "2", "3"]
+    assert {"loss", "learning_rate", "val_loss", "val_miou"} <= metrics[0].keys()
+    resolved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert resolved["training"]["batch"] == 4, "defaults are written out"
+    assert resolved["training"]["epochs"] == EPOCHS
+    for picture in folder.glob("*.png"):
+        with Image.open(picture) as image:
+            assert min(image.size) > 100
+    assert "dlbench" in (folder / "environment.json").read_text()
+    assert "best epoch" in output
+    assert "samples/s on 1 rank(s)" in output
+
+
+def test_the_record(finished: tuple[Path, str]) -> None:
+    folder, output = finished
+    (record,) = records.read_many([folder / "record.json"])
+    workload = record.workload
+    assert (workload.model, workload.data) == ("segnet_basic_bayesian", "vaihingen")
+    assert (workload.ranks, workload.batch_per_rank, workload.shape) == (1, 4, (32, 32, 3))
+    (rank,) = record.ranks
+    # Two steps an epoch, the first of all not timed.
+    assert len(rank.step_s) == 2 * EPOCHS - 1
+    assert rank.samples == 4 * (2 * EPOCHS - 1)
+    assert rank.wall_s == pytest.approx(sum(rank.step_s))
+    assert record.throughput == pytest.approx(rank.samples / rank.wall_s)
+    assert rank.peak_bytes["host_rss"] > 100e6
+    best = max(rows(folder / "metrics.csv"), key=lambda row: float(row["val_miou"]))
+    assert str(record.quality["best_epoch"]) == best["epoch"]
+    scores = record.quality["training_size"]
+    assert str(scores["mean_iou_all_classes"]) == best["val_miou"]
+    assert str(record.quality["loss"]) == best["val_loss"]
+
+    counts = np.array([list(row.values())[1:] for row in rows(folder / "confusion.csv")], int)
+    assert counts.shape == (6, 6)
+    assert counts.sum() == scores["pixels"] == 64 * 64, "every pixel of the tile once"
+    assert counts.trace() / counts.sum() == scores["global_accuracy"]
+
+
+def test_the_exported_model_is_the_best(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    assert layers.register  # importing them is all that a reader needs
+    model = keras.models.load_model(folder / "model.keras")
+    arrays, _ = checkpoint.load(folder / "checkpoints" / "best.npz")
+    assert len(model.trainable_variables) > 20
+    for variable in model.trainable_variables:
+        np.testing.assert_array_equal(variable, arrays[f"model/{variable.path}"])
+    assert model(np.zeros((1, 45, 61, 3), np.uint8)).shape == (1, 45, 61, 6)
+
+
+def test_the_finished_run_met_again(
+    finished: tuple[Path, str], place: Path, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    """Evaluated, started again, started otherwise, set aside: in one process, to save time."""
+    folder, output = finished
+    again = ["dlbench.train", [*ARGUMENTS, "name=whole"]]
+    commands = [
+        ["dlbench.evaluate", [str(folder)]],
+        again,
+        ["dlbench.train", [*again[1], "training.batch=2", "optimizer.learning_rate=0.5"]],
+        ["dlbench.train", [*again[1], "resume=false", "training.epochs=1"]],
+        ["dlbench.train", [*again[1], "training.epochs=1", "data.workers=1"]],
+        ["dlbench.evaluate", [str(folder), "checkpoint=last", "split=nowhere"]],
+    ]
+    backup = tmp_path / "whole"
+    shutil.copytree(folder, backup)
+    todo = tmp_path / "commands.json"
+    todo.write_text(json.dumps(commands))
+    try:
+        ended = launch([str(ROOT / "tests/ranks/commands.py"), str(todo)], place)
+        assert ended.status == 0, ended.output
+        evaluated, complete, refused, aside, repeated, nowhere = json.loads(todo.read_text())
+        aside_folders = list(folder.parent.glob("whole.2*"))
+        assert len(aside_folders) == 1
+        for file in ("metrics.csv", "checkpoints/last.npz", "record.json"):
+            assert (aside_folders[0] / file).read_bytes() == (backup / file).read_bytes()
+        assert len(rows(folder / "metrics.csv")) == 1
+    finally:
+        shutil.rmtree(folder)
+        shutil.copytree(backup, folder)
+
+    table = output.split("best epoch: ")[1].split("\n", 1)[1].split("global accuracy")[0]
+    assert len(table.splitlines()) == 9
+    assert evaluated["status"] == 0, evaluated["stderr"]
+    assert table in evaluated["stdout"]
+    assert "checkpoint 'best' on 4 samples of 'val'" in evaluated["stdout"]
+
+    assert complete["status"] == 0, complete["stderr"]
+    assert "the run is complete; resume=false trains it anew" in complete["stdout"]
+    assert "Epoch" not in complete["stdout"]
+    assert table in complete["stdout"]
+
+    assert refused["status"] == 2
+    for difference in (
+        "optimizer.learning_rate: 0.001 there, 0.5 now", "training.batch: 4 there, 2 now",
+        "resume=false", "name=...",
+    ):  # fmt: skip
+        assert difference in refused["stderr"]
+    assert "epochs" not in refused["stderr"]
+
+    assert aside["status"] == 0, aside["stderr"]
+    assert f"set the earlier run aside as {aside_folders[0].relative_to(place)}" in aside["stdout"]
+    assert "Epoch 1/1" in aside["stdout"]
+    assert repeated["status"] == 0, repeated["stderr"]
+    assert "the run is complete" in repeated["stdout"], "the same but for what may differ"
+    assert nowhere["status"] == 2
+    assert "no split 'nowhere'" in nowhere["stderr"] or "'nowhere'" in nowhere["stderr"]
+
+
+def test_the_command_to_evaluate(
+    finished: tuple[Path, str], place: Path, launch: Callable[..., Any]
+) -> None:
+    folder, output = finished
+    ended = launch(["-m", "dlbench.evaluate", "runs/whole"], place)
+    assert ended.status == 0, ended.output
+    last_line = next(line for line in output.splitlines() if line.startswith("global accuracy"))
+    assert last_line in ended.output
+
+
+def test_a_killed_run_resumes_exactly(
+    finished: tuple[Path, str], place: Path, launch: Callable[..., Any]
+) -> None:
+    """Killed in the middle of the third epoch, then started with the same command."""
+    whole, _ = finished
+    command = [*ARGUMENTS, "name=killed"]
+    ended = launch([str(ROOT / "tests/ranks/dying.py"), "3", "1", *command], place)
+    assert ended.status == -9, ended.output
+    folder = place / "runs" / "killed"
+    assert len(rows(folder / "metrics.csv")) == 2
+    assert not (folder / "record.json").exists()
+
+    ended = launch(["-m", "dlbench.train", *command], place)
+    assert ended.status == 0, ended.output
+    assert f"resuming after epoch 2 of {EPOCHS}" in ended.output
+    same_run(folder, whole)
+
+
+def same_run(folder: Path, whole: Path) -> None:
+    """Bit-equal weights, moments, schedule and random states; equal curve and scores."""
+    for kind in ("last", "best"):
+        expected, meta = checkpoint.load(whole / "checkpoints" / f"{kind}.npz")
+        found, found_meta = checkpoint.load(folder / "checkpoints" / f"{kind}.npz")
+        assert found.keys() == expected.keys()
+        assert len(found) > 60
+        for name, value in expected.items():
+            np.testing.assert_array_equal(found[name], value, err_msg=f"{kind}: {name}")
+        assert found_meta == meta
+    for file in ("metrics.csv", "confusion.csv"):
+        assert (folder / file).read_text() == (whole / file).read_text()
+    quality = [records.read_many([f / "record.json"])[0].quality for f in (folder, whole)]
+    assert quality[0] == quality[1]
