@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from dlbench import checkpoint
+from dlbench.config import Training
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
 from dlbench.runs import RunFolder
@@ -79,7 +80,7 @@ class EpochEnd(keras.callbacks.Callback):
             logs |= scores
         self.history.append(row)
         self._save(epoch)
-        if training.early_stop and self._evaluations_since_best() >= training.early_stop:
+        if is_complete(self.history, training):
             self.model.stop_training = True
         if not math.isfinite(row["loss"]):
             raise DivergenceError(
@@ -98,11 +99,19 @@ class EpochEnd(keras.callbacks.Callback):
             "ranks": self._session.ranks.size,
             "history": self.history,
         }
-        checkpoint.save(self._folder.checkpoint("last"), arrays, meta)
-        if self._evaluations_since_best() == 0 and "val_miou" in self.history[-1]:
+        if "val_miou" in self.history[-1] and _evaluations_since_best(self.history) == 0:
             checkpoint.save(self._folder.checkpoint("best"), arrays, meta)
         self._folder.write_rows(self._folder.metrics, self.history)
+        # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
+        checkpoint.save(self._folder.checkpoint("last"), arrays, meta)
 
-    def _evaluations_since_best(self) -> int:
-        scores = [row["val_miou"] for row in self.history if "val_miou" in row]
-        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+def is_complete(history: list[dict[str, Any]], training: Training) -> bool:
+    """Whether a run with this history has made all its epochs or has been stopped early."""
+    stopped = training.early_stop and _evaluations_since_best(history) >= training.early_stop
+    return bool(stopped) or len(history) >= training.epochs
+
+
+def _evaluations_since_best(history: list[dict[str, Any]]) -> int:
+    scores = [row["val_miou"] for row in history if "val_miou" in row]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0

@@ -144,10 +144,11 @@ def configure_devices(threads: int | None) -> None:
     """
     import tensorflow as tf
 
-    usable = len(os.sched_getaffinity(0))
-    tf.config.threading.set_intra_op_parallelism_threads(
-        threads or max(1, usable // launched_local_size())
-    )
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // launched_local_size())
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # Ops side by side as well: by default as many as the host has cores, in every rank, and the
+    # ranks push each other off the cores while all wait for the slowest.
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         local_rank = int(os.environ.get("HOROVOD_LOCAL_RANK", 0))

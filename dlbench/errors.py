@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
+
+LAUNCHER_REACTS = 10.0
+"""Seconds: Horovod's launcher names the first rank to end, so one that is cut off waits."""
 
 
 class UserError(ValueError):
@@ -22,6 +26,10 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
     except UserError as error:
         message = str(error)
     except Exception as error:
+        if "Horovod has been shut down" in str(error):
+            _tell(program, "stopped, because another rank has ended; look for what that one says")
+            time.sleep(LAUNCHER_REACTS)
+            return 1
         # tf.data wraps what a reader raises in an error of its own that quotes ours.
         quoted = re.search(r"(?:DataError|ConfigError): (.*)", str(error))
         if quoted is None:
@@ -29,6 +37,10 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
         message = quoted[1]
     else:
         return 0
+    _tell(program, message)
+    return 2
+
+
+def _tell(program: str, message: str) -> None:
     rank = os.environ.get("HOROVOD_RANK", "0")
     print(f"{program} (rank {rank}): {message}", file=sys.stderr, flush=True)
-    return 2

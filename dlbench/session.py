@@ -65,6 +65,8 @@ def _build(
 ) -> keras.Model:
     import keras
 
+    # Keras numbers names as the process goes on; a checkpoint finds its variables by them.
+    keras.utils.clear_session()
     keras.utils.set_random_seed(experiment.seed)
     keras.config.set_dtype_policy(experiment.training.precision)
     sync = experiment.distributed.batch_norm == "sync" and ranks.size > 1

@@ -29,7 +29,7 @@ def train(experiment: config.Experiment) -> RunFolder:
 
     from dlbench import checkpoint
     from dlbench.bench.memory import PeakMemory
-    from dlbench.callbacks import EpochEnd, StepClock
+    from dlbench.callbacks import EpochEnd, StepClock, is_complete
     from dlbench.data import pipeline
     from dlbench.evaluate import Evaluator
     from dlbench.results import export, measured_by_rank, write_report
@@ -71,7 +71,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     history = ranks.gather(history)[0]
     ranks.broadcast(list(variables.values()))
     if ranks.rank == 0:
-        _announce(session, folder, steps, len(history))
+        _announce(session, folder, steps, len(history), is_complete(history, training))
 
     # ---- Fit
     evaluator = Evaluator(session.network, session.dataset, "val", experiment, ranks)
@@ -85,7 +85,7 @@ def train(experiment: config.Experiment) -> RunFolder:
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
     with PeakMemory() as memory:
-        if len(history) < training.epochs:
+        if not is_complete(history, training):
             batches = pipeline.training_batches(
                 session.dataset,
                 batch=training.batch,
@@ -153,7 +153,9 @@ def _restore(folder: RunFolder, variables: dict[str, Any], ranks: int) -> list[d
     return history
 
 
-def _announce(session: Session, folder: RunFolder, steps: int, epochs_done: int) -> None:
+def _announce(
+    session: Session, folder: RunFolder, steps: int, epochs_done: int, complete: bool
+) -> None:
     from dlbench import environment
 
     experiment, dataset = session.experiment, session.dataset
@@ -166,7 +168,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, epochs_done: int)
         f"epoch, {experiment.training.precision}; results go to {folder.path}/",
         flush=True,
     )
-    if epochs_done >= experiment.training.epochs:
+    if complete:
         print("the run is complete; resume=false trains it anew", flush=True)
     elif epochs_done:
         print(f"resuming after epoch {epochs_done} of {experiment.training.epochs}", flush=True)

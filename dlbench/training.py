@@ -59,7 +59,7 @@ def _count_pixels(dataset: DataSet) -> tuple[np.ndarray, np.ndarray]:
         _, target = dataset.read("train", index)
         counts = np.bincount(target[target != IGNORE], minlength=len(pixels))
         pixels += counts
-        of_images += np.where(counts > 0, counts.sum(), 0)
+        of_images += np.where(counts > 0, target.size, 0)
     return pixels, of_images
 
 
@@ -68,8 +68,8 @@ def median_frequency_weights(
 ) -> np.ndarray:
     """Median-frequency class weights (Eigen & Fergus, ICCV 2015).
 
-    ``pixels`` counts each class; ``pixels_of_images_with_class`` the valid pixels of the images
-    that hold it. A class never seen weighs 0.
+    ``pixels`` counts each class; ``pixels_of_images_with_class`` all pixels, void ones too, of the
+    images that hold it. A class never seen weighs 0.
     """
     seen = pixels > 0
     frequency = np.where(seen, pixels / np.maximum(pixels_of_images_with_class, 1), np.nan)

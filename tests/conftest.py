@@ -30,9 +30,7 @@ class Launched:
     seconds: float
 
 
-def _launch(
-    arguments: list[str], folder: Path, ranks: int = 1, timeout: float = 240.0
-) -> Launched:
+def _launch(arguments: list[str], folder: Path, ranks: int = 1, timeout: float = 240.0) -> Launched:
     """Run ``python ARGUMENTS`` in ``folder``; what is still running after ``timeout`` is killed."""
     command = [sys.executable, *arguments]
     if ranks > 1:
@@ -80,9 +78,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, 
             ended = _launch([str(ROOT / "tests/ranks/job.py"), str(folder)], folder, ranks)
             assert ended.status == 0, ended.output[-6000:]
             found[ranks] = {
-                "ranks": [
-                    json.loads((folder / f"rank{r}.json").read_text()) for r in range(ranks)
-                ],
+                "ranks": [json.loads((folder / f"rank{r}.json").read_text()) for r in range(ranks)],
                 "arrays": dict(np.load(folder / "arrays.npz")),
             }
         return found[ranks]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dlbench import errors
 from dlbench.data import DataError
 from dlbench.errors import UserError, exit_status
 
@@ -40,3 +41,17 @@ def test_a_readers_error_is_found_inside_tensorflows(capsys: pytest.CaptureFixtu
 def test_bugs_keep_their_traceback() -> None:
     with pytest.raises(ValueError, match="a bug"):
         exit_status("dlbench.x", lambda: raising(ValueError("a bug")))
+
+
+def test_a_rank_that_is_cut_off_lets_the_failed_one_end_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(errors.time, "sleep", waited.append)
+
+    def job() -> None:
+        raise RuntimeError("node valid_pixels: Horovod has been shut down. This was caused by ...")
+
+    assert errors.exit_status("program", job) == 1
+    assert waited == [errors.LAUNCHER_REACTS]
+    assert capsys.readouterr().err.startswith("program (rank 0): stopped, because another rank")

@@ -105,3 +105,33 @@ def test_wrong_commands_are_told_without_tensorflow(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": root})
     assert done.returncode == 0
+
+
+THREADS = """
+import sys
+import keras, numpy as np, tensorflow as tf
+from dlbench import distributed, models
+from dlbench.prediction import Predictor
+distributed.configure_devices(int(sys.argv[1]))
+keras.config.set_dtype_policy(sys.argv[2])
+keras.utils.set_random_seed(0)
+network = models.build("segnet", (None, None, 3), 11)
+image = np.random.default_rng(0).integers(0, 255, (3, 90, 120, 3), np.uint8)
+np.save(sys.argv[3], Predictor(network, samples=1)(image)[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_threads_do_not_change_a_prediction(
+    precision: str, tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    """Two ranks have half the threads of one: at full width, where threads share the work."""
+    for threads in (1, 2, 3):
+        file = str(tmp_path / f"{threads}.npy")
+        ended = launch(["-c", THREADS, str(threads), precision, file], tmp_path)
+        assert ended.status == 0, ended.output
+    expected = np.load(tmp_path / "1.npy")
+    assert np.ptp(expected) > 0.01
+    for threads in (2, 3):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{threads}.npy"), expected)

@@ -144,7 +144,7 @@ def train_and_infer(layer: keras.layers.Layer, x: tf.Tensor) -> dict[str, np.nda
 @pytest.mark.parametrize("shape", [(3, 5, 7, 4), (1, 1, 2, 4)])
 def test_batch_normalization_equals_keras(own: type[Any], shape: tuple[int, ...]) -> None:
     x = tf.constant(image(*shape) * 3 + 1)
-    ours = train_and_infer(own(), x)
+    ours = train_and_infer(own(momentum=0.9), x)
     keras_layer = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
     theirs = train_and_infer(keras_layer, x)
     for name, expected in theirs.items():

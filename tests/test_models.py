@@ -199,9 +199,7 @@ def test_input_scaling() -> None:
         ("segnet_bayesian", {"dropout": 1.0}, "dropout: .*less than 1"),
     ],
 )
-def test_wrong_names_and_options_are_told(
-    name: str, options: dict[str, Any], message: str
-) -> None:
+def test_wrong_names_and_options_are_told(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         models.check(name, options)
 
@@ -247,9 +245,7 @@ def vgg16_file(
 
 
 @pytest.mark.parametrize("bands", [3, 4])
-def test_vgg16_initialises_the_encoder(
-    vgg16_file: Path, vgg16: keras.Model, bands: int
-) -> None:
+def test_vgg16_initialises_the_encoder(vgg16_file: Path, vgg16: keras.Model, bands: int) -> None:
     network = build("segnet", bands)
     decoder = network.get_layer("dec1_1_conv").get_weights()
     message = load_vgg16_encoder(network, vgg16_file)

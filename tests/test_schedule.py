@@ -37,7 +37,12 @@ def test_cosine_ends_at_zero() -> None:
 
 
 def test_steps() -> None:
-    settings = {"schedule": "step", "step_epochs": [2, 5], "step_factor": 0.1, "warmup_epochs": 0}
+    settings: dict[str, Any] = {
+        "schedule": "step",
+        "step_epochs": [2, 5],
+        "step_factor": 0.1,
+        "warmup_epochs": 0,
+    }
     found = rates([0, 19, 20, 49, 50, 79], **settings)
     assert found == pytest.approx([0.5, 0.5, 0.05, 0.05, 0.005, 0.005])
 

@@ -158,7 +158,9 @@ def fit(
     )
     clock = Steps(ranks)
     before = digest(network.trainable_variables)
-    trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, callbacks=[clock], verbose=0, shuffle=False)
+    trainer.fit(
+        batches, steps_per_epoch=steps, epochs=epochs, callbacks=[clock], verbose=0, shuffle=False
+    )
     statistics = [v for v in network.non_trainable_variables if v.dtype == "float32"]
     local = digest(statistics)
     trainer.average_statistics()

@@ -1,0 +1,110 @@
+"""What ends an epoch: when a run is complete, and the order in which its files are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dlbench import callbacks, checkpoint
+from dlbench.config import Experiment, Training
+from dlbench.distributed import SingleProcess
+from dlbench.runs import RunFolder
+
+
+def history(*scores: float | None) -> list[dict[str, Any]]:
+    return [{"epoch": i} | ({} if s is None else {"val_miou": s}) for i, s in enumerate(scores)]
+
+
+def test_a_run_is_complete_after_its_epochs() -> None:
+    training = Training(epochs=3)
+    assert not callbacks.is_complete([], training)
+    assert not callbacks.is_complete(history(0.5, 0.4), training)
+    assert callbacks.is_complete(history(0.5, 0.4, 0.3), training)
+
+
+def test_a_run_stopped_early_is_complete() -> None:
+    training = Training(epochs=9, early_stop=2)
+    assert not callbacks.is_complete(history(0.5, 0.4), training)
+    assert callbacks.is_complete(history(0.5, 0.4, 0.5), training), "as good is not better"
+    assert not callbacks.is_complete(history(0.5, 0.4, 0.6), training)
+    assert callbacks.is_complete(history(None, 0.5, None, 0.4, None, 0.3), training)
+
+
+class Epochs:
+    """An `EpochEnd` whose network scores as told; notes what is saved."""
+
+    def __init__(self, folder: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.saved: list[str] = []
+        self._save = checkpoint.save
+        monkeypatch.setattr(checkpoint, "save", self.save)
+        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model: Any = SimpleNamespace(
+            optimizer=keras.optimizers.SGD(0.5), average_statistics=lambda: None
+        )
+        session: Any = SimpleNamespace(
+            experiment=Experiment.model_validate({"training": {"epochs": 9, "early_stop": 2}}),
+            ranks=SingleProcess(),
+            network=network,
+        )
+        told = iter(scores)
+        evaluator: Any = lambda: SimpleNamespace(scores=lambda: {"val_miou": next(told)})  # noqa: E731
+        self.callback = callbacks.EpochEnd(session, evaluator, RunFolder(folder), [])
+        self.callback.set_model(model)
+        self.model = model
+
+    def save(self, path: Path, *rest: Any) -> None:
+        self.saved.append(path.stem)
+        self._save(path, *rest)
+
+    def end(self, epoch: int, loss: float = 1.0) -> None:
+        self.callback.on_epoch_end(epoch, {"loss": loss})
+
+
+def test_the_last_checkpoint_is_written_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed between two files repeats the epoch: none can lag behind the other."""
+    epochs = Epochs(tmp_path, [0.5, 0.4, 0.6, 0.6, 0.1], monkeypatch)
+    expected = []
+    for epoch, better in enumerate([True, False, True, False, False]):
+        epochs.end(epoch)
+        expected += ["best", "last"] if better else ["last"]
+        assert epochs.saved == expected
+        assert (epochs.model.__dict__.get("stop_training") is True) == (epoch == 4)
+    _, meta = checkpoint.load(tmp_path / "checkpoints" / "best.npz")
+    assert meta["epoch"] == 3
+    assert len(meta["history"]) == 3
+    _, meta = checkpoint.load(tmp_path / "checkpoints" / "last.npz")
+    assert meta["epoch"] == 5
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == "1,1.0,0.5,0.5"
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = Epochs(tmp_path, [0.5, 0.4], monkeypatch)
+    epochs.end(0)
+    with pytest.raises(callbacks.DivergenceError, match="the loss of epoch 2 is nan; lower"):
+        epochs.end(1, float("nan"))
+    arrays, meta = checkpoint.load(tmp_path / "checkpoints" / "best.npz")
+    assert meta["epoch"] == 1
+    assert all(np.isfinite(value).all() for value in arrays.values())
+
+
+def test_the_clock_leaves_out_the_first_step_and_what_is_between_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter([0.0, 10.0, 11.0, 50.0, 52.0, 55.0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(now))
+    clock = callbacks.StepClock(lambda step: [4, 3][step])
+    for epoch in range(2):
+        clock.on_epoch_begin(epoch)
+        for step in range(2):
+            clock.on_train_batch_end(step, {"loss": 1.0})
+    assert clock.step_s == [1.0, 2.0, 3.0]
+    assert clock.samples == 3 + 4 + 3
