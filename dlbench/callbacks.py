@@ -73,6 +73,14 @@ class EpochEnd(keras.callbacks.Callback):
         training = self._session.experiment.training
         self.model.average_statistics()
         row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(logs["loss"])}
+        # Under loss scaling, a step whose loss overflowed was skipped and did no harm.
+        scaled = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
+        if not math.isfinite(row["loss"]) and not scaled:
+            raise DivergenceError(
+                f"the loss of epoch {epoch + 1} is {row['loss']}; the checkpoints hold the epochs "
+                "before it; start anew with resume=false and a lower optimizer.learning_rate, or "
+                "set optimizer.clip_norm"
+            )
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
             scores = self._evaluator().scores()
@@ -82,11 +90,6 @@ class EpochEnd(keras.callbacks.Callback):
         self._save(epoch)
         if is_complete(self.history, training):
             self.model.stop_training = True
-        if not math.isfinite(row["loss"]):
-            raise DivergenceError(
-                f"the loss of epoch {epoch + 1} is {row['loss']}; lower optimizer.learning_rate "
-                "or set optimizer.clip_norm; the checkpoint 'best' holds the last good weights"
-            )
 
     def _save(self, epoch: int) -> None:
         if self._session.ranks.rank != 0:

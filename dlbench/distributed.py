@@ -99,7 +99,12 @@ class Horovod(SingleProcess):
         # and Horovod's fusion buffer batches what waits.
         if self._compression == "none":
             return self.sum(gradient, name)
-        half = tf.cast(gradient * HALF_GAIN, tf.float16)
+        # Saturate rather than overflow, in the sum too; but an inf that was there must stay one, or
+        # loss scaling would not notice it.
+        limit = tf.float16.max / self.size
+        scaled = gradient * HALF_GAIN
+        half = tf.where(tf.math.is_finite(scaled), tf.clip_by_value(scaled, -limit, limit), scaled)
+        half = tf.cast(half, tf.float16)
         return tf.cast(self.sum(half, name), gradient.dtype) / HALF_GAIN
 
     def broadcast(self, variables: list[Any]) -> None:

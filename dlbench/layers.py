@@ -108,8 +108,8 @@ class BatchNormalization(keras.layers.Layer):
     Inputs keep their dtype; parameters and statistics are float32 (float64 inputs are computed in
     float64, without the fused kernel, which lacks it). The moving variance follows the population
     variance (divided by n), as Keras' own layer does: the fused kernel's n - 1 would make it
-    depend on how a batch is split over ranks. The default momentum averages over some 50 steps: at
-    two images a step a shorter memory leaves statistics that evaluation visibly suffers from.
+    depend on how a batch is split over ranks. The default momentum averages over some 50 steps,
+    since a step of two images says little; SegNet's authors used the whole training set.
     """
 
     def __init__(self, momentum: float = 0.98, epsilon: float = 1e-5, **options: Any) -> None:

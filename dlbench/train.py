@@ -35,7 +35,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.results import export, measured_by_rank, write_report
     from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
-    from dlbench.training import Trainer, class_weights
+    from dlbench.training import Trainer, class_weights, draw_own_dropout
 
     folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
@@ -70,6 +70,7 @@ def train(experiment: config.Experiment) -> RunFolder:
         history = _restore(folder, variables, ranks.size)
     history = ranks.gather(history)[0]
     ranks.broadcast(list(variables.values()))
+    draw_own_dropout(session.network, ranks.rank)
     if ranks.rank == 0:
         _announce(session, folder, steps, len(history), is_complete(history, training))
 

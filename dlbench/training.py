@@ -77,6 +77,17 @@ def median_frequency_weights(
     return np.minimum(weights, maximum) if maximum is not None else weights
 
 
+def draw_own_dropout(network: keras.Model, rank: int) -> None:
+    """Give ``rank`` dropout masks of its own: the ranks' seeds are equal, like all they start with.
+
+    Rank 0 keeps its seeds, which are what a checkpoint holds.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            seed = layer.seed_generator.state
+            seed.assign(seed + np.array([rank, 0], dtype=seed.dtype))
+
+
 class Trainer(keras.Model):
     """Wraps a network for `fit` under Horovod.
 

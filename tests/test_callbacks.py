@@ -89,11 +89,23 @@ def test_a_loss_that_is_no_number_ends_the_run(
 ) -> None:
     epochs = Epochs(tmp_path, [0.5, 0.4], monkeypatch)
     epochs.end(0)
-    with pytest.raises(callbacks.DivergenceError, match="the loss of epoch 2 is nan; lower"):
+    with pytest.raises(
+        callbacks.DivergenceError, match=r"the loss of epoch 2 is nan; .*resume=false"
+    ):
         epochs.end(1, float("nan"))
-    arrays, meta = checkpoint.load(tmp_path / "checkpoints" / "best.npz")
-    assert meta["epoch"] == 1
-    assert all(np.isfinite(value).all() for value in arrays.values())
+    for kind in ("best", "last"):
+        arrays, meta = checkpoint.load(tmp_path / "checkpoints" / f"{kind}.npz")
+        assert meta["epoch"] == 1
+        assert all(np.isfinite(value).all() for value in arrays.values())
+
+
+def test_a_loss_that_overflowed_under_loss_scaling_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = Epochs(tmp_path, [0.5], monkeypatch)
+    epochs.model.optimizer = keras.optimizers.LossScaleOptimizer(epochs.model.optimizer)
+    epochs.end(0, float("inf"))
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.npz")[1]["epoch"] == 1
 
 
 def test_the_clock_leaves_out_the_first_step_and_what_is_between_epochs(

@@ -11,7 +11,7 @@ import pytest
 
 from dlbench import checkpoint
 
-ARRAYS = {
+ARRAYS: dict[str, np.ndarray] = {
     "model/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
     "optimizer/0/iteration": np.array(7, dtype=np.int64),
     "model/seed": np.array([1, 2], dtype=np.uint32),

@@ -48,7 +48,7 @@ keras.mixed_precision.set_global_policy("mixed_bfloat16")
 described = environment.describe(load=True)
 print(json.dumps([described["tensorflow"], described["keras"], described["op"]]))
 """
-    tensorflow, keras, op = in_new_process(code)
+    tensorflow, _, op = in_new_process(code)
     assert tensorflow["version"].startswith("2.21.")
     assert (tensorflow["intra_op_threads"], tensorflow["inter_op_threads"]) == (1, 0)
     assert op["tensorflow"] == tensorflow["version"]

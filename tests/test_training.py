@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlbench import data
+from dlbench import data, training
 from dlbench.config import ClassWeights, ConfigError
 from dlbench.data import IGNORE
 from dlbench.distributed import SingleProcess
+from dlbench.layers import MonteCarloDropout
 from dlbench.training import (
     Trainer,
     class_weights,
@@ -201,3 +202,15 @@ def test_an_inf_on_one_rank_makes_all_skip_the_step(jobs: Jobs, ranks: int) -> N
         assert rank["finite"]
         assert rank["steps"] == found[0]["steps"], "ranks differ"
         assert rank["weights"] == found[0]["weights"]
+
+
+def test_each_rank_draws_dropout_masks_of_its_own() -> None:
+    def mask(rank: int) -> np.ndarray:
+        keras.utils.set_random_seed(0)
+        layer = MonteCarloDropout(0.5)
+        network = keras.Sequential([keras.Input((64,)), layer])
+        training.draw_own_dropout(network, rank)
+        return np.asarray(network(np.ones((1, 64), np.float32), training=True))
+
+    np.testing.assert_array_equal(mask(0), mask(0))
+    assert (mask(0) != mask(1)).mean() > 0.2
