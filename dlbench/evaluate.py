@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,6 @@ class Evaluation:
 
     split: str
     samples: int
-    seconds: float
     loss: float
     """Unweighted cross-entropy per valid pixel."""
     confusion: ConfusionMatrix
@@ -102,7 +100,6 @@ class Evaluator:
         """Score the network as it is now."""
         import tensorflow as tf
 
-        started = time.perf_counter()
         confusion, native_confusion = ConfusionMatrix(self._classes), ConfusionMatrix(self._classes)
         losses = np.zeros((-(-self._count // self._batch), 2))
         for image, target, native, index in self._batches:
@@ -120,7 +117,6 @@ class Evaluator:
         return Evaluation(
             split=self._split,
             samples=self._count,
-            seconds=time.perf_counter() - started,
             loss=float(total / max(pixels, 1.0)),
             confusion=confusion,
             native=native_confusion,
