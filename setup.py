@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ CORE: dict[str, list[str]] = {"pooling_cpu.cc": [], "pooling_cpu_portable.cc": [
 if platform.machine() in ("x86_64", "AMD64"):
     CORE["pooling_cpu_avx2.cc"] = ["-mavx2"]
     CORE["pooling_cpu_avx512.cc"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+CUDA = "pooling_cuda.cu"
 GLUE = "pooling_tf.cc"
 
 
@@ -40,6 +42,27 @@ def tensorflow_build() -> tuple[Any, list[str]]:
     return tensorflow, flags
 
 
+def find_nvcc(tensorflow: Any) -> Path | None:
+    """The CUDA compiler, where the op is to have GPU kernels: with a TensorFlow that was built for
+    CUDA. DLBENCH_CUDA=0 leaves them out, DLBENCH_CUDA=1 builds them for any TensorFlow."""
+    wanted = os.environ.get("DLBENCH_CUDA", "")
+    if wanted not in ("", "0", "1"):
+        sys.exit(f"DLBENCH_CUDA is '{wanted}'; allowed are 0, 1 and nothing")
+    if wanted == "0" or not (wanted or tensorflow.sysconfig.get_build_info()["is_cuda_build"]):
+        return None
+    roots = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    candidates = [Path(root, "bin", "nvcc") for root in (*roots, "/usr/local/cuda")]
+    if found := shutil.which("nvcc"):
+        candidates.insert(len(roots), Path(found))
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    if wanted:
+        sys.exit("DLBENCH_CUDA=1 needs nvcc; put it on the PATH or set CUDA_HOME")
+    print("no nvcc found: the op is built without GPU kernels", flush=True)
+    return None
+
+
 class BuildPooling(build_ext):
     """Compiles each file of ops/ with its own flags, two at once, and links them."""
 
@@ -52,10 +75,13 @@ class BuildPooling(build_ext):
         inputs = [Path(source) for source in (*extension.sources, *extension.depends)]
         tensorflow, flags = tensorflow_build()
         compiler = shlex.split(os.environ.get("CXX", "g++"))
+        nvcc = find_nvcc(tensorflow)
         build = {
             "tensorflow": tensorflow.version.VERSION,
             "cxx11_abi": int(tensorflow.sysconfig.CXX11_ABI_FLAG),
             "compiler": self.version_of(compiler),
+            # nvcc's release, or null where the op has no GPU kernels.
+            "cuda": nvcc and self.version_of([str(nvcc)], "release"),
         }
         stamp = Path(self.build_temp) / "pooling.json"
         if target.exists() and stamp.exists() and not self.force:
@@ -70,6 +96,13 @@ class BuildPooling(build_ext):
         common = [*compiler, "-O3", "-fPIC", "-Wall", "-Wextra", "-DNDEBUG"]
         define = f"-DDLBENCH_BUILD={json.dumps(json.dumps(build))}"
         jobs = [[*common, *flags, define, "-c", str(OPS / GLUE)]]
+        cuda_link: list[str] = []
+        if nvcc is not None:
+            jobs[0].insert(-2, "-DDLBENCH_CUDA")
+            # Machine code for every architecture that this nvcc knows, and PTX for later ones.
+            every = ["-arch=all", "--threads=2", "-O3", "-std=c++17", "-Xcompiler=-fPIC,-Wall"]
+            jobs.append([str(nvcc), *every, "-DNDEBUG", "-c", str(OPS / CUDA)])
+            cuda_link = self.cuda_runtime(nvcc)
         jobs += [[*common, *standard, *own, "-c", str(OPS / name)] for name, own in CORE.items()]
         outputs = [str(objects / Path(job[-1]).with_suffix(".o").name) for job in jobs]
         commands = [[*job, "-o", output] for job, output in zip(jobs, outputs, strict=True)]
@@ -77,11 +110,20 @@ class BuildPooling(build_ext):
             list(pool.map(self.call, commands))
         # The framework library alone: the wheel's Python module is no library to link against.
         link = tensorflow.sysconfig.get_link_flags()
-        self.call([*compiler, "-shared", *outputs, *link, "-o", str(target)])
+        self.call([*compiler, "-shared", *outputs, *link, *cuda_link, "-o", str(target)])
         stamp.write_text(json.dumps(build))
 
     @staticmethod
-    def version_of(compiler: list[str]) -> str:
+    def cuda_runtime(nvcc: Path) -> list[str]:
+        """Links the runtime statically: TensorFlow brings another version of the shared one."""
+        for root in (nvcc.parents[1], nvcc.resolve().parents[1]):
+            for folder in (root / "lib64", root / "lib", *root.glob("targets/*/lib")):
+                if (folder / "libcudart_static.a").exists():
+                    return [f"-L{folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        sys.exit(f"{nvcc} is there but libcudart_static.a is not; install CUDA's runtime library")
+
+    @staticmethod
+    def version_of(compiler: list[str], word: str = "") -> str:
         try:
             reply = subprocess.run([*compiler, "--version"], capture_output=True, text=True)
         except FileNotFoundError:
@@ -89,7 +131,7 @@ class BuildPooling(build_ext):
                 f"dlbench needs a C++17 compiler and found no {compiler[0]}. On Debian or Ubuntu: "
                 "apt-get install g++ (or name another compiler in the CXX variable)."
             )
-        return reply.stdout.splitlines()[0]
+        return next(line for line in reply.stdout.splitlines() if word in line)
 
     @staticmethod
     def call(command: list[str]) -> None:
@@ -101,7 +143,7 @@ setup(
     ext_modules=[
         Extension(
             "dlbench._pooling",
-            sources=[str(OPS / name) for name in (GLUE, *CORE)],
+            sources=[str(OPS / name) for name in (GLUE, CUDA, *CORE)],
             depends=[str(path) for path in sorted(OPS.glob("*.h"))] + ["setup.py"],
         )
     ],

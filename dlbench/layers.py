@@ -15,28 +15,33 @@ def _pooled_length(length: int | None, pool_size: int) -> int | None:
 
 
 class _WindowLayer(keras.layers.Layer):
-    """A layer with windows of one size, `pool_size` from 2 to 16."""
+    """A layer with windows of one size, `pool_size` from 2 to 16; with `packed`, which goes with
+    pool_size 2 alone, indices take two bits in place of eight."""
 
-    def __init__(self, pool_size: int = 2, **options: Any) -> None:
+    def __init__(self, pool_size: int = 2, packed: bool = False, **options: Any) -> None:
         super().__init__(**options)
         if not 2 <= pool_size <= 16:
             raise ValueError(f"pool_size must be from 2 to 16, got {pool_size}")
+        if packed and pool_size != 2:
+            raise ValueError(
+                f"packed indices have two bits, enough for pool_size 2 alone, got {pool_size}"
+            )
         self.pool_size = pool_size
-        # The compiled op has no XLA kernel, so Keras' jit_compile="auto" must not choose XLA.
-        self.supports_jit = False
+        self.packed = packed
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "pool_size": self.pool_size}
+        own = {"pool_size": self.pool_size, "packed": self.packed}
+        return {**super().get_config(), **own}
 
 
 @register
 class MaxPoolWithIndices(_WindowLayer):
     """Max pooling that also gives where each maximum stood, see `ops.max_pool_with_indices`:
     (batch, height, width, channels) -> values and uint8 indices, each
-    (batch, ceil(height / k), ceil(width / k), channels)."""
+    (batch, ceil(height / k), ceil(width / k), channels), packed ones of ceil(channels / 4)."""
 
     def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return ops.max_pool_with_indices(inputs, self.pool_size)
+        return ops.max_pool_with_indices(inputs, self.pool_size, self.packed)
 
     def compute_output_spec(self, inputs: keras.KerasTensor) -> tuple[keras.KerasTensor, ...]:
         batch, height, width, channels = inputs.shape
@@ -46,7 +51,8 @@ class MaxPoolWithIndices(_WindowLayer):
             _pooled_length(width, self.pool_size),
             channels,
         )
-        return keras.KerasTensor(shape, self.compute_dtype), keras.KerasTensor(shape, "uint8")
+        indices = (*shape[:3], _pooled_length(channels, 4)) if self.packed else shape
+        return keras.KerasTensor(shape, self.compute_dtype), keras.KerasTensor(indices, "uint8")
 
 
 @register
@@ -68,7 +74,7 @@ class SpatialSize(keras.layers.Layer):
 class MaxUnpool(_WindowLayer):
     """Max unpooling, see `ops.max_unpool`: `[values, indices, size]` -> (batch, height, width,
     channels), where `size` is the (height, width) of the pool's input, two ints or the int32
-    tensor of `SpatialSize`."""
+    tensor of `SpatialSize`, and `packed` is as the pool has it."""
 
     def __call__(self, inputs: list[Any], **options: Any) -> Any:
         if len(inputs) == 3 and isinstance(inputs[2], tuple | list):
@@ -84,7 +90,7 @@ class MaxUnpool(_WindowLayer):
 
     def call(self, inputs: list[tf.Tensor], size: tuple[int, int] | None = None) -> tf.Tensor:
         values, indices, output_size = inputs if size is None else (*inputs, size)
-        return ops.max_unpool(values, indices, output_size, self.pool_size)
+        return ops.max_unpool(values, indices, output_size, self.pool_size, self.packed)
 
     def compute_output_spec(
         self, inputs: list[keras.KerasTensor], size: tuple[int, int] | None = None

@@ -3,6 +3,13 @@
 An index is the position inside its window, `dy * pool_size + dx`, as uint8. Windows do not
 overlap (stride = pool_size), start at the top left and are clipped at the bottom and right edge.
 The three ops are each other's gradients, so every order of gradient exists.
+
+With `packed`, for pool_size 2, indices take two bits, as SegNet's paper proposes, four to a byte
+along the channels: (batch, rows, columns, ceil(channels / 4)), where channel 4 j + i is in bits 2 i
+and 2 i + 1 of byte j. Results are the same.
+
+Inside `tf.function(jit_compile=True)` the same results come from TensorFlow's own ops, which XLA
+fuses; elsewhere from the compiled op, and nothing else takes its place.
 """
 
 import ctypes
@@ -15,13 +22,20 @@ from typing import Any
 
 import tensorflow as tf
 
+# TensorFlow has no public way to ask whether the code being traced is for XLA.
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+from dlbench import ops_xla
+
 LIBRARY = Path(__file__).with_name("_pooling.so")
 REBUILD = "pip install --no-build-isolation --no-deps -e ."
 
 Size = Any  # (height, width): two ints, or an int32 tensor of shape (2,)
 
 
-def max_pool_with_indices(x: tf.Tensor, pool_size: int = 2) -> tuple[tf.Tensor, tf.Tensor]:
+def max_pool_with_indices(
+    x: tf.Tensor, pool_size: int = 2, packed: bool = False
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Maximum of each window and its place in it: (batch, height, width, channels) ->
     (batch, ceil(height / k), ceil(width / k), channels), twice: values in x's dtype (float32,
     float64, bfloat16, half), indices uint8.
@@ -29,11 +43,18 @@ def max_pool_with_indices(x: tf.Tensor, pool_size: int = 2) -> tuple[tf.Tensor, 
     The first maximum wins, the first NaN wins over all, -0 equals +0. As in SegNet
     (Badrinarayanan et al., 2017, arXiv 1511.00561, section 3).
     """
-    return _library().dlbench_max_pool(dense=x, pool_size=pool_size)
+    if _for_xla():
+        values, indices = ops_xla.max_pool(tf.convert_to_tensor(x), pool_size)
+        return values, pack_indices(indices) if packed else indices
+    return _library().dlbench_max_pool(dense=x, pool_size=pool_size, packed=packed)
 
 
 def max_unpool(
-    values: tf.Tensor, indices: tf.Tensor, output_size: Size, pool_size: int = 2
+    values: tf.Tensor,
+    indices: tf.Tensor,
+    output_size: Size,
+    pool_size: int = 2,
+    packed: bool = False,
 ) -> tf.Tensor:
     """Places each value where its maximum stood, zeros elsewhere: (batch, rows, columns, channels)
     -> (batch, height, width, channels).
@@ -42,16 +63,57 @@ def max_unpool(
     ceil(size / pool_size) is not (rows, columns) raises InvalidArgumentError. A value whose index
     lies outside its window is dropped.
     """
+    if _for_xla():
+        values = tf.convert_to_tensor(values)
+        if packed:
+            indices = unpack_indices(indices, tf.shape(values)[3])
+        return ops_xla.max_unpool(values, indices, output_size, pool_size)
     return _library().dlbench_max_unpool(
-        values=values, indices=indices, output_size=output_size, pool_size=pool_size
+        values=values, indices=indices, output_size=output_size, pool_size=pool_size, packed=packed
     )
 
 
-def max_gather(dense: tf.Tensor, indices: tf.Tensor, pool_size: int = 2) -> tf.Tensor:
+def max_gather(
+    dense: tf.Tensor, indices: tf.Tensor, pool_size: int = 2, packed: bool = False
+) -> tf.Tensor:
     """Reads a dense tensor at stored indices: (batch, height, width, channels) and
     (batch, rows, columns, channels) -> (batch, rows, columns, channels); an index outside its
     window gives zero."""
-    return _library().dlbench_max_gather(dense=dense, indices=indices, pool_size=pool_size)
+    if _for_xla():
+        dense = tf.convert_to_tensor(dense)
+        if packed:
+            indices = unpack_indices(indices, tf.shape(dense)[3])
+        return ops_xla.max_gather(dense, indices, pool_size)
+    return _library().dlbench_max_gather(
+        dense=dense, indices=indices, pool_size=pool_size, packed=packed
+    )
+
+
+def pack_indices(indices: tf.Tensor) -> tf.Tensor:
+    """Indices of 2 x 2 windows from one byte each to two bits each: uint8
+    (batch, rows, columns, channels) -> (batch, rows, columns, ceil(channels / 4))."""
+    batch, rows, columns, channels = tf.unstack(tf.shape(indices), num=4)
+    count = -(-channels // 4)
+    filled = tf.pad(indices, [[0, 0]] * 3 + [[0, count * 4 - channels]])
+    four = tf.cast(tf.reshape(filled, (batch, rows, columns, count, 4)), tf.int32)
+    packed = tf.cast(tf.reduce_sum(four * [1, 4, 16, 64], -1), tf.uint8)
+    known = indices.shape[3]
+    return tf.ensure_shape(packed, (*indices.shape[:3], None if known is None else -(-known // 4)))
+
+
+def unpack_indices(packed: tf.Tensor, channels: int | tf.Tensor) -> tf.Tensor:
+    """The inverse of `pack_indices`, for so many channels."""
+    batch, rows, columns, count = tf.unstack(tf.shape(packed), num=4)
+    four = tf.cast(packed, tf.int32)[..., None] // [1, 4, 16, 64] % 4
+    indices = tf.cast(tf.reshape(four, (batch, rows, columns, 4 * count)), tf.uint8)
+    return indices[..., :channels]
+
+
+def load_library() -> None:
+    """Loads the compiled op, once; calling an op does it too. `tf.saved_model.load` needs it before
+    it can read a model that holds the op. ImportError if the library is missing or was built for
+    another TensorFlow."""
+    _library()
 
 
 def build_info() -> dict[str, Any]:
@@ -114,6 +176,12 @@ def _c_library() -> ctypes.CDLL:
     return library
 
 
+def _for_xla() -> bool:
+    return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
+        tf.compat.v1.get_default_graph()
+    )
+
+
 def _isa_error(name: str, error: ctypes.c_char_p) -> str:
     return f"instruction set {name!r}: {(error.value or b'').decode()}"
 
@@ -123,21 +191,25 @@ def _spatial_size(x: tf.Tensor) -> Size:
     return tf.shape(x)[1:3] if height is None or width is None else (height, width)
 
 
+def _attributes(op: tf.Operation) -> dict[str, Any]:
+    return {name: op.get_attr(name) for name in ("pool_size", "packed")}
+
+
 @tf.RegisterGradient("DlbenchMaxPool")
 def _max_pool_gradient(op: tf.Operation, values: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
     size = _spatial_size(op.inputs[0])
-    return max_unpool(values, op.outputs[1], size, op.get_attr("pool_size"))
+    return max_unpool(values, op.outputs[1], size, **_attributes(op))
 
 
 @tf.RegisterGradient("DlbenchMaxUnpool")
 def _max_unpool_gradient(op: tf.Operation, dense: tf.Tensor) -> tuple[tf.Tensor, None, None]:
-    return max_gather(dense, op.inputs[1], op.get_attr("pool_size")), None, None
+    return max_gather(dense, op.inputs[1], **_attributes(op)), None, None
 
 
 @tf.RegisterGradient("DlbenchMaxGather")
 def _max_gather_gradient(op: tf.Operation, values: tf.Tensor) -> tuple[tf.Tensor, None]:
     size = _spatial_size(op.inputs[0])
-    return max_unpool(values, op.inputs[1], size, op.get_attr("pool_size")), None
+    return max_unpool(values, op.inputs[1], size, **_attributes(op)), None
 
 
 def _rows_and_columns(indices: tf.Tensor, pool_size: int) -> tuple[tf.Tensor, tf.Tensor]:

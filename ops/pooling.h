@@ -19,16 +19,23 @@ namespace dlbench {
 
 constexpr int kMinPoolSize = 2;
 constexpr int kMaxPoolSize = 16;  // 16 x 16 positions are all that one byte can name
+constexpr int kPackedPoolSize = 2;  // 2 x 2 positions are all that two bits can name
 
 // The windows of a dense tensor (batch, height, width, channels): size k, stride k, the first at
 // the top left, the last of a row or column clipped at the edge.
 struct Geometry {
   int64_t batch = 0, height = 0, width = 0, channels = 0;
   int k = 2;
+  // Indices of k = 2 windows at two bits each: a pixel's channel 4 j + i stands in bits 2 i and
+  // 2 i + 1 of its byte j, and the last byte is filled up with zeros.
+  bool packed = false;
 
   DLBENCH_HOST_DEVICE int64_t rows() const { return (height + k - 1) / k; }
   DLBENCH_HOST_DEVICE int64_t columns() const { return (width + k - 1) / k; }
   DLBENCH_HOST_DEVICE int64_t row_stride() const { return width * channels; }
+  DLBENCH_HOST_DEVICE int64_t index_channels() const {
+    return packed ? (channels + 3) / 4 : channels;
+  }
   DLBENCH_HOST_DEVICE int64_t dense_size() const { return batch * height * row_stride(); }
   DLBENCH_HOST_DEVICE int64_t pooled_size() const {
     return batch * rows() * columns() * channels;
@@ -39,6 +46,8 @@ struct Geometry {
 DLBENCH_HOST_DEVICE int Clip(int64_t start, int64_t length, int k) {
   return length - start < k ? static_cast<int>(length - start) : k;
 }
+
+enum class Type { kFloat32, kFloat64, kBFloat16, kHalf };
 
 // Number formats. `Stored` is how a value travels, `Position` an integer of the same width, `Key`
 // orders values and `Above` says whether a candidate replaces the best so far: strictly greater
@@ -84,6 +93,7 @@ struct Maximum {
   Value key;
   Position position;
 
+  Maximum() = default;  // an array's elements, before their first value
   DLBENCH_HOST_DEVICE explicit Maximum(Value first)
       : value(first), key(Format::Key(first)), position{} {}
 

@@ -8,10 +8,9 @@
 
 namespace dlbench {
 
-enum class Type { kFloat32, kFloat64, kBFloat16, kHalf };
-
 // A window row is one row of windows of one image: `batch * rows()` in all, number n*rows() + row.
-// Ranges may run on different threads; each writes memory of its own.
+// Ranges may run on different threads; each writes memory of its own. Pointers are those of the
+// whole tensors; `indices` has Geometry::index_channels() bytes a pixel.
 struct Kernels {
   const char* name;
   // dense -> values, indices

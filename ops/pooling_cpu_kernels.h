@@ -72,11 +72,13 @@ struct Extent<0, 0> {
   int k() const { return k_; }
 };
 
-// Runs `window(extent, pooled offset, dense offset)` over the windows of rows [begin, end).
+// Runs `window(extent, pooled offset, dense offset, index offset)` over the windows of rows
+// [begin, end). Index offsets count from row `begin`, one byte an index.
 template <class Window>
 inline __attribute__((always_inline)) void ForWindows(const Geometry& g, int64_t begin,
                                                       int64_t end, Window window) {
   const int64_t rows = g.rows(), columns = g.columns(), channels = g.channels;
+  const int64_t skipped = begin * columns * channels;
   for (int64_t number = begin; number < end; ++number) {
     const int64_t image = number / rows, row = number % rows;
     const int height = Clip(row * g.k, g.height, g.k);
@@ -85,11 +87,12 @@ inline __attribute__((always_inline)) void ForWindows(const Geometry& g, int64_t
     int64_t column = 0;
     if (g.k == 2 && height == 2) {
       for (; column < g.width / 2; ++column, pooled += channels, dense += 2 * channels) {
-        window(Extent<2, 2>{}, pooled, dense);
+        window(Extent<2, 2>{}, pooled, dense, pooled - skipped);
       }
     }
     for (; column < columns; ++column, pooled += channels, dense += g.k * channels) {
-      window(Extent<0, 0>{height, Clip(column * g.k, g.width, g.k), g.k}, pooled, dense);
+      window(Extent<0, 0>{height, Clip(column * g.k, g.width, g.k), g.k}, pooled, dense,
+             pooled - skipped);
     }
   }
 }
@@ -124,7 +127,7 @@ void PoolRows(const Geometry& g, const void* dense_data, void* values_data, uint
   const T* dense = static_cast<const T*>(dense_data);
   T* values = static_cast<T*>(values_data);
   const int64_t row_stride = g.row_stride(), channels = g.channels;
-  ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first) {
+  ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first, int64_t index_at) {
     ForChannels<Value::kCount>(
         channels,
         [=](int64_t c) {
@@ -134,7 +137,7 @@ void PoolRows(const Geometry& g, const void* dense_data, void* values_data, uint
             if (local != 0) best.Offer(Value::Load(dense + first + offset + c), local);
           });
           Value::template Store<false>(values + pooled + c, best.value);
-          Index::Narrow(indices + pooled + c, best.position);
+          Index::Narrow(indices + index_at + c, best.position);
         },
         [=](int64_t c) {
           Maximum<Format, T, Position> best(dense[first + c]);
@@ -142,7 +145,7 @@ void PoolRows(const Geometry& g, const void* dense_data, void* values_data, uint
             if (local != 0) best.Offer(dense[first + offset + c], local);
           });
           values[pooled + c] = best.value;
-          indices[pooled + c] = static_cast<uint8_t>(best.position);
+          indices[index_at + c] = static_cast<uint8_t>(best.position);
         });
   });
 }
@@ -154,12 +157,12 @@ void UnpoolRows(const Geometry& g, const T* values, const uint8_t* indices, T* d
   using Value = Lanes<T>;
   using Vector = typename Value::Vector;
   const int64_t row_stride = g.row_stride(), channels = g.channels;
-  ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first) {
+  ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first, int64_t index_at) {
     ForChannels<Value::kCount>(
         channels,
         [=](int64_t c) {
           const Vector value = Value::Load(values + pooled + c);
-          const Vector index = Value::Widen(indices + pooled + c);
+          const Vector index = Value::Widen(indices + index_at + c);
           ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
             Value::template Store<kStream>(
                 dense + first + offset + c,
@@ -167,7 +170,7 @@ void UnpoolRows(const Geometry& g, const T* values, const uint8_t* indices, T* d
           });
         },
         [=](int64_t c) {
-          const T value = values[pooled + c], index = indices[pooled + c];
+          const T value = values[pooled + c], index = indices[index_at + c];
           ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
             dense[first + offset + c] = Placed(value, index, static_cast<T>(local));
           });
@@ -195,11 +198,11 @@ void GatherRows(const Geometry& g, const void* dense_data, const uint8_t* indice
   const T* dense = static_cast<const T*>(dense_data);
   T* values = static_cast<T*>(values_data);
   const int64_t row_stride = g.row_stride(), channels = g.channels;
-  ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first) {
+  ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first, int64_t index_at) {
     ForChannels<Value::kCount>(
         channels,
         [=](int64_t c) {
-          const Vector index = Value::Widen(indices + pooled + c);
+          const Vector index = Value::Widen(indices + index_at + c);
           Vector value{};
           ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
             value |= Placed(Value::Load(dense + first + offset + c), index,
@@ -208,7 +211,7 @@ void GatherRows(const Geometry& g, const void* dense_data, const uint8_t* indice
           Value::template Store<false>(values + pooled + c, value);
         },
         [=](int64_t c) {
-          const int index = indices[pooled + c];
+          const int index = indices[index_at + c];
           const int dy = index / w.k(), dx = index % w.k();
           const bool inside = dy < w.rows() && dx < w.columns();
           values[pooled + c] = inside ? dense[first + dy * row_stride + dx * channels + c] : T{};
@@ -216,8 +219,8 @@ void GatherRows(const Geometry& g, const void* dense_data, const uint8_t* indice
   });
 }
 
-void Pool(Type type, const Geometry& g, const void* dense, void* values, uint8_t* indices,
-          int64_t begin, int64_t end) {
+void PoolBytes(Type type, const Geometry& g, const void* dense, void* values, uint8_t* indices,
+               int64_t begin, int64_t end) {
   switch (type) {
     case Type::kFloat32: return PoolRows<Float32>(g, dense, values, indices, begin, end);
     case Type::kFloat64: return PoolRows<Float64>(g, dense, values, indices, begin, end);
@@ -226,8 +229,8 @@ void Pool(Type type, const Geometry& g, const void* dense, void* values, uint8_t
   }
 }
 
-void Unpool(Type type, const Geometry& g, const void* values, const uint8_t* indices, void* dense,
-            int64_t begin, int64_t end) {
+void UnpoolBytes(Type type, const Geometry& g, const void* values, const uint8_t* indices,
+                 void* dense, int64_t begin, int64_t end) {
   switch (type) {
     case Type::kFloat32: return UnpoolRows<int32_t>(g, values, indices, dense, begin, end);
     case Type::kFloat64: return UnpoolRows<int64_t>(g, values, indices, dense, begin, end);
@@ -236,14 +239,111 @@ void Unpool(Type type, const Geometry& g, const void* values, const uint8_t* ind
   }
 }
 
-void Gather(Type type, const Geometry& g, const void* dense, const uint8_t* indices, void* values,
-            int64_t begin, int64_t end) {
+void GatherBytes(Type type, const Geometry& g, const void* dense, const uint8_t* indices,
+                 void* values, int64_t begin, int64_t end) {
   switch (type) {
     case Type::kFloat32: return GatherRows<int32_t>(g, dense, indices, values, begin, end);
     case Type::kFloat64: return GatherRows<int64_t>(g, dense, indices, values, begin, end);
     case Type::kBFloat16:
     case Type::kHalf: return GatherRows<int16_t>(g, dense, indices, values, begin, end);
   }
+}
+
+// Indices of two bits from indices of one byte, four to a byte; the last may hold fewer.
+void Pack(const uint8_t* bytes, uint8_t* packed, int64_t count) {
+  using Words = Lanes<uint32_t>;
+  int64_t at = 0;
+  for (; at + DLBENCH_VECTOR_BYTES <= count; at += DLBENCH_VECTOR_BYTES) {
+    Words::Vector four;  // indices in each word, one byte each
+    __builtin_memcpy(&four, bytes + at, sizeof(four));
+    Words::Narrow(packed + at / 4, four | four >> 6 | four >> 12 | four >> 18);
+  }
+  for (; at < count; at += 4) {
+    int byte = 0;
+    for (int i = 0; i < 4 && at + i < count; ++i) byte |= bytes[at + i] << 2 * i;
+    packed[at / 4] = static_cast<uint8_t>(byte);
+  }
+}
+
+void Unpack(const uint8_t* packed, uint8_t* bytes, int64_t count) {
+  using Words = Lanes<uint32_t>;
+  int64_t at = 0;
+  for (; at + DLBENCH_VECTOR_BYTES <= count; at += DLBENCH_VECTOR_BYTES) {
+    Words::Vector four = Words::Widen(packed + at / 4);
+    four = (four | four << 6 | four << 12 | four << 18) & uint32_t{0x03030303};
+    __builtin_memcpy(bytes + at, &four, sizeof(four));
+  }
+  for (; at < count; ++at) bytes[at] = packed[at / 4] >> 2 * (at % 4) & 3;
+}
+
+// Runs `run(bytes, count, packed offset)` over the stretches of one row of windows that pack
+// without a gap: the whole row, or each pixel where the channels leave its last byte unfilled.
+template <class Run>
+inline __attribute__((always_inline)) void ForStretches(const Geometry& g, Run run) {
+  const bool gaps = g.channels % 4 != 0;
+  const int64_t pixels = gaps ? g.columns() : 1;
+  const int64_t count = gaps ? g.channels : g.columns() * g.channels;
+  for (int64_t i = 0; i < pixels; ++i) run(i * count, count, i * g.index_channels());
+}
+
+// A row of windows' indices at one byte each: a piece of cache through which packed ones pass.
+class IndexRow {
+ public:
+  explicit IndexRow(const Geometry& g) : bytes_(new uint8_t[g.columns() * g.channels]) {}
+  ~IndexRow() { delete[] bytes_; }
+  IndexRow(const IndexRow&) = delete;
+  IndexRow& operator=(const IndexRow&) = delete;
+  uint8_t* bytes() { return bytes_; }
+
+ private:
+  uint8_t* bytes_;
+};
+
+// Runs `kernel(indices of one byte, begin, end)` for unpool and gather, which read indices.
+template <class Kernel>
+inline __attribute__((always_inline)) void WithIndices(const Geometry& g, const uint8_t* indices,
+                                                       int64_t begin, int64_t end,
+                                                       Kernel kernel) {
+  const int64_t row_bytes = g.columns() * g.index_channels();
+  if (!g.packed) return kernel(indices + begin * row_bytes, begin, end);
+  IndexRow row(g);
+  for (int64_t number = begin; number < end; ++number) {
+    const uint8_t* packed = indices + number * row_bytes;
+    ForStretches(g, [&](int64_t at, int64_t count, int64_t packed_at) {
+      Unpack(packed + packed_at, row.bytes() + at, count);
+    });
+    kernel(row.bytes(), number, number + 1);
+  }
+}
+
+void Pool(Type type, const Geometry& g, const void* dense, void* values, uint8_t* indices,
+          int64_t begin, int64_t end) {
+  const int64_t row_bytes = g.columns() * g.index_channels();
+  if (!g.packed) {
+    return PoolBytes(type, g, dense, values, indices + begin * row_bytes, begin, end);
+  }
+  IndexRow row(g);
+  for (int64_t number = begin; number < end; ++number) {
+    PoolBytes(type, g, dense, values, row.bytes(), number, number + 1);
+    uint8_t* packed = indices + number * row_bytes;
+    ForStretches(g, [&](int64_t at, int64_t count, int64_t packed_at) {
+      Pack(row.bytes() + at, packed + packed_at, count);
+    });
+  }
+}
+
+void Unpool(Type type, const Geometry& g, const void* values, const uint8_t* indices, void* dense,
+            int64_t begin, int64_t end) {
+  WithIndices(g, indices, begin, end, [&](const uint8_t* bytes, int64_t first, int64_t last) {
+    UnpoolBytes(type, g, values, bytes, dense, first, last);
+  });
+}
+
+void Gather(Type type, const Geometry& g, const void* dense, const uint8_t* indices, void* values,
+            int64_t begin, int64_t end) {
+  WithIndices(g, indices, begin, end, [&](const uint8_t* bytes, int64_t first, int64_t last) {
+    GatherBytes(type, g, dense, bytes, values, first, last);
+  });
 }
 
 }  // namespace

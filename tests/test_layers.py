@@ -1,5 +1,7 @@
 """The Keras layers: symbolic shapes, saving, mixed precision, and agreement with references."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ def image(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def autoencoder(size: tuple[int | None, int | None]) -> keras.Model:
-    """One of every layer: two pools, two unpools."""
+    """One of every layer: two pools, two unpools, packed indices at the first."""
     inputs = x = keras.Input((*size, 3))
     x = layers.LocalResponseNormalization()(x)
     stack = []
@@ -32,11 +34,13 @@ def autoencoder(size: tuple[int | None, int | None]) -> keras.Model:
         x = keras.layers.Conv2D(filters, 3, padding="same")(x)
         x = layers.BatchNormalization()(x)
         shape = x.shape[1:3] if None not in size else layers.SpatialSize()(x)
-        x, indices = layers.MaxPoolWithIndices()(x)
-        stack.append((indices, shape))
+        packed = filters == 4
+        x, indices = layers.MaxPoolWithIndices(packed=packed)(x)
+        stack.append((indices, shape, packed))
     x = layers.MonteCarloDropout(monte_carlo=False)(x)
     for filters in (4, 2):
-        x = layers.MaxUnpool()([x, *stack.pop()])
+        indices, shape, packed = stack.pop()
+        x = layers.MaxUnpool(packed=packed)([x, indices, shape])
         x = keras.layers.Conv2D(filters, 3, padding="same")(x)
     return keras.Model(inputs, keras.layers.Activation("softmax", dtype="float32")(x))
 
@@ -71,6 +75,8 @@ def test_symbolic_shapes_and_dtypes(policy: keras.DTypePolicy) -> None:
         assert (any_size.shape, any_size.dtype) == ((2,), "int32")
         dense = layers.MaxUnpool()([values, indices, any_size])
         assert (dense.shape, dense.dtype) == ((None, None, None, 8), policy.compute_dtype)
+    x = keras.Input((45, 37, 9))
+    assert layers.MaxPoolWithIndices(packed=True)(x)[1].shape == (None, 23, 19, 3)
     x = keras.Input((45, 37, 8))
     values, indices = layers.MaxPoolWithIndices(3)(x)
     assert values.shape == (None, 15, 13, 8)
@@ -103,6 +109,8 @@ def test_odd_sizes_come_back() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="from 2 to 16, got 1"):
         layers.MaxPoolWithIndices(1)
+    with pytest.raises(ValueError, match="pool_size 2 alone, got 3"):
+        layers.MaxUnpool(3, packed=True)
     values, indices = layers.MaxPoolWithIndices()(keras.Input((45, 45, 4)))
     with pytest.raises(ValueError, match=r"size \(46, 47\) does not fit"):
         layers.MaxUnpool()([values, indices, (46, 47)])
@@ -206,7 +214,19 @@ def test_monte_carlo_dropout_stays_on() -> None:
     assert layers.MonteCarloDropout.from_config(layer.get_config()).monte_carlo
 
 
-def test_keras_does_not_choose_xla() -> None:
+def test_saved_model_reloads_in_another_process(tmp_path: Path) -> None:
     model = autoencoder((None, None))
-    model.compile("sgd", "mse")
-    assert model.jit_compile is False
+    x = image(1, 9, 7, 3)
+    expected = model.predict(x, verbose=0)
+    model.export(tmp_path / "exported", verbose=False)
+    np.save(tmp_path / "x.npy", x)
+    code = f"""
+import numpy as np
+import tensorflow as tf
+from dlbench import ops
+ops.load_library()
+model = tf.saved_model.load({str(tmp_path / "exported")!r})
+np.save({str(tmp_path / "y.npy")!r}, model.serve(np.load({str(tmp_path / "x.npy")!r})))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)

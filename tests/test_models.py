@@ -60,6 +60,16 @@ def test_parameter_counts(name: str, expected: tuple[int, int], segnet: keras.Mo
     assert (trainable(network), weights(network)) == expected
 
 
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
+def test_packed_indices_change_nothing(name: str) -> None:
+    plain, packed = (build(name, width=0.1, packed_indices=chosen) for chosen in (False, True))
+    packed.set_weights(plain.get_weights())
+    image = np.random.default_rng(0).integers(0, 256, (2, 37, 45, 3)).astype(np.uint8)
+    assert np.array_equal(packed(image), plain(image))
+    bytes_of = [network.get_layer("pool1").output[1].shape[-1] for network in (plain, packed)]
+    assert bytes_of[1] == -(-bytes_of[0] // 4)
+
+
 def kinds(network: keras.Model, first: str, last: str) -> list[str]:
     """The kinds of layers between two named ones, both included, in the order of the network."""
     names = [layer.name for layer in network.layers]
@@ -194,7 +204,7 @@ def test_input_scaling() -> None:
     ("name", "options", "message"),
     [
         ("segnett", {}, "unknown model 'segnett'; known: segnet, segnet_basic"),
-        ("segnet", {"dropout": 0.5}, "dropout: .*; known options: width, rescale$"),
+        ("segnet", {"dropout": 0.5}, "dropout: .*; known options: width, rescale, packed_indices$"),
         ("segnet", {"width": 0}, "width: .*greater than 0"),
         ("segnet_bayesian", {"dropout": 1.0}, "dropout: .*less than 1"),
     ],

@@ -12,87 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from pooling_reference import (
+    BITS,
+    assert_same_bits,
+    numpy_type,
+    random_values,
+    reference_gather,
+    reference_pack,
+    reference_pool,
+    reference_unpool,
+)
 
 from dlbench import ops
 
 ISAS = ("avx512", "avx2", "portable")
-# A dtype's values as bits: results must be equal as bits, NaN payloads and signs of zero included.
-BITS = {"float32": np.uint32, "float64": np.uint64, "bfloat16": np.uint16, "float16": np.uint16}
-SUBNORMAL = {"float32": 1e-39, "float64": 1e-310, "bfloat16": 1e-39, "float16": 1e-7}
 CASES_PER_DTYPE = 2_600  # 10,400 in all
-
-
-def numpy_type(dtype: str) -> Any:
-    return tf.as_dtype(dtype).as_numpy_dtype
-
-
-def windows(dense: np.ndarray, k: int, fill: Any) -> np.ndarray:
-    """(batch, height, width, channels) -> (batch, rows, columns, channels, k * k)."""
-    batch, height, width, channels = dense.shape
-    rows, columns = -(-height // k), -(-width // k)
-    padded = np.full((batch, rows * k, columns * k, channels), fill, dense.dtype)
-    padded[:, :height, :width] = dense
-    split = padded.reshape(batch, rows, k, columns, k, channels).transpose(0, 1, 3, 5, 2, 4)
-    return split.reshape(batch, rows, columns, channels, k * k)
-
-
-def inside_window(shape: tuple[int, ...], indices: np.ndarray, k: int) -> np.ndarray:
-    """Whether each index names a position of its own, clipped window."""
-    position = np.minimum(indices, k * k - 1).astype(int)[..., None]
-    unclipped = np.take_along_axis(windows(np.ones(shape, bool), k, False), position, -1)
-    return unclipped[..., 0] & (indices < k * k)
-
-
-def reference_pool(dense: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """np.argmax has the wanted order: the first maximum, and the first NaN above all."""
-    with np.errstate(invalid="ignore"):  # signalling NaN
-        order = windows(dense.astype(np.float64), k, -np.inf)
-    indices = np.argmax(order, -1)
-    values = np.take_along_axis(windows(dense, k, 0), indices[..., None], -1)[..., 0]
-    return values, indices.astype(np.uint8)
-
-
-def reference_unpool(
-    values: np.ndarray, indices: np.ndarray, shape: tuple[int, ...], k: int
-) -> np.ndarray:
-    batch, rows, columns, channels = values.shape
-    split = np.where(np.arange(k * k) == indices[..., None], values[..., None], 0)
-    dense = split.astype(values.dtype).reshape(batch, rows, columns, channels, k, k)
-    dense = dense.transpose(0, 1, 4, 2, 5, 3).reshape(batch, rows * k, columns * k, channels)
-    return dense[:, : shape[1], : shape[2]]
-
-
-def reference_gather(dense: np.ndarray, indices: np.ndarray, k: int) -> np.ndarray:
-    inside = inside_window(dense.shape, indices, k)
-    position = np.where(inside, indices, 0).astype(int)[..., None]
-    read = np.take_along_axis(windows(dense, k, 0), position, -1)[..., 0]
-    return np.where(inside, read, 0).astype(dense.dtype)
-
-
-def random_values(random: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """Numbers of one of five kinds: plain, many ties, specials, any bit pattern, all one value."""
-    kind = random.integers(5)
-    wide = random.standard_normal(shape)
-    if kind == 1:
-        wide = random.integers(-2, 3, shape).astype(np.float64)
-    elif kind == 2:
-        tiny = SUBNORMAL[dtype]
-        wide = random.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, tiny, -tiny, 1.0], shape)
-    elif kind == 3:
-        unsigned = np.dtype(BITS[dtype])
-        bits = random.bytes(int(np.prod(shape)) * unsigned.itemsize)
-        return np.frombuffer(bits, unsigned).view(numpy_type(dtype)).reshape(shape)
-    elif kind == 4:
-        wide = np.full(shape, random.choice([np.nan, np.inf, -np.inf, -0.0, -3.0]))
-    return wide.astype(numpy_type(dtype))
-
-
-def assert_same_bits(ours: tf.Tensor, expected: np.ndarray, message: str = "") -> None:
-    ours = ours.numpy()
-    assert ours.dtype == expected.dtype and ours.shape == expected.shape, message
-    bits = BITS.get(expected.dtype.name, expected.dtype)
-    ours, wanted = (np.ascontiguousarray(array).view(bits) for array in (ours, expected))
-    assert np.array_equal(ours, wanted), message
 
 
 @pytest.fixture
@@ -122,17 +56,19 @@ def available_isas() -> list[str]:
     return available
 
 
-def check_case(dense: np.ndarray, indices: np.ndarray, k: int, message: str) -> None:
+def check_case(
+    dense: np.ndarray, indices: np.ndarray, k: int, message: str, packed: bool = False
+) -> None:
     """All three kernels on one input; `indices` are foreign ones for unpool and gather."""
-    values, positions = ops.max_pool_with_indices(dense, k)
+    stored = reference_pack if packed else np.asarray
+    values, positions = ops.max_pool_with_indices(dense, k, packed)
     expected, expected_positions = reference_pool(dense, k)
     assert_same_bits(values, expected, message)
-    assert_same_bits(positions, expected_positions, message)
-    unpooled = ops.max_unpool(expected, indices, dense.shape[1:3], k)
+    assert_same_bits(positions, stored(expected_positions), message)
+    unpooled = ops.max_unpool(expected, stored(indices), dense.shape[1:3], k, packed)
     assert_same_bits(unpooled, reference_unpool(expected, indices, dense.shape, k), message)
-    assert_same_bits(
-        ops.max_gather(dense, indices, k), reference_gather(dense, indices, k), message
-    )
+    gathered = ops.max_gather(dense, stored(indices), k, packed)
+    assert_same_bits(gathered, reference_gather(dense, indices, k), message)
 
 
 @pytest.mark.parametrize("dtype", BITS)
@@ -153,6 +89,8 @@ def test_equals_numpy_on_random_cases(dtype: str, use_isa: Callable[[str], None]
         indices = np.where(random.random(pooled) < 0.1, random.integers(0, 256, pooled), own)
         message = f"case {number}: {dense.shape}, k {k}, {isas[number % len(isas)]}"
         check_case(dense, indices.astype(np.uint8), k, message)
+        if k == 2:
+            check_case(dense, own.astype(np.uint8), k, f"{message}, packed", packed=True)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -166,6 +104,7 @@ def test_large_tensors_split_over_threads(
     dense = random.integers(-9, 9, (3, 129, 131, 64)).astype(numpy_type(dtype))
     indices = reference_pool(dense, 2)[1]
     check_case(dense, indices, 2, isa)
+    check_case(dense, indices, 2, f"{isa}, packed", packed=True)
 
 
 def test_unpool_puts_back_what_pool_took() -> None:
@@ -175,6 +114,14 @@ def test_unpool_puts_back_what_pool_took() -> None:
     assert np.array_equal(unpooled, np.where(unpooled, dense, 0))
     assert np.count_nonzero(unpooled) == 2 * 23 * 19 * 5
     assert_same_bits(ops.max_gather(unpooled, indices), values.numpy())
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3, 4, 5, 70])
+def test_indices_pack_and_unpack(channels: int) -> None:
+    indices = np.random.default_rng(4).integers(0, 4, (2, 3, 5, channels)).astype(np.uint8)
+    packed = ops.pack_indices(indices)
+    assert_same_bits(packed, reference_pack(indices))
+    assert_same_bits(ops.unpack_indices(packed, channels), indices)
 
 
 @pytest.mark.parametrize("index", [4, 5, 255])
@@ -197,19 +144,19 @@ def assert_gradient(function: Callable[[tf.Tensor], tf.Tensor], at: tf.Tensor) -
     assert np.any(ours)
 
 
-@pytest.mark.parametrize("k", [2, 3])
-def test_gradients_of_every_order(k: int) -> None:
+@pytest.mark.parametrize(("k", "packed"), [(2, False), (3, False), (2, True)])
+def test_gradients_of_every_order(k: int, packed: bool) -> None:
     x = distinct((2, 5, 4, 3))
-    values, indices = ops.max_pool_with_indices(x, k)
+    values, indices = ops.max_pool_with_indices(x, k, packed)
 
     def pool(dense: tf.Tensor) -> tf.Tensor:
-        return ops.max_pool_with_indices(dense, k)[0]
+        return ops.max_pool_with_indices(dense, k, packed)[0]
 
     def unpool(pooled: tf.Tensor) -> tf.Tensor:
-        return ops.max_unpool(pooled, indices, (5, 4), k)
+        return ops.max_unpool(pooled, indices, (5, 4), k, packed)
 
     def gather(dense: tf.Tensor) -> tf.Tensor:
-        return ops.max_gather(dense, indices, k)
+        return ops.max_gather(dense, indices, k, packed)
 
     def square(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda at: function(at) ** 2
@@ -262,9 +209,13 @@ def test_shape_functions(shape: Any, size: Any, pooled: list[Any], dense: list[A
         found["pooled"] = [values.shape.as_list(), indices.shape.as_list()]
         found["dense"] = ops.max_unpool(values, indices, size or any_size).shape.as_list()
         found["gathered"] = ops.max_gather(x, indices).shape.as_list()
+        values, packed = ops.max_pool_with_indices(x, packed=True)
+        found["packed"] = packed.shape.as_list()
+        ops.max_unpool(values, packed, size or any_size, packed=True)
 
     trace.get_concrete_function(tf.TensorSpec(shape), tf.TensorSpec((2,), tf.int32))
-    assert found == {"pooled": [pooled] * 2, "dense": dense, "gathered": pooled}
+    packed = [*pooled[:3], pooled[3] and -(-pooled[3] // 4)]
+    assert found == {"pooled": [pooled] * 2, "dense": dense, "gathered": pooled, "packed": packed}
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -276,8 +227,12 @@ def test_wrong_arguments_are_named() -> None:
             ops.max_unpool(values, indices, size)
     with pytest.raises(invalid, match=r"got a tensor of shape \[3\]"):
         ops.max_unpool(values, indices, (6, 8, 2))
-    with pytest.raises(invalid, match=r"\[1,3,4,2\] and \[1,3,4,1\]"):
+    with pytest.raises(invalid, match=r"must have shape \[1,3,4,2\], got \[1,3,4,1\]"):
         ops.max_unpool(values, indices[..., :1], (6, 8))
+    with pytest.raises(invalid, match=r"packed .* must have shape \[1,3,4,1\], got \[1,3,4,2\]"):
+        ops.max_unpool(values, indices, (6, 8), packed=True)
+    with pytest.raises(invalid, match="pool_size 2 alone, got 3"):
+        ops.max_pool_with_indices(tf.zeros((1, 6, 9, 2)), 3, packed=True)
     with pytest.raises(invalid, match=r"must have shape \[1,3,5,2\], got \[1,3,4,2\]"):
         ops.max_gather(tf.zeros((1, 6, 9, 2)), indices)
     with pytest.raises(invalid, match=r"got shape \[6,8,2\]"):

@@ -24,6 +24,8 @@ class SegNetOptions(Section):
     """Factor on every layer's number of filters; 1 is the published network."""
     rescale: tuple[float, float] = (1.0 / 127.5, -1.0)
     """(scale, offset) applied to the input on the device; the default maps uint8 to [-1, 1]."""
+    packed_indices: bool = False
+    """Pooling indices of two bits in place of one byte; same results."""
 
 
 class BasicOptions(SegNetOptions):

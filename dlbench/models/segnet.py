@@ -38,6 +38,7 @@ def segnet(
     width: float = 1.0,
     rescale: tuple[float, float] = (1.0, 0.0),
     dropout: float = 0.0,
+    packed_indices: bool = False,
     normalization: type[keras.layers.Layer] | None = None,
 ) -> keras.Model:
     """SegNet for inputs ``(batch, height, width, bands)``; ``dropout`` > 0 makes it Bayesian.
@@ -52,13 +53,13 @@ def segnet(
         for number, count in enumerate(filters, start=1):
             x = _block(x, _scaled(count, width), 3, f"enc{stage}_{number}", normalization)
         size = SpatialSize(name=f"size{stage}")(x)
-        x, indices = MaxPoolWithIndices(name=f"pool{stage}")(x)
+        x, indices = MaxPoolWithIndices(packed=packed_indices, name=f"pool{stage}")(x)
         pools.append((indices, size))
         if dropout and stage >= FIRST_DROPOUT_STAGE:
             x = MonteCarloDropout(dropout, name=f"pool{stage}_dropout")(x)
     for stage, filters in reversed(list(enumerate(DECODER, start=1))):
         indices, size = pools[stage - 1]
-        x = MaxUnpool(name=f"unpool{stage}")([x, indices, size])
+        x = MaxUnpool(packed=packed_indices, name=f"unpool{stage}")([x, indices, size])
         for number, count in reversed(list(enumerate(filters, start=1))):
             x = _block(x, _scaled(count, width), 3, f"dec{stage}_{number}", normalization)
         if dropout and stage >= FIRST_DROPOUT_STAGE:
@@ -75,6 +76,7 @@ def segnet_basic(
     width: float = 1.0,
     rescale: tuple[float, float] = (1.0, 0.0),
     dropout: float = 0.0,
+    packed_indices: bool = False,
     normalization: type[keras.layers.Layer] | None = None,
 ) -> keras.Model:
     """SegNet-Basic: four stages of 7x7 convolutions, no ReLU in the decoder, 1x1 classifier."""
@@ -86,13 +88,13 @@ def segnet_basic(
     for stage in range(1, BASIC_STAGES + 1):
         x = _block(x, filters, 7, f"enc{stage}", normalization)
         size = SpatialSize(name=f"size{stage}")(x)
-        x, indices = MaxPoolWithIndices(name=f"pool{stage}")(x)
+        x, indices = MaxPoolWithIndices(packed=packed_indices, name=f"pool{stage}")(x)
         pools.append((indices, size))
         if dropout and stage >= FIRST_DROPOUT_STAGE:
             x = MonteCarloDropout(dropout, name=f"pool{stage}_dropout")(x)
     for stage in range(BASIC_STAGES, 0, -1):
         indices, size = pools[stage - 1]
-        x = MaxUnpool(name=f"unpool{stage}")([x, indices, size])
+        x = MaxUnpool(packed=packed_indices, name=f"unpool{stage}")([x, indices, size])
         x = _block(x, filters, 7, f"dec{stage}", normalization, activation=False)
         if dropout and stage >= FIRST_DROPOUT_STAGE:
             x = MonteCarloDropout(dropout, name=f"dec{stage}_dropout")(x)
