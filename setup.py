@@ -115,11 +115,15 @@ class BuildPooling(build_ext):
 
     @staticmethod
     def cuda_runtime(nvcc: Path) -> list[str]:
-        """Links the runtime statically: TensorFlow brings another version of the shared one."""
-        for root in (nvcc.parents[1], nvcc.resolve().parents[1]):
-            for folder in (root / "lib64", root / "lib", *root.glob("targets/*/lib")):
-                if (folder / "libcudart_static.a").exists():
-                    return [f"-L{folder}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        """Links the runtime statically, its symbols hidden: TensorFlow and Horovod bring others."""
+        # Only nvcc itself knows its toolkit: it may be a link or a script.
+        dry = [str(nvcc), "--dryrun", "-c", str(OPS / CUDA)]
+        plan = subprocess.run(dry, capture_output=True, text=True).stderr
+        tops = [line.partition("=")[2] for line in plan.splitlines() if line.startswith("#$ TOP=")]
+        for folder in (Path(top, lib) for top in tops for lib in ("lib64", "lib")):
+            if (folder / "libcudart_static.a").exists():
+                hidden = "-Wl,--exclude-libs,libcudart_static.a"
+                return [f"-L{folder}", hidden, "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
         sys.exit(f"{nvcc} is there but libcudart_static.a is not; install CUDA's runtime library")
 
     @staticmethod

@@ -20,12 +20,7 @@ class _WindowLayer(keras.layers.Layer):
 
     def __init__(self, pool_size: int = 2, packed: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        if not 2 <= pool_size <= 16:
-            raise ValueError(f"pool_size must be from 2 to 16, got {pool_size}")
-        if packed and pool_size != 2:
-            raise ValueError(
-                f"packed indices have two bits, enough for pool_size 2 alone, got {pool_size}"
-            )
+        ops.check_windows(pool_size, packed)
         self.pool_size = pool_size
         self.packed = packed
 

@@ -44,6 +44,7 @@ def max_pool_with_indices(
     (Badrinarayanan et al., 2017, arXiv 1511.00561, section 3).
     """
     if _for_xla():
+        check_windows(pool_size, packed)
         values, indices = ops_xla.max_pool(tf.convert_to_tensor(x), pool_size)
         return values, pack_indices(indices) if packed else indices
     return _library().dlbench_max_pool(dense=x, pool_size=pool_size, packed=packed)
@@ -64,6 +65,7 @@ def max_unpool(
     lies outside its window is dropped.
     """
     if _for_xla():
+        check_windows(pool_size, packed)
         values = tf.convert_to_tensor(values)
         if packed:
             indices = unpack_indices(indices, tf.shape(values)[3])
@@ -80,6 +82,7 @@ def max_gather(
     (batch, rows, columns, channels) -> (batch, rows, columns, channels); an index outside its
     window gives zero."""
     if _for_xla():
+        check_windows(pool_size, packed)
         dense = tf.convert_to_tensor(dense)
         if packed:
             indices = unpack_indices(indices, tf.shape(dense)[3])
@@ -102,8 +105,10 @@ def pack_indices(indices: tf.Tensor) -> tf.Tensor:
 
 
 def unpack_indices(packed: tf.Tensor, channels: int | tf.Tensor) -> tf.Tensor:
-    """The inverse of `pack_indices`, for so many channels."""
-    batch, rows, columns, count = tf.unstack(tf.shape(packed), num=4)
+    """The inverse of `pack_indices`, for so many channels; InvalidArgumentError if the packed bytes
+    are not as many as those channels need."""
+    batch, rows, columns, _ = tf.unstack(tf.shape(packed), num=4)
+    count = -(-channels // 4)
     four = tf.cast(packed, tf.int32)[..., None] // [1, 4, 16, 64] % 4
     indices = tf.cast(tf.reshape(four, (batch, rows, columns, 4 * count)), tf.uint8)
     return indices[..., :channels]
@@ -174,6 +179,16 @@ def _c_library() -> ctypes.CDLL:
     library.dlbench_pooling_isa.restype = ctypes.c_char_p
     library.dlbench_pooling_use_isa.restype = ctypes.c_bool
     return library
+
+
+def check_windows(pool_size: int, packed: bool) -> None:
+    """ValueError unless the ops have windows of this size, with such indices."""
+    if not 2 <= pool_size <= 16:
+        raise ValueError(f"pool_size must be from 2 to 16, got {pool_size}")
+    if packed and pool_size != 2:
+        raise ValueError(
+            f"packed indices have two bits, enough for pool_size 2 alone, got {pool_size}"
+        )
 
 
 def _for_xla() -> bool:

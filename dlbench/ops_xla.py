@@ -55,14 +55,13 @@ def max_unpool(
         height, width = tf.unstack(tf.convert_to_tensor(output_size), num=2)
         bits = tf.bitcast(values, _BITS[values.dtype][0])
         batch, rows, columns, channels = tf.unstack(tf.shape(bits), num=4)
-        # Fails where rows and columns are not those of `output_size`; else changes nothing. Either
-        # op alone would let one wrong size through.
-        fitting = (batch, -(-height // pool_size), -(-width // pool_size), channels)
-        bits = tf.reshape(tf.broadcast_to(bits, fitting), tf.shape(bits))
+        pooled = (batch, -(-height // pool_size), -(-width // pool_size), channels)
+        bits = _of_shape(bits, pooled)
+        own = _of_shape(indices, pooled)
         local = tf.range(pool_size)[:, None, None, None] * pool_size
         local = tf.cast(local + tf.range(pool_size)[:, None], tf.int32)
         placed = tf.where(
-            tf.cast(indices, tf.int32)[:, :, None, :, None] == local,
+            tf.cast(own, tf.int32)[:, :, None, :, None] == local,
             bits[:, :, None, :, None],
             tf.zeros((), bits.dtype),
         )
@@ -87,8 +86,9 @@ def max_gather(dense: tf.Tensor, indices: tf.Tensor, pool_size: int) -> tf.Tenso
     def gather(dense: tf.Tensor) -> tuple[tf.Tensor, Callable[..., tf.Tensor]]:
         positions = _positions(tf.bitcast(dense, _BITS[dense.dtype][0]), pool_size, 0)
         value = tf.zeros_like(positions[0])
+        own = _of_shape(indices, tf.shape(value))
         for local, candidate in enumerate(positions):
-            value = tf.where(indices == tf.constant(local, tf.uint8), candidate, value)
+            value = tf.where(own == tf.constant(local, tf.uint8), candidate, value)
 
         def gradient(values: tf.Tensor) -> tf.Tensor:
             return max_unpool(values, indices, tf.shape(dense)[1:3], pool_size)
@@ -96,6 +96,12 @@ def max_gather(dense: tf.Tensor, indices: tf.Tensor, pool_size: int) -> tf.Tenso
         return tf.bitcast(value, dense.dtype), gradient
 
     return gather(dense)
+
+
+def _of_shape(tensor: tf.Tensor, shape: Any) -> tf.Tensor:
+    """The tensor, which must have this shape: XLA has no assertions, but it refuses to compile what
+    cannot be broadcast, and what grew by that cannot be reshaped back."""
+    return tf.reshape(tf.broadcast_to(tensor, shape), tf.shape(tensor))
 
 
 def _order(bits: tf.Tensor, infinity: int) -> tf.Tensor:

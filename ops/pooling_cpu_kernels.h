@@ -11,7 +11,10 @@ namespace {
 
 // Dense outputs above this size go around the caches: they would evict what the next operation
 // reads, and a plain store first reads the line that it overwrites.
-constexpr int64_t kStreamBytes = int64_t{4} << 20;
+#if !defined(DLBENCH_STREAM_BYTES)  // the fuzz target, whose cases are small, lowers it
+#define DLBENCH_STREAM_BYTES (int64_t{4} << 20)
+#endif
+constexpr int64_t kStreamBytes = DLBENCH_STREAM_BYTES;
 
 template <class T>
 struct Lanes {

@@ -228,5 +228,9 @@ ops.load_library()
 model = tf.saved_model.load({str(tmp_path / "exported")!r})
 np.save({str(tmp_path / "y.npy")!r}, model.serve(np.load({str(tmp_path / "x.npy")!r})))
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    root = Path(layers.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=root
+    )
+    assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)

@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FUZZ = ROOT / "tests" / "native" / "pooling_fuzz.cc"
-SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SANITIZE = [
+    "-DDLBENCH_STREAM_BYTES=4096",
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+]
 FLAGS = {  # as in setup.py
     "avx2": ["-mavx2"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"],

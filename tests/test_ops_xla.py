@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from pooling_reference import BITS, assert_same_bits, random_values
 
-from dlbench import layers, ops, ops_xla
+from dlbench import layers, ops
 
 # Shapes change little, since XLA compiles anew for each.
 SHAPES = ((2, 6, 8, 5, 2), (1, 7, 5, 64, 2), (2, 1, 9, 3, 2), (1, 7, 10, 4, 3), (1, 20, 17, 2, 16))
@@ -86,19 +86,63 @@ def test_only_code_for_xla_takes_the_composite() -> None:
     assert "DlbenchMaxPool" not in kinds(jit_compile=True)
 
 
-@pytest.mark.parametrize("size", [(7, 8), (4, 8), (6, 9), (6, 6), (8, 6)])
-def test_a_size_that_does_not_fit_is_refused(size: tuple[int, int]) -> None:
-    values, indices = tf.zeros((1, 3, 4, 2)), tf.zeros((1, 3, 4, 2), tf.uint8)
+REFUSED = (ValueError, tf.errors.InvalidArgumentError)
+ANY = tf.TensorSpec((None, None, None, None))
+
+
+@pytest.mark.parametrize(
+    ("pooled", "size"),
+    [
+        *(((3, 4), size) for size in ((7, 8), (4, 8), (6, 9), (6, 6), (8, 6))),
+        ((1, 4), (6, 8)),
+        ((3, 1), (6, 8)),
+    ],
+)
+def test_a_size_that_does_not_fit_is_refused(
+    pooled: tuple[int, int], size: tuple[int, int]
+) -> None:
+    values, indices = tf.zeros((1, *pooled, 2)), tf.zeros((1, *pooled, 2), tf.uint8)
     unpool = tf.function(lambda: ops.max_unpool(values, indices, size), jit_compile=True)
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+    with pytest.raises(REFUSED):
         unpool()
 
-    @tf.function(jit_compile=True, reduce_retracing=True)
+    @tf.function(jit_compile=True, input_signature=[ANY, ANY])  # known only when XLA compiles
     def by_example(values: tf.Tensor, example: tf.Tensor) -> tf.Tensor:
-        return ops_xla.max_unpool(values, indices, tf.shape(example)[1:3], 2)
+        return ops.max_unpool(values, indices, tf.shape(example)[1:3])
 
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+    with pytest.raises(REFUSED):
         by_example(values, tf.zeros((1, *size, 2)))
+    right = [2 * length for length in pooled]
+    assert by_example(values, tf.zeros((1, *right, 2))).shape == (1, *right, 2)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_indices_of_the_other_kind_are_refused(packed: bool) -> None:
+    """Broadcasting must not make them fit."""
+    x = tf.zeros((1, 6, 8, 3))
+    values, other = ops.max_pool_with_indices(x, packed=not packed)
+
+    @tf.function(jit_compile=True, input_signature=[ANY])
+    def unpool(values: tf.Tensor) -> tf.Tensor:
+        return ops.max_unpool(values, other, (6, 8), packed=packed)
+
+    @tf.function(jit_compile=True, input_signature=[ANY])
+    def gather(dense: tf.Tensor) -> tf.Tensor:
+        return ops.max_gather(dense, other, packed=packed)
+
+    with pytest.raises(REFUSED):
+        unpool(values)
+    with pytest.raises(REFUSED):
+        gather(x)
+
+
+@pytest.mark.parametrize(("pool_size", "packed"), [(1, False), (17, False), (3, True)])
+def test_windows_that_the_op_lacks_are_refused(pool_size: int, packed: bool) -> None:
+    pool = tf.function(
+        lambda x: ops.max_pool_with_indices(x, pool_size, packed)[0], jit_compile=True
+    )
+    with pytest.raises(ValueError, match=f"got {pool_size}"):
+        pool(tf.zeros((1, 6, 8, 3)))
 
 
 def test_keras_trains_under_xla() -> None:
