@@ -60,7 +60,8 @@ struct Ieee {
   static DLBENCH_HOST_DEVICE Value Key(Value value) { return value; }
   template <class Value>
   static DLBENCH_HOST_DEVICE auto Above(Value candidate, Value best) {
-    return (candidate > best) | ((candidate != candidate) & (best == best));
+    // "Not at most" is one comparison that a NaN candidate passes.
+    return (!(candidate <= best)) & (best == best);
   }
 };
 
@@ -86,7 +87,7 @@ using Float64 = Ieee<double, int64_t>;
 using BFloat16 = Bits16<0x7f80>;
 using Half = Bits16<0x7c00>;
 
-// The maximum of a window so far, and where it stands.
+// The maximum of some of a window's elements, and where it stands.
 template <class Format, class Value, class Position>
 struct Maximum {
   Value value;
@@ -94,16 +95,17 @@ struct Maximum {
   Position position;
 
   Maximum() = default;  // an array's elements, before their first value
-  DLBENCH_HOST_DEVICE explicit Maximum(Value first)
-      : value(first), key(Format::Key(first)), position{} {}
+  DLBENCH_HOST_DEVICE explicit Maximum(Value only, int local = 0)
+      : value(only),
+        key(Format::Key(only)),
+        position(Position{} + static_cast<typename Format::Position>(local)) {}
 
-  DLBENCH_HOST_DEVICE void Offer(Value candidate, int local) {
-    const Value candidate_key = Format::Key(candidate);
-    const auto above = Format::Above(candidate_key, key);
-    value = above ? candidate : value;
-    key = above ? candidate_key : key;
-    position = above ? Position(Position{} + static_cast<typename Format::Position>(local))
-                     : position;
+  // Takes in the maximum of elements that all stand later in the window.
+  DLBENCH_HOST_DEVICE void Offer(const Maximum& later) {
+    const auto above = Format::Above(later.key, key);
+    value = above ? later.value : value;
+    key = above ? later.key : key;
+    position = above ? later.position : position;
   }
 };
 

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <unistd.h>
+
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
@@ -33,6 +35,25 @@ const Kernels* const kAll[] = {
     &kPortableKernels};
 
 }  // namespace
+
+#if defined(DLBENCH_STREAM_BYTES)  // the fuzz target, whose cases are small, sets it
+int64_t StreamBytes() { return DLBENCH_STREAM_BYTES; }
+#else
+int64_t StreamBytes() {
+  // What half of the last cache holds is still there for the next operation. Cores of a large
+  // processor share that cache, so a limit whatever its size.
+  constexpr int64_t kLeast = int64_t{4} << 20, kMost = int64_t{16} << 20;
+  static const int64_t bytes = [] {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    const int64_t half = sysconf(_SC_LEVEL3_CACHE_SIZE) / 2;
+    return half < kLeast ? kLeast : half > kMost ? kMost : half;
+#else
+    return kLeast;
+#endif
+  }();
+  return bytes;
+}
+#endif
 
 bool UseKernels(const char* name, const char** error) {
   for (const Kernels* kernels : kAll) {

@@ -30,6 +30,10 @@ struct Kernels {
 const Kernels* CurrentKernels(const char** error);
 bool UseKernels(const char* name, const char** error);
 
+// Dense outputs above this size go around the caches: they would evict what the next operation
+// reads, and a plain store first reads the line that it overwrites.
+int64_t StreamBytes();
+
 extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;

@@ -4,6 +4,10 @@
 #define DLBENCH_STREAM(address, vector) \
   _mm256_stream_si256(reinterpret_cast<__m256i*>(address), (__m256i)(vector))
 #define DLBENCH_STREAM_END() _mm_sfence()
+#define DLBENCH_WIDEN(bits, address) _mm256_cvtepu8_epi##bits(DLBENCH_BYTES_##bits(address))
+#define DLBENCH_BYTES_16(address) _mm_loadu_si128(reinterpret_cast<const __m128i*>(address))
+#define DLBENCH_BYTES_32(address) _mm_loadu_si64(address)
+#define DLBENCH_BYTES_64(address) _mm_loadu_si32(address)
 #include "pooling_cpu_kernels.h"
 
 namespace dlbench {

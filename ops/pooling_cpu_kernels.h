@@ -1,27 +1,21 @@
 // The kernels, vectorised over channels. Each instruction set includes this file in a translation
 // unit of its own, with its own compiler flags, after defining DLBENCH_VECTOR_BYTES,
-// DLBENCH_STREAM(address, vector) and DLBENCH_STREAM_END().
+// DLBENCH_STREAM(address, vector), DLBENCH_STREAM_END() and, for where the compiler makes scalars
+// of it, DLBENCH_WIDEN(bits, address): a vector of so many bits a lane from bytes.
 //
 // The anonymous namespace keeps the copies apart. No std:: function is called here: the linker
 // could choose an AVX-512 copy of it for the whole program.
+#include <type_traits>
+
 #include "pooling_cpu.h"
 
 namespace dlbench {
 namespace {
 
-// Dense outputs above this size go around the caches: they would evict what the next operation
-// reads, and a plain store first reads the line that it overwrites.
-#if !defined(DLBENCH_STREAM_BYTES)  // the fuzz target, whose cases are small, lowers it
-#define DLBENCH_STREAM_BYTES (int64_t{4} << 20)
-#endif
-constexpr int64_t kStreamBytes = DLBENCH_STREAM_BYTES;
-
 template <class T>
 struct Lanes {
   static constexpr int64_t kCount = DLBENCH_VECTOR_BYTES / sizeof(T);
   using Vector __attribute__((vector_size(DLBENCH_VECTOR_BYTES))) = T;
-  using Bytes __attribute__((vector_size(DLBENCH_VECTOR_BYTES / sizeof(T)))) = uint8_t;
-
   static inline __attribute__((always_inline)) Vector Load(const T* from) {
     Vector vector;
     __builtin_memcpy(&vector, from, sizeof(vector));
@@ -36,26 +30,118 @@ struct Lanes {
     }
   }
   static inline __attribute__((always_inline)) Vector Widen(const uint8_t* from) {
+#if defined(DLBENCH_WIDEN)
+    if constexpr (sizeof(T) == 2) return (Vector)DLBENCH_WIDEN(16, from);
+    if constexpr (sizeof(T) == 4) return (Vector)DLBENCH_WIDEN(32, from);
+    if constexpr (sizeof(T) == 8) return (Vector)DLBENCH_WIDEN(64, from);
+#else
+    using Bytes __attribute__((vector_size(DLBENCH_VECTOR_BYTES / sizeof(T)))) = uint8_t;
     Bytes bytes;
     __builtin_memcpy(&bytes, from, sizeof(bytes));
     return __builtin_convertvector(bytes, Vector);
-  }
-  static inline __attribute__((always_inline)) void Narrow(uint8_t* to, Vector vector) {
-    const Bytes bytes = __builtin_convertvector(vector, Bytes);
-    __builtin_memcpy(to, &bytes, sizeof(bytes));
+#endif
   }
 };
 
-// Calls body(c) for whole vectors, the last one overlapping its neighbour (each body is a pure
-// function from inputs to outputs, so writing a lane twice is harmless), or tail(c) for every
-// channel when there are fewer of them than lanes.
+// The low halves of two vectors' lanes, those of the first before those of the second.
+template <class Half, class Vector>
+inline __attribute__((always_inline)) typename Lanes<Half>::Vector LowHalves(Vector a, Vector b) {
+  using HalfVector = typename Lanes<Half>::Vector;
+  HalfVector even;
+  for (int i = 0; i < Lanes<Half>::kCount; ++i) even[i] = static_cast<Half>(2 * i);
+  return __builtin_shuffle((HalfVector)a, (HalfVector)b, even);
+}
+
+// The low bytes of as many vectors as fill a vector of bytes.
+using ByteVector = Lanes<uint8_t>::Vector;
+inline __attribute__((always_inline)) ByteVector LowBytes(const Lanes<int16_t>::Vector (&of)[2]) {
+  return (ByteVector)LowHalves<int8_t>(of[0], of[1]);
+}
+inline __attribute__((always_inline)) ByteVector LowBytes(const Lanes<int32_t>::Vector (&of)[4]) {
+  return LowBytes({LowHalves<int16_t>(of[0], of[1]), LowHalves<int16_t>(of[2], of[3])});
+}
+inline __attribute__((always_inline)) ByteVector LowBytes(const Lanes<int64_t>::Vector (&of)[8]) {
+  return LowBytes({LowHalves<int32_t>(of[0], of[1]), LowHalves<int32_t>(of[2], of[3]),
+                   LowHalves<int32_t>(of[4], of[5]), LowHalves<int32_t>(of[6], of[7])});
+}
+
+// The low bytes of one vector's lanes, into memory.
+template <class T>
+inline __attribute__((always_inline)) void StoreLowBytes(uint8_t* to,
+                                                         typename Lanes<T>::Vector of) {
+  typename Lanes<T>::Vector copies[sizeof(T)];
+  for (auto& copy : copies) copy = of;
+  const ByteVector bytes = LowBytes(copies);
+  __builtin_memcpy(to, &bytes, Lanes<T>::kCount);
+}
+
+// How the indices of a vector of T stand in memory. `Load` gives them in the form in which
+// `At(local)` stands for a position, so that comparing the two finds that position's lanes.
+template <class T>
+struct ByteIndices {
+  using Vector = typename Lanes<T>::Vector;
+  static constexpr int kPerByte = 1;
+  static inline __attribute__((always_inline)) Vector Load(const uint8_t* from) {
+    return Lanes<T>::Widen(from);
+  }
+  static inline __attribute__((always_inline)) Vector At(int local) {
+    return Vector(Vector{} + static_cast<T>(local));
+  }
+  static inline __attribute__((always_inline)) void StoreAll(uint8_t* to, ByteVector indices) {
+    __builtin_memcpy(to, &indices, sizeof(indices));
+  }
+};
+
+// Two bits each, compared where they stand: each lane holds the word that its bits are in.
+template <class T>
+struct PackedIndices {
+  using Vector = typename Lanes<T>::Vector;
+  static constexpr int kPerByte = 4;
+  static constexpr int kBytes = Lanes<T>::kCount / 4;
+  static constexpr int kLanesOfWord = kBytes < static_cast<int>(sizeof(T))
+                                          ? Lanes<T>::kCount : 4 * static_cast<int>(sizeof(T));
+
+  static inline __attribute__((always_inline)) Vector Load(const uint8_t* from) {
+    Vector words;
+    if constexpr (kBytes <= static_cast<int>(sizeof(T))) {
+      T word = 0;
+      __builtin_memcpy(&word, from, kBytes);
+      words = Vector(Vector{} + word);
+    } else {
+      using All = std::conditional_t<kBytes == 4, int32_t, int64_t>;
+      All all;
+      static_assert(sizeof(all) == kBytes);
+      __builtin_memcpy(&all, from, kBytes);
+      Vector which;
+      for (int i = 0; i < Lanes<T>::kCount; ++i) which[i] = static_cast<T>(i / kLanesOfWord);
+      words = __builtin_shuffle((Vector)(typename Lanes<All>::Vector{} + all), which);
+    }
+    return Vector(words & At(3));
+  }
+  static inline __attribute__((always_inline)) Vector At(int local) {
+    Vector places;
+    for (int i = 0; i < Lanes<T>::kCount; ++i) {
+      places[i] = static_cast<T>(static_cast<uint64_t>(local) << 2 * (i % kLanesOfWord));
+    }
+    return places;
+  }
+  static inline __attribute__((always_inline)) void StoreAll(uint8_t* to, ByteVector indices) {
+    const auto four = (Lanes<uint32_t>::Vector)indices;  // in each word, one byte each
+    const auto folded = four | four >> 6 | four >> 12 | four >> 18;
+    StoreLowBytes<int32_t>(to, (Lanes<int32_t>::Vector)folded);
+  }
+};
+
+// Calls body(c) for the whole vectors from channel c on, the last one overlapping its neighbour
+// (each body is a pure function from inputs to outputs, so writing a lane twice is harmless), or
+// tail(c) for every channel when there are fewer of them than lanes.
 template <int64_t kCount, class Body, class Tail>
-inline __attribute__((always_inline)) void ForChannels(int64_t channels, Body body, Tail tail) {
+inline __attribute__((always_inline)) void ForChannels(int64_t c, int64_t channels, Body body,
+                                                       Tail tail) {
   if (channels < kCount) {
-    for (int64_t c = 0; c < channels; ++c) tail(c);
+    for (; c < channels; ++c) tail(c);
     return;
   }
-  int64_t c = 0;
   for (; c + kCount <= channels; c += kCount) body(c);
   if (c < channels) body(channels - kCount);
 }
@@ -120,98 +206,155 @@ inline __attribute__((always_inline)) void ForElements(Extent<2, 2>, int64_t row
   element(3, row_stride + channels);
 }
 
-template <class Format>
+// The maximum of a window, from `load(dense offset)`.
+template <class Maximum, class Load>
+inline __attribute__((always_inline)) Maximum MaximumOf(Extent<0, 0> w, int64_t row_stride,
+                                                        int64_t channels, Load load) {
+  Maximum best(load(0));
+  ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
+    if (local != 0) best.Offer(Maximum(load(offset), local));
+  });
+  return best;
+}
+// Of a whole 2 x 2 window row by row: two short chains of comparisons in place of a long one.
+template <class Maximum, class Load>
+inline __attribute__((always_inline)) Maximum MaximumOf(Extent<2, 2>, int64_t row_stride,
+                                                        int64_t channels, Load load) {
+  Maximum top(load(0), 0), bottom(load(row_stride), 2);
+  top.Offer(Maximum(load(channels), 1));
+  bottom.Offer(Maximum(load(row_stride + channels), 3));
+  top.Offer(bottom);
+  return top;
+}
+
+// Whether an output of `size` elements, with the channels of `g`, is written around the caches.
+template <class T>
+bool Streams(const Geometry& g, int64_t size, const void* output) {
+  constexpr int64_t kBytes = DLBENCH_VECTOR_BYTES, kItem = sizeof(T);
+  return size * kItem > StreamBytes() && g.channels * kItem % kBytes == 0 &&
+         reinterpret_cast<uintptr_t>(output) % kBytes == 0;
+}
+
+template <class Format, template <class> class Indices, bool kStream>
 void PoolRows(const Geometry& g, const void* dense_data, void* values_data, uint8_t* indices,
               int64_t begin, int64_t end) {
   using T = typename Format::Stored;
   using Position = typename Format::Position;
   using Value = Lanes<T>;
   using Index = Lanes<Position>;
+  using Best = Maximum<Format, typename Value::Vector, typename Index::Vector>;
+  constexpr int64_t kBlock = DLBENCH_VECTOR_BYTES;  // channels whose indices fill a vector
   const T* dense = static_cast<const T*>(dense_data);
   T* values = static_cast<T*>(values_data);
   const int64_t row_stride = g.row_stride(), channels = g.channels;
   ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first, int64_t index_at) {
+    const auto best_of = [=](int64_t c) {
+      const Best best = MaximumOf<Best>(w, row_stride, channels, [=](int64_t offset) {
+        return Value::Load(dense + first + offset + c);
+      });
+      Value::template Store<kStream>(values + pooled + c, best.value);
+      return best.position;
+    };
+    int64_t block = 0;
+    for (; block + kBlock <= channels; block += kBlock) {
+      typename Index::Vector positions[sizeof(T)];
+      for (int i = 0; i < static_cast<int>(sizeof(T)); ++i) {
+        positions[i] = best_of(block + i * Value::kCount);
+      }
+      Indices<T>::StoreAll(indices + (index_at + block) / Indices<T>::kPerByte,
+                           LowBytes(positions));
+    }
+    if (Indices<T>::kPerByte != 1) return;  // channels are whole blocks
     ForChannels<Value::kCount>(
-        channels,
+        block, channels,
+        [=](int64_t c) { StoreLowBytes<Position>(indices + index_at + c, best_of(c)); },
         [=](int64_t c) {
-          Maximum<Format, typename Value::Vector, typename Index::Vector> best(
-              Value::Load(dense + first + c));
-          ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
-            if (local != 0) best.Offer(Value::Load(dense + first + offset + c), local);
-          });
-          Value::template Store<false>(values + pooled + c, best.value);
-          Index::Narrow(indices + index_at + c, best.position);
-        },
-        [=](int64_t c) {
-          Maximum<Format, T, Position> best(dense[first + c]);
-          ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
-            if (local != 0) best.Offer(dense[first + offset + c], local);
+          using One = Maximum<Format, T, Position>;
+          const One best = MaximumOf<One>(w, row_stride, channels, [=](int64_t offset) {
+            return dense[first + offset + c];
           });
           values[pooled + c] = best.value;
           indices[index_at + c] = static_cast<uint8_t>(best.position);
         });
   });
+  if (kStream) DLBENCH_STREAM_END();
+}
+
+template <class Format, template <class> class Indices>
+void PoolRows(const Geometry& g, const void* dense, void* values, uint8_t* indices, int64_t begin,
+              int64_t end) {
+  const auto rows = Streams<typename Format::Stored>(g, g.pooled_size(), values)
+                        ? PoolRows<Format, Indices, true> : PoolRows<Format, Indices, false>;
+  rows(g, dense, values, indices, begin, end);
 }
 
 // Unpool and gather move values without looking at them: T is the integer of their width.
-template <class T, bool kStream>
+template <class T, template <class> class Indices, bool kStream>
 void UnpoolRows(const Geometry& g, const T* values, const uint8_t* indices, T* dense,
                 int64_t begin, int64_t end) {
   using Value = Lanes<T>;
   using Vector = typename Value::Vector;
   const int64_t row_stride = g.row_stride(), channels = g.channels;
   ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first, int64_t index_at) {
-    ForChannels<Value::kCount>(
-        channels,
-        [=](int64_t c) {
+    const auto index_of = [=](int64_t c) {
+      return Indices<T>::Load(indices + (index_at + c) / Indices<T>::kPerByte);
+    };
+    if constexpr (kStream) {
+      // Element by element, so that stores around the caches fill line after line; reading the
+      // values four times costs less, they are in the cache.
+      ForElements(w, row_stride, channels, [=](int local, int64_t offset) {
+        for (int64_t c = 0; c < channels; c += Value::kCount) {
           const Vector value = Value::Load(values + pooled + c);
-          const Vector index = Value::Widen(indices + index_at + c);
-          ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
-            Value::template Store<kStream>(
-                dense + first + offset + c,
-                Placed(value, index, Vector(Vector{} + static_cast<T>(local))));
+          Value::template Store<true>(dense + first + offset + c,
+                                      Placed(value, index_of(c), Indices<T>::At(local)));
+        }
+      });
+    } else {
+      ForChannels<Value::kCount>(
+          0, channels,
+          [=](int64_t c) {
+            const Vector value = Value::Load(values + pooled + c);
+            const Vector index = index_of(c);
+            ForElements(w, row_stride, channels, [=](int local, int64_t offset) {
+              Value::template Store<false>(dense + first + offset + c,
+                                           Placed(value, index, Indices<T>::At(local)));
+            });
+          },
+          [=](int64_t c) {
+            const T value = values[pooled + c], index = indices[index_at + c];
+            ForElements(w, row_stride, channels, [=](int local, int64_t offset) {
+              dense[first + offset + c] = Placed(value, index, static_cast<T>(local));
+            });
           });
-        },
-        [=](int64_t c) {
-          const T value = values[pooled + c], index = indices[index_at + c];
-          ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
-            dense[first + offset + c] = Placed(value, index, static_cast<T>(local));
-          });
-        });
+    }
   });
   if (kStream) DLBENCH_STREAM_END();
 }
 
-template <class T>
+template <class T, template <class> class Indices>
 void UnpoolRows(const Geometry& g, const void* values, const uint8_t* indices, void* dense,
                 int64_t begin, int64_t end) {
-  constexpr int64_t kBytes = DLBENCH_VECTOR_BYTES;
-  const bool stream = g.dense_size() * static_cast<int64_t>(sizeof(T)) > kStreamBytes &&
-                      g.channels * static_cast<int64_t>(sizeof(T)) % kBytes == 0 &&
-                      reinterpret_cast<uintptr_t>(dense) % kBytes == 0;
-  const auto rows = stream ? UnpoolRows<T, true> : UnpoolRows<T, false>;
+  const auto rows = Streams<T>(g, g.dense_size(), dense) ? UnpoolRows<T, Indices, true>
+                                                         : UnpoolRows<T, Indices, false>;
   rows(g, static_cast<const T*>(values), indices, static_cast<T*>(dense), begin, end);
 }
 
-template <class T>
-void GatherRows(const Geometry& g, const void* dense_data, const uint8_t* indices,
-                void* values_data, int64_t begin, int64_t end) {
+template <class T, template <class> class Indices, bool kStream>
+void GatherRows(const Geometry& g, const T* dense, const uint8_t* indices, T* values,
+                int64_t begin, int64_t end) {
   using Value = Lanes<T>;
   using Vector = typename Value::Vector;
-  const T* dense = static_cast<const T*>(dense_data);
-  T* values = static_cast<T*>(values_data);
   const int64_t row_stride = g.row_stride(), channels = g.channels;
   ForWindows(g, begin, end, [=](auto w, int64_t pooled, int64_t first, int64_t index_at) {
     ForChannels<Value::kCount>(
-        channels,
+        0, channels,
         [=](int64_t c) {
-          const Vector index = Value::Widen(indices + index_at + c);
+          const Vector index = Indices<T>::Load(indices + (index_at + c) / Indices<T>::kPerByte);
           Vector value{};
           ForElements(w, row_stride, channels, [&](int local, int64_t offset) {
-            value |= Placed(Value::Load(dense + first + offset + c), index,
-                            Vector(Vector{} + static_cast<T>(local)));
+            value |= Placed(Value::Load(dense + first + offset + c), index, Indices<T>::At(local));
           });
-          Value::template Store<false>(values + pooled + c, value);
+          Value::template Store<kStream>(values + pooled + c, value);
         },
         [=](int64_t c) {
           const int index = indices[index_at + c];
@@ -220,46 +363,68 @@ void GatherRows(const Geometry& g, const void* dense_data, const uint8_t* indice
           values[pooled + c] = inside ? dense[first + dy * row_stride + dx * channels + c] : T{};
         });
   });
+  if (kStream) DLBENCH_STREAM_END();
 }
 
-void PoolBytes(Type type, const Geometry& g, const void* dense, void* values, uint8_t* indices,
-               int64_t begin, int64_t end) {
-  switch (type) {
-    case Type::kFloat32: return PoolRows<Float32>(g, dense, values, indices, begin, end);
-    case Type::kFloat64: return PoolRows<Float64>(g, dense, values, indices, begin, end);
-    case Type::kBFloat16: return PoolRows<BFloat16>(g, dense, values, indices, begin, end);
-    case Type::kHalf: return PoolRows<Half>(g, dense, values, indices, begin, end);
-  }
+template <class T, template <class> class Indices>
+void GatherRows(const Geometry& g, const void* dense, const uint8_t* indices, void* values,
+                int64_t begin, int64_t end) {
+  const auto rows = Streams<T>(g, g.pooled_size(), values) ? GatherRows<T, Indices, true>
+                                                           : GatherRows<T, Indices, false>;
+  rows(g, static_cast<const T*>(dense), indices, static_cast<T*>(values), begin, end);
 }
 
-void UnpoolBytes(Type type, const Geometry& g, const void* values, const uint8_t* indices,
-                 void* dense, int64_t begin, int64_t end) {
-  switch (type) {
-    case Type::kFloat32: return UnpoolRows<int32_t>(g, values, indices, dense, begin, end);
-    case Type::kFloat64: return UnpoolRows<int64_t>(g, values, indices, dense, begin, end);
-    case Type::kBFloat16:
-    case Type::kHalf: return UnpoolRows<int16_t>(g, values, indices, dense, begin, end);
+// The kernels for one form of indices; `indices` are those of row `begin`.
+template <template <class> class Indices>
+struct Typed {
+  static void Pool(Type type, const Geometry& g, const void* dense, void* values,
+                   uint8_t* indices, int64_t begin, int64_t end) {
+    switch (type) {
+      case Type::kFloat32: return PoolRows<Float32, Indices>(g, dense, values, indices, begin, end);
+      case Type::kFloat64: return PoolRows<Float64, Indices>(g, dense, values, indices, begin, end);
+      case Type::kBFloat16:
+        return PoolRows<BFloat16, Indices>(g, dense, values, indices, begin, end);
+      case Type::kHalf: return PoolRows<Half, Indices>(g, dense, values, indices, begin, end);
+    }
   }
-}
+  static void Unpool(Type type, const Geometry& g, const void* values, const uint8_t* indices,
+                     void* dense, int64_t begin, int64_t end) {
+    switch (type) {
+      case Type::kFloat32:
+        return UnpoolRows<int32_t, Indices>(g, values, indices, dense, begin, end);
+      case Type::kFloat64:
+        return UnpoolRows<int64_t, Indices>(g, values, indices, dense, begin, end);
+      case Type::kBFloat16:
+      case Type::kHalf: return UnpoolRows<int16_t, Indices>(g, values, indices, dense, begin, end);
+    }
+  }
+  static void Gather(Type type, const Geometry& g, const void* dense, const uint8_t* indices,
+                     void* values, int64_t begin, int64_t end) {
+    switch (type) {
+      case Type::kFloat32:
+        return GatherRows<int32_t, Indices>(g, dense, indices, values, begin, end);
+      case Type::kFloat64:
+        return GatherRows<int64_t, Indices>(g, dense, indices, values, begin, end);
+      case Type::kBFloat16:
+      case Type::kHalf: return GatherRows<int16_t, Indices>(g, dense, indices, values, begin, end);
+    }
+  }
+};
+using OnBytes = Typed<ByteIndices>;
+using OnPacked = Typed<PackedIndices>;
 
-void GatherBytes(Type type, const Geometry& g, const void* dense, const uint8_t* indices,
-                 void* values, int64_t begin, int64_t end) {
-  switch (type) {
-    case Type::kFloat32: return GatherRows<int32_t>(g, dense, indices, values, begin, end);
-    case Type::kFloat64: return GatherRows<int64_t>(g, dense, indices, values, begin, end);
-    case Type::kBFloat16:
-    case Type::kHalf: return GatherRows<int16_t>(g, dense, indices, values, begin, end);
-  }
+// Whether packed indices are used as they stand: whole vectors of them, and whole bytes for a vector
+// of values. Others pass through one row of bytes.
+bool AsTheyStand(Type type, const Geometry& g) {
+  const bool whole_bytes = type != Type::kFloat64 || Lanes<double>::kCount >= 4;
+  return whole_bytes && g.channels % DLBENCH_VECTOR_BYTES == 0;
 }
 
 // Indices of two bits from indices of one byte, four to a byte; the last may hold fewer.
 void Pack(const uint8_t* bytes, uint8_t* packed, int64_t count) {
-  using Words = Lanes<uint32_t>;
   int64_t at = 0;
   for (; at + DLBENCH_VECTOR_BYTES <= count; at += DLBENCH_VECTOR_BYTES) {
-    Words::Vector four;  // indices in each word, one byte each
-    __builtin_memcpy(&four, bytes + at, sizeof(four));
-    Words::Narrow(packed + at / 4, four | four >> 6 | four >> 12 | four >> 18);
+    PackedIndices<int32_t>::StoreAll(packed + at / 4, Lanes<uint8_t>::Load(bytes + at));
   }
   for (; at < count; at += 4) {
     int byte = 0;
@@ -302,50 +467,52 @@ class IndexRow {
   uint8_t* bytes_;
 };
 
-// Runs `kernel(indices of one byte, begin, end)` for unpool and gather, which read indices.
+// Runs `kernel(indices of one byte, begin, end)` row by row for unpool and gather, which read them.
 template <class Kernel>
-inline __attribute__((always_inline)) void WithIndices(const Geometry& g, const uint8_t* indices,
-                                                       int64_t begin, int64_t end,
-                                                       Kernel kernel) {
-  const int64_t row_bytes = g.columns() * g.index_channels();
-  if (!g.packed) return kernel(indices + begin * row_bytes, begin, end);
+inline __attribute__((always_inline)) void Unpacked(const Geometry& g, const uint8_t* packed,
+                                                    int64_t begin, int64_t end, Kernel kernel) {
   IndexRow row(g);
   for (int64_t number = begin; number < end; ++number) {
-    const uint8_t* packed = indices + number * row_bytes;
     ForStretches(g, [&](int64_t at, int64_t count, int64_t packed_at) {
       Unpack(packed + packed_at, row.bytes() + at, count);
     });
     kernel(row.bytes(), number, number + 1);
+    packed += g.columns() * g.index_channels();
   }
 }
 
 void Pool(Type type, const Geometry& g, const void* dense, void* values, uint8_t* indices,
           int64_t begin, int64_t end) {
   const int64_t row_bytes = g.columns() * g.index_channels();
-  if (!g.packed) {
-    return PoolBytes(type, g, dense, values, indices + begin * row_bytes, begin, end);
-  }
+  indices += begin * row_bytes;
+  if (!g.packed) return OnBytes::Pool(type, g, dense, values, indices, begin, end);
+  if (AsTheyStand(type, g)) return OnPacked::Pool(type, g, dense, values, indices, begin, end);
   IndexRow row(g);
-  for (int64_t number = begin; number < end; ++number) {
-    PoolBytes(type, g, dense, values, row.bytes(), number, number + 1);
-    uint8_t* packed = indices + number * row_bytes;
+  for (int64_t number = begin; number < end; ++number, indices += row_bytes) {
+    OnBytes::Pool(type, g, dense, values, row.bytes(), number, number + 1);
     ForStretches(g, [&](int64_t at, int64_t count, int64_t packed_at) {
-      Pack(row.bytes() + at, packed + packed_at, count);
+      Pack(row.bytes() + at, indices + packed_at, count);
     });
   }
 }
 
 void Unpool(Type type, const Geometry& g, const void* values, const uint8_t* indices, void* dense,
             int64_t begin, int64_t end) {
-  WithIndices(g, indices, begin, end, [&](const uint8_t* bytes, int64_t first, int64_t last) {
-    UnpoolBytes(type, g, values, bytes, dense, first, last);
+  indices += begin * g.columns() * g.index_channels();
+  if (!g.packed) return OnBytes::Unpool(type, g, values, indices, dense, begin, end);
+  if (AsTheyStand(type, g)) return OnPacked::Unpool(type, g, values, indices, dense, begin, end);
+  Unpacked(g, indices, begin, end, [&](const uint8_t* bytes, int64_t first, int64_t last) {
+    OnBytes::Unpool(type, g, values, bytes, dense, first, last);
   });
 }
 
 void Gather(Type type, const Geometry& g, const void* dense, const uint8_t* indices, void* values,
             int64_t begin, int64_t end) {
-  WithIndices(g, indices, begin, end, [&](const uint8_t* bytes, int64_t first, int64_t last) {
-    GatherBytes(type, g, dense, bytes, values, first, last);
+  indices += begin * g.columns() * g.index_channels();
+  if (!g.packed) return OnBytes::Gather(type, g, dense, indices, values, begin, end);
+  if (AsTheyStand(type, g)) return OnPacked::Gather(type, g, dense, indices, values, begin, end);
+  Unpacked(g, indices, begin, end, [&](const uint8_t* bytes, int64_t first, int64_t last) {
+    OnBytes::Gather(type, g, dense, bytes, values, first, last);
   });
 }
 

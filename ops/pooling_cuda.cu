@@ -126,10 +126,11 @@ __global__ void __launch_bounds__(kThreads)
         const auto candidate = Values::Load(dense + first + offset + c, left);
 #pragma unroll
         for (int i = 0; i < kLanes; ++i) {
+          const Maximum<Format, T, int> found(candidate.lane[i], local);
           if (local == 0) {
-            best[i] = Maximum<Format, T, int>(candidate.lane[i]);
+            best[i] = found;
           } else {
-            best[i].Offer(candidate.lane[i], local);
+            best[i].Offer(found);
           }
         }
       });

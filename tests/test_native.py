@@ -126,7 +126,7 @@ for op in ("DlbenchMaxPool", "DlbenchMaxUnpool", "DlbenchMaxGather"):
 @pytest.mark.parametrize(
     ("right", "wrong", "found"),
     [
-        ("(candidate > best) |", "(candidate >= best) |", "pool"),
+        ("(!(candidate <= best))", "(!(candidate < best))", "pool"),
         ("? static_cast<int>(length - start) : k", "? k : k", "AddressSanitizer"),
     ],
 )
