@@ -1,6 +1,7 @@
 """What all benchmarks share: options, thread settings, and records in the JSON report.
 
-    pytest benchmarks/ --benchmark-json=OUT.json [--setup-name=NAME] [--compute-threads=N]
+    pytest benchmarks/ --benchmark-json=OUT.json [--setup-name=NAME]
+        [--compute-threads=N] [--profile=full]
 
 One such command is one launch of one setup. ``--benchmark-disable`` runs each benchmark once,
 untimed: the outputs are checked all the same. Ratios to peers are printed at the end.
@@ -39,6 +40,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         type=int,
         help="threads within an op (default: TensorFlow's own choice, all cores)",
+    )
+    group.addoption(
+        "--profile",
+        choices=("default", "full"),
+        default="default",
+        help="full: every input size, for machines and evenings that are worth it",
     )
 
 

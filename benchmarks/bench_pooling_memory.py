@@ -1,0 +1,89 @@
+"""Memory of the indices that SegNet's five pools keep for the decoder and the gradient.
+
+    pytest benchmarks/bench_pooling_memory.py --benchmark-json=OUT.json
+
+Measured as what a process of its own grows by while it keeps nothing but those indices: batch 12 of
+360 x 480, as TensorFlow's own op stores them (int64), as ours does (a byte each), and packed (two
+bits each). Run as a script, this file is that process.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchmarks.pooling_cases import LARGE, SHAPES
+from dlbench.report.records import Workload
+
+FORMS = {"int64": 8.0, "uint8": 1.0, "packed": 0.25}
+"""Bytes of an index."""
+BATCH = 12
+POOLS = [shape[1:] for shape in SHAPES if shape != LARGE]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_index_memory(
+    benchmark: Any, attach_record: Callable[..., None], devices: None, form: str
+) -> None:
+    grown = benchmark.pedantic(growth, (form,), rounds=1)
+    indices = sum(-(-height // 2) * -(-width // 2) * depth for height, width, depth in POOLS)
+    # The rest of the process comes and goes by a megabyte.
+    assert grown == pytest.approx(BATCH * indices * FORMS[form], rel=0.02, abs=2e6)
+    benchmark.extra_info["index_bytes"] = grown
+    workload = Workload(
+        id=f"pooling-index-memory/{form}",
+        model=None,
+        data=None,
+        precision="float32",
+        ranks=1,
+        batch_per_rank=BATCH,
+        shape=(BATCH, *POOLS[0]),
+        mode="memory",
+    )
+    attach_record(workload, samples_per_step=BATCH, peak_bytes={"indices": grown})
+
+
+def growth(form: str) -> int:
+    """Bytes that a process with these indices alone has more than one without."""
+    command = [sys.executable, __file__, form]
+    # Whatever is freed goes back to the system at once, so that what stays is what is kept.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    own = {"MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = kept | own
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def main(form: str) -> None:
+    import psutil
+    import tensorflow as tf
+
+    from dlbench import ops
+
+    def pool(batch: int, shape: tuple[int, ...]) -> tf.Tensor:
+        dense = tf.zeros((batch, *shape))
+        if form == "int64":
+            return tf.nn.max_pool_with_argmax(dense, 2, 2, "SAME", include_batch_in_index=True)[1]
+        return ops.max_pool_with_indices(dense, packed=form == "packed")[1]
+
+    for shape in POOLS:
+        pool(1, shape)
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    kept = [pool(BATCH, shape) for shape in POOLS]
+    gc.collect()
+    after = psutil.Process().memory_info().rss
+    assert all(math.prod(indices.shape) for indices in kept)
+    print(after - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
