@@ -31,7 +31,7 @@ from benchmarks.pooling_torch import TorchPeer, installed
 from dlbench import ops
 from dlbench.report.records import Workload
 
-ROUNDS, WARMUP_ROUNDS = 9, 2
+ROUNDS, WARMUP_ROUNDS = 7, 2
 BYTES_PER_ROUND = 128 << 20
 """A round repeats an operation until it has passed so much of the dense tensor: long enough for
 what calling a graph takes, 0.1 ms, not to matter."""

@@ -38,7 +38,7 @@ def test_index_memory(
     assert grown == pytest.approx(BATCH * indices * FORMS[form], rel=0.02, abs=2e6)
     benchmark.extra_info["index_bytes"] = grown
     workload = Workload(
-        id=f"pooling-index-memory/{form}",
+        id=f"index-memory/{form}/float32/{BATCH}x360x480",
         model=None,
         data=None,
         precision="float32",

@@ -1,4 +1,4 @@
-"""The reports of bench_pooling.py and bench_pooling_limit.py as Markdown tables.
+"""The reports of bench_pooling.py, bench_pooling_limit.py and bench_pooling_memory.py as tables.
 
 python -m benchmarks.pooling_table OUT.json [...] > pooling.md
 """
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     ratio: dict[str, Any] | None
     ours_ms: float | None
     """One operation of ours, the median of those that were timed in turn with this."""
+    index_bytes: int | None
 
 
 def read(path: Path) -> tuple[Record, list[Row]]:
@@ -36,16 +37,19 @@ def read(path: Path) -> tuple[Record, list[Row]]:
     try:
         benchmarks = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
         records = [Record.model_validate(one["extra_info"]["record"]) for one in benchmarks]
+        parts = [record.workload.id.split("/") for record in records]
+        if any(len(part) != 4 for part in parts):
+            raise ValueError("a workload of another kind")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(
-            f"{path} is not a report of bench_pooling.py or bench_pooling_limit.py ({error!r}); "
+            f"{path} is not a report of the pooling benchmarks ({error!r}); "
             f"make one with pytest benchmarks/bench_pooling.py --benchmark-json={path}"
         ) from error
     if not records:
         raise RecordError(f"{path} holds no benchmark")
     rows = []
-    for one, record in zip(benchmarks, records, strict=True):
-        operation, name, precision, size = record.workload.id.split("/")
+    for one, record, part in zip(benchmarks, records, parts, strict=True):
+        operation, name, precision, size = part
         ratio = one["extra_info"].get("ratio")
         tensorflow = record.setup.environment["tensorflow"]
         assert isinstance(tensorflow, dict)
@@ -58,6 +62,7 @@ def read(path: Path) -> tuple[Record, list[Row]]:
                 ratio=ratio,
                 ours_ms=ratio
                 and statistics.median(ratio["ours_s"]) * 1e3 / one["extra_info"]["repeats"],
+                index_bytes=one["extra_info"].get("index_bytes"),
             )
         )
     return records[0], rows
@@ -97,6 +102,11 @@ def _lines(records: list[Record], rows: list[Row]) -> Iterator[str]:
         limits = [row for row in rows if row.threads == threads and row.operation in LIMITS]
         if limits:
             yield from _limits(f"Fraction of the bare kernel, {_counted(threads)}", limits)
+    memory = {row.name: row.index_bytes for row in rows if row.index_bytes}
+    if memory:
+        batch = next(row.case for row in rows if row.index_bytes)
+        yield from _head(f"Memory of the indices of all five pools, {batch}", ["form", "MB"])
+        yield from (f"| {form} | {size / 1e6:.1f} |" for form, size in memory.items())
 
 
 def _counted(threads: int) -> str:

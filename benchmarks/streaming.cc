@@ -121,15 +121,19 @@ void Unpool(const Geometry& g, const Tensors& t, int64_t begin, int64_t end) {
     return;
   }
   // Line after line, which is what memory likes best.
+  const uint8_t *values = t.values + begin * g.columns() * pixel,
+                *indices = t.indices + begin * g.columns() * g.index_channels();
+  uint8_t* const all = t.dense;
+  const int64_t columns = g.columns(), step = g.index_channels();
   for (int64_t number = begin; number < end; ++number) {
-    for (int64_t column = 0; column < g.columns(); ++column) {
-      const int64_t at = number * g.columns() + column;
-      uint8_t* window = t.dense + number * 2 * row + column * 2 * pixel;
-      for (uint8_t* dense : {window, window + pixel, window + row, window + row + pixel}) {
-        const uint8_t* indices = t.indices + at * g.index_channels();
-        for (int64_t c = 0; c < pixel; c += kBytes, indices += kIndices) {
-          Read<kIndices>(indices);
-          Store<true>(dense + c, Load(t.values + at * pixel + c));
+    for (int64_t column = 0; column < columns; ++column, values += pixel, indices += step) {
+      uint8_t* window = all + number * 2 * row + column * 2 * pixel;
+      for (int local = 0; local < 4; ++local) {
+        uint8_t* dense = window + local / 2 * row + local % 2 * pixel;
+        const uint8_t* of = indices;
+        for (int64_t c = 0; c < pixel; c += kBytes, of += kIndices) {
+          Read<kIndices>(of);
+          Store<true>(dense + c, Load(values + c));
         }
       }
     }

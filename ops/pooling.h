@@ -73,13 +73,23 @@ struct Bits16 {
   using Position = int16_t;
   template <class Value>
   static DLBENCH_HOST_DEVICE Value Key(Value bits) {
-    const Value sign = Value(bits >> 15);
     const Value magnitude = Value(bits & int16_t{0x7fff});
-    const Value key = Value((magnitude ^ sign) - sign);
+    const Value key = Signed(magnitude, bits);
     return magnitude > kInfinity ? Value(Value{} + int16_t{0x7fff}) : key;
   }
   template <class Value>
   static DLBENCH_HOST_DEVICE auto Above(Value candidate, Value best) { return candidate > best; }
+
+ private:
+  // The magnitude, negative where the bits' sign is set.
+  template <class Value>
+  static DLBENCH_HOST_DEVICE Value Signed(Value magnitude, Value bits) {
+#if defined(DLBENCH_SIGN16)  // one instruction for vectors
+    if constexpr (sizeof(Value) > sizeof(int16_t)) return (Value)DLBENCH_SIGN16(magnitude, bits);
+#endif
+    const Value sign = Value(bits >> 15);
+    return Value((magnitude ^ sign) - sign);
+  }
 };
 
 using Float32 = Ieee<float, int32_t>;

@@ -8,6 +8,7 @@
 #define DLBENCH_BYTES_16(address) _mm_loadu_si128(reinterpret_cast<const __m128i*>(address))
 #define DLBENCH_BYTES_32(address) _mm_loadu_si64(address)
 #define DLBENCH_BYTES_64(address) _mm_loadu_si32(address)
+#define DLBENCH_SIGN16(magnitude, bits) _mm256_sign_epi16((__m256i)(magnitude), (__m256i)(bits))
 #include "pooling_cpu_kernels.h"
 
 namespace dlbench {

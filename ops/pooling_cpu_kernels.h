@@ -227,11 +227,11 @@ inline __attribute__((always_inline)) Maximum MaximumOf(Extent<2, 2>, int64_t ro
   return top;
 }
 
-// Whether an output of `size` elements, with the channels of `g`, is written around the caches.
+// Whether an output is written around the caches: where the dense tensor does not fit into them.
 template <class T>
-bool Streams(const Geometry& g, int64_t size, const void* output) {
+bool Streams(const Geometry& g, const void* output) {
   constexpr int64_t kBytes = DLBENCH_VECTOR_BYTES, kItem = sizeof(T);
-  return size * kItem > StreamBytes() && g.channels * kItem % kBytes == 0 &&
+  return g.dense_size() * kItem > StreamBytes() && g.channels * kItem % kBytes == 0 &&
          reinterpret_cast<uintptr_t>(output) % kBytes == 0;
 }
 
@@ -283,7 +283,7 @@ void PoolRows(const Geometry& g, const void* dense_data, void* values_data, uint
 template <class Format, template <class> class Indices>
 void PoolRows(const Geometry& g, const void* dense, void* values, uint8_t* indices, int64_t begin,
               int64_t end) {
-  const auto rows = Streams<typename Format::Stored>(g, g.pooled_size(), values)
+  const auto rows = Streams<typename Format::Stored>(g, values)
                         ? PoolRows<Format, Indices, true> : PoolRows<Format, Indices, false>;
   rows(g, dense, values, indices, begin, end);
 }
@@ -334,8 +334,8 @@ void UnpoolRows(const Geometry& g, const T* values, const uint8_t* indices, T* d
 template <class T, template <class> class Indices>
 void UnpoolRows(const Geometry& g, const void* values, const uint8_t* indices, void* dense,
                 int64_t begin, int64_t end) {
-  const auto rows = Streams<T>(g, g.dense_size(), dense) ? UnpoolRows<T, Indices, true>
-                                                         : UnpoolRows<T, Indices, false>;
+  const auto rows = Streams<T>(g, dense) ? UnpoolRows<T, Indices, true>
+                                         : UnpoolRows<T, Indices, false>;
   rows(g, static_cast<const T*>(values), indices, static_cast<T*>(dense), begin, end);
 }
 
@@ -369,7 +369,7 @@ void GatherRows(const Geometry& g, const T* dense, const uint8_t* indices, T* va
 template <class T, template <class> class Indices>
 void GatherRows(const Geometry& g, const void* dense, const uint8_t* indices, void* values,
                 int64_t begin, int64_t end) {
-  const auto rows = Streams<T>(g, g.pooled_size(), values) ? GatherRows<T, Indices, true>
+  const auto rows = Streams<T>(g, values) ? GatherRows<T, Indices, true>
                                                            : GatherRows<T, Indices, false>;
   rows(g, static_cast<const T*>(dense), indices, static_cast<T*>(values), begin, end);
 }

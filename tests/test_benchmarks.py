@@ -1,7 +1,9 @@
 """`benchmarks/`, used as the README says; its conftest.py on a benchmark of a few microseconds."""
 
+import importlib.util
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -123,19 +125,25 @@ def test_a_benchmark_puts_the_precision_back(tmp_path: Path) -> None:
 def test_every_benchmark_gives_right_outputs() -> None:
     done = run_pytest(ROOT, "benchmarks", "--benchmark-disable")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "skipped" not in done.stdout
+    # PyTorch is an optional peer: nothing else may be left out.
+    if importlib.util.find_spec("torch") is None:
+        assert " 8 skipped" in done.stdout
+    else:
+        assert "skipped" not in done.stdout
 
 
 @pytest.mark.slow
 def test_benchmarks_of_a_launch_leave_comparable_records(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
-    chosen = "gather or (segnet_basic and mixed_bfloat16)"
+    chosen = "(45x60x512-float32 and unpool-gradient and test_tensorflow and not xla)"
+    chosen += " or (segnet_basic and mixed_bfloat16)"
     done = run_pytest(ROOT, "benchmarks", f"--benchmark-json={report}", "-k", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
 
     found = {record.workload.id: record for record in records.read_many([report])}
     training = {"train-step/segnet_basic/mixed_bfloat16", "inference/segnet_basic/mixed_bfloat16"}
-    ops = {"gather/ours_gather/float32", "gather/tensorflow_gather/float32"}
+    names = ("ours_gather", "ours_gather_packed", "tensorflow_gather")
+    ops = {f"unpool-gradient/{name}/float32/1x45x60x512" for name in names}
     assert set(found) == training | ops
     assert len({record.setup.fingerprint for record in found.values()}) == 1
     # Each its own: the smaller one, measured later, shows nothing of what the larger one used.
@@ -151,4 +159,5 @@ def test_benchmarks_of_a_launch_leave_comparable_records(tmp_path: Path) -> None
         if ratio := benchmark["extra_info"].get("ratio"):
             pairs = zip(benchmark["stats"]["data"], ratio["ours_s"], strict=True)
             assert ratio["median"] == pytest.approx(statistics.median(a / b for a, b in pairs))
-            assert f"{ratio['peer']} / {ratio['ours']} {ratio['median']:7.2f}" in done.stdout
+            line = rf"{ratio['peer']} +/ {ratio['ours']} +{ratio['median']:.2f} "
+            assert re.search(line, done.stdout), line

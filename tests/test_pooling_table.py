@@ -85,5 +85,5 @@ def test_the_faster_bare_kernel_is_the_limit(tmp_path: Path) -> None:
 def test_another_file_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other.json"
     other.write_text("{}")
-    with pytest.raises(RecordError, match=r"other.json is not a report of bench_pooling.py"):
+    with pytest.raises(RecordError, match=r"other.json is not a report of the pooling"):
         pooling_table.markdown([other])
