@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, LARGE, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
-from benchmarks.pooling_torch import TorchPeer, installed
+from benchmarks.pooling_torch import IDLE_S, TorchPeer, installed
 from dlbench import ops
 from dlbench.report.records import Workload
 
@@ -294,13 +294,14 @@ def measure(
     size = "x".join(map(str, shape))
     ours = OPERATIONS[operation][0]
 
-    def measure(name: str, run: Callable[[], Any], repeats: int) -> None:
+    def measure(name: str, run: Callable[[], Any], repeats: int, idle_s: float = 0.0) -> None:
         is_peer = name != ours.__name__
         ours_repeats = repeats_for(shape, precision)
         ours_run = repeated(ours, case, ours_repeats)
         ours_s: list[float] = []
 
         def time_ours() -> None:
+            time.sleep(idle_s)
             start = time.perf_counter()
             ours_run()
             # In the unit of what is timed: so many operations.
@@ -357,6 +358,9 @@ def torch_peer(case: Case, operation: str, compute_threads: int) -> Iterator[Tor
         peer.close()
 
 
-def test_torch(measure: Callable[..., None], case: Case, torch_peer: TorchPeer) -> None:
-    repeats = max(1, repeats_for(tuple(case.dense.shape), case.dense.dtype.name) // SLOWER)
-    measure(TORCH, lambda: torch_peer(repeats), repeats)
+def test_torch(
+    benchmark: Any, measure: Callable[..., None], case: Case, torch_peer: TorchPeer
+) -> None:
+    benchmark.extra_info["torch"] = torch_peer.description
+    repeats = repeats_for(tuple(case.dense.shape), case.dense.dtype.name)
+    measure(TORCH, lambda: torch_peer(repeats), repeats, IDLE_S)

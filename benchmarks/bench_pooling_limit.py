@@ -4,8 +4,9 @@
 
 The bare kernels (streaming.cc) read and write what pooling reads and writes, in its order, and
 compute next to nothing; one version writes through the caches, one around them. Memory is
-allocated beforehand and TensorFlow takes no part. A ratio is the fraction of the limit that ours
-reaches, where the faster of the two versions is the limit.
+allocated beforehand and TensorFlow takes no part. A ratio is the fraction of the bare kernel's
+speed that ours reaches; the faster of the two versions counts. It is no proof of a bound: what is
+above 1 shows that memory allows more than the bare kernel takes.
 """
 
 from __future__ import annotations

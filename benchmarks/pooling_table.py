@@ -32,8 +32,9 @@ class Row(NamedTuple):
     index_bytes: int | None
 
 
-def read(path: Path) -> tuple[Record, list[Row]]:
-    """One launch: any of its records, which share a setup, and its rows in the order of the run."""
+def read(path: Path) -> tuple[Record, str, list[Row]]:
+    """One launch: any of its records, which share a setup; what took part besides; its rows in the
+    order of the run."""
     try:
         benchmarks = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
         records = [Record.model_validate(one["extra_info"]["record"]) for one in benchmarks]
@@ -65,20 +66,22 @@ def read(path: Path) -> tuple[Record, list[Row]]:
                 index_bytes=one["extra_info"].get("index_bytes"),
             )
         )
-    return records[0], rows
+    torch = [one["extra_info"]["torch"] for one in benchmarks if "torch" in one["extra_info"]]
+    return records[0], f", {torch[0]}" if torch else "", rows
 
 
 def markdown(paths: list[Path]) -> str:
+    """Tables of all launches; where two measured the same, the later named one counts."""
     launches = [read(path) for path in paths]
-    return "\n".join(
-        _lines([one for one, _ in launches], [row for _, own in launches for row in own])
-    )
+    rows = {row[:4]: row for *_, own in launches for row in own}
+    heads = [(record, peer) for record, peer, _ in launches]
+    return "\n".join(_lines(heads, list(rows.values())))
 
 
-def _lines(records: list[Record], rows: list[Row]) -> Iterator[str]:
+def _lines(launches: list[tuple[Record, str]], rows: list[Row]) -> Iterator[str]:
     yield "# Pooling with stored indices"
     yield ""
-    for record in records:
+    for record, peer in launches:
         environment: Any = record.setup.environment
         cpu, allocator = environment["cpu"], environment["variables"]
         kept = ", ".join(f"{k}={v}" for k, v in allocator.items() if k.startswith("MALLOC_"))
@@ -86,7 +89,8 @@ def _lines(records: list[Record], rows: list[Row]) -> Iterator[str]:
             f"- {record.created:%Y-%m-%d %H:%M}, commit {(record.code.commit or 'unknown')[:12]}"
             f"{' with changes' if record.code.dirty else ''}, "
             f"{environment['tensorflow']['intra_op_threads']} thread(s) of {cpu['cores']} cores of "
-            f"{cpu['model']}, kernels {environment['op']['isa']}; allocator: {kept or 'as it is'}"
+            f"{cpu['model']}, kernels {environment['op']['isa']}{peer}; "
+            f"allocator: {kept or 'as it is'}"
         )
     yield ""
     yield (
@@ -118,9 +122,10 @@ def _comparison(title: str, rows: list[Row]) -> Iterator[str]:
     yield from _head(title, ["input", "ours, ms", *(peer.replace("_", " ") for peer in peers)])
     for case in dict.fromkeys(row.case for row in rows):
         found = {row.name: row for row in rows if row.case == case}
-        ours = statistics.median(row.ours_ms for row in found.values() if row.ours_ms)
+        timed = [row.ours_ms for row in found.values() if row.ours_ms]
+        ours = f"{statistics.median(timed):.3f}" if timed else "–"
         cells = [_cell(found[peer].ratio) if peer in found else "–" for peer in peers]
-        yield f"| {case} | {ours:.3f} | {' | '.join(cells)} |"
+        yield f"| {case} | {ours} | {' | '.join(cells)} |"
 
 
 def _cell(ratio: dict[str, Any] | None) -> str:

@@ -6,6 +6,7 @@ that is measured nor to the setup that its records describe.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -16,6 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+IDLE_S = 0.02
+"""After so long its OpenMP threads, which wait for more work at first, have gone to sleep."""
+PATIENCE_S = 60.0
 OPERATIONS = ("pool", "unpool", "pool-gradient", "unpool-gradient")
 
 
@@ -35,22 +39,31 @@ class TorchPeer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            # Its threads sleep while they wait: the other process is timed then.
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)},
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
-        self._receive()
+        try:
+            self.description = self._receive().strip()
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, repeats: int) -> float:
         """Seconds that ``repeats`` runs take."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{repeats}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: there is nothing to receive
+            self._process.stdin.write(f"{repeats}\n")
+            self._process.stdin.flush()
         return float(self._receive())
 
     def close(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _receive(self) -> str:
         assert self._process.stdout is not None
@@ -112,7 +125,7 @@ def main(name: str, shape: str, precision: str, threads: str) -> None:
         run, expected = _operation(name, arrays(tuple(json.loads(shape)), precision), precision)
         for found, wanted in zip(run(), expected, strict=True):
             assert torch.equal(found, wanted), f"PyTorch's {name} differs"
-        print("ready", flush=True)
+        print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} thread(s)", flush=True)
         for line in sys.stdin:
             start = time.perf_counter()
             for _ in range(int(line)):

@@ -1,5 +1,5 @@
-// What memory allows: kernels that read and write the same bytes as the pooling kernels, in the same
-// order, and compute next to nothing. Built by bench_pooling_limit.py for the machine it runs on.
+// Bare kernels: they read and write the same bytes as the pooling kernels, in the same order, and
+// compute next to nothing. Built by bench_pooling_limit.py for the machine it runs on.
 #include <cstdint>
 #include <cstring>
 #include <thread>

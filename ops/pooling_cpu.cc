@@ -18,6 +18,9 @@ std::atomic<const Kernels*> chosen{nullptr};
 
 bool Supported(const Kernels* kernels) {
 #if defined(__x86_64__)
+#if defined(DLBENCH_AVX512_STAND_IN)  // the tests' one, which runs everywhere
+  if (kernels == &kAvx512Kernels) return true;
+#endif
   if (kernels == &kAvx512Kernels) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");

@@ -30,8 +30,8 @@ struct Kernels {
 const Kernels* CurrentKernels(const char** error);
 bool UseKernels(const char* name, const char** error);
 
-// Dense outputs above this size go around the caches: they would evict what the next operation
-// reads, and a plain store first reads the line that it overwrites.
+// Where the dense tensor is larger than this, outputs go around the caches: what passes through them
+// pushes itself out, and a plain store first reads the line that it overwrites.
 int64_t StreamBytes();
 
 extern const Kernels kPortableKernels;

@@ -7,7 +7,7 @@
 #define DLBENCH_WIDEN(bits, address) _mm512_cvtepu8_epi##bits(DLBENCH_BYTES_##bits(address))
 #define DLBENCH_BYTES_16(address) _mm256_loadu_si256(reinterpret_cast<const __m256i*>(address))
 #define DLBENCH_BYTES_32(address) _mm_loadu_si128(reinterpret_cast<const __m128i*>(address))
-#define DLBENCH_BYTES_64(address) _mm_loadu_si64(address)
+#define DLBENCH_BYTES_64(address) _mm_loadl_epi64(reinterpret_cast<const __m128i*>(address))
 #include "pooling_cpu_kernels.h"
 
 namespace dlbench {

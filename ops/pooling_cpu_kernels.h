@@ -1,7 +1,8 @@
 // The kernels, vectorised over channels. Each instruction set includes this file in a translation
 // unit of its own, with its own compiler flags, after defining DLBENCH_VECTOR_BYTES,
-// DLBENCH_STREAM(address, vector), DLBENCH_STREAM_END() and, for where the compiler makes scalars
-// of it, DLBENCH_WIDEN(bits, address): a vector of so many bits a lane from bytes.
+// DLBENCH_STREAM(address, vector) and DLBENCH_STREAM_END() and, where the compiler does not find the
+// instruction by itself, DLBENCH_WIDEN(bits, address), which makes a vector of so many bits a lane
+// from bytes, and DLBENCH_SIGN16(magnitude, bits), see pooling.h.
 //
 // The anonymous namespace keeps the copies apart. No std:: function is called here: the linker
 // could choose an AVX-512 copy of it for the whole program.
@@ -11,6 +12,8 @@
 
 namespace dlbench {
 namespace {
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of a lane comes first");
 
 template <class T>
 struct Lanes {
@@ -230,6 +233,9 @@ inline __attribute__((always_inline)) Maximum MaximumOf(Extent<2, 2>, int64_t ro
 // Whether an output is written around the caches: where the dense tensor does not fit into them.
 template <class T>
 bool Streams(const Geometry& g, const void* output) {
+#if defined(DLBENCH_NO_STREAM)
+  return false;
+#endif
   constexpr int64_t kBytes = DLBENCH_VECTOR_BYTES, kItem = sizeof(T);
   return g.dense_size() * kItem > StreamBytes() && g.channels * kItem % kBytes == 0 &&
          reinterpret_cast<uintptr_t>(output) % kBytes == 0;

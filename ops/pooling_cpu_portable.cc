@@ -1,4 +1,4 @@
-// For every processor that GCC compiles for; on x86-64 its baseline, SSE2.
+// For every little-endian processor that GCC compiles for; on x86-64 its baseline, SSE2.
 #define DLBENCH_VECTOR_BYTES 16
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -6,6 +6,7 @@
   _mm_stream_si128(reinterpret_cast<__m128i*>(address), (__m128i)(vector))
 #define DLBENCH_STREAM_END() _mm_sfence()
 #else
+#define DLBENCH_NO_STREAM
 #define DLBENCH_STREAM(address, vector) __builtin_memcpy(address, &vector, sizeof(vector))
 #define DLBENCH_STREAM_END()
 #endif

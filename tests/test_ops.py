@@ -98,8 +98,8 @@ def test_equals_numpy_on_random_cases(dtype: str, use_isa: Callable[[str], None]
 def test_large_tensors_split_over_threads(
     dtype: str, isa: str, use_isa: Callable[[str], None]
 ) -> None:
-    """Large enough for several threads and, in float32, for unpool's stores around the caches (the
-    fuzz target has all kernels make them)."""
+    """Large enough for several threads and, in the wider types, for stores around the caches (the
+    fuzz target has every type make them)."""
     use_isa(isa)
     random = np.random.default_rng(1)
     dense = random.integers(-9, 9, (3, 161, 163, 64)).astype(numpy_type(dtype))

@@ -1,12 +1,12 @@
 // A fuzz target for the TensorFlow-free core: any bytes are a case, run through all three kernels
 // and compared with plain loops. The CUDA kernels run here too, thread after thread on the CPU, see
-// cuda_runtime.h: that shows their logic, not that a GPU runs them. Buffers end where the tensors end, so that a sanitizer sees every
-// step beyond them.
+// cuda_runtime.h: that shows their logic, not that a GPU runs them. Buffers end where the tensors
+// end, so that a sanitizer sees every step beyond them.
 //
 //   pooling_fuzz FILE...           each file is one case
 //   pooling_fuzz --random N SEED   N cases of random bytes
 //
-// LLVMFuzzerTestOneInput is what libFuzzer calls; with clang, add -fsanitize=fuzzer -DLIBFUZZER.
+// LLVMFuzzerTestOneInput is what a coverage-guided fuzzer calls; -DLIBFUZZER leaves out main.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
