@@ -65,23 +65,26 @@ def launch() -> Callable[..., Launched]:
 
 
 @pytest.fixture(scope="session")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, Any]]:
-    """``jobs(ranks)``: what `tests/ranks/job.py` found on 1, 2 or 4 ranks, launched but once.
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """``jobs(ranks, threads=None)``: what `tests/ranks/job.py` found on 1, 2 or 4 ranks, launched
+    but once, with so many threads a rank or a rank's share of the cores.
 
     ``ranks`` holds the findings of each rank, ``arrays`` the arrays of rank 0.
     """
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[tuple[int, int | None], dict[str, Any]] = {}
 
-    def job(ranks: int) -> dict[str, Any]:
-        if ranks not in found:
+    def job(ranks: int, threads: int | None = None) -> dict[str, Any]:
+        if (ranks, threads) not in found:
             folder = tmp_path_factory.mktemp(f"ranks{ranks}")
-            ended = _launch([str(ROOT / "tests/ranks/job.py"), str(folder)], folder, ranks)
+            arguments = [str(ROOT / "tests/ranks/job.py"), str(folder)]
+            arguments += [] if threads is None else [str(threads)]
+            ended = _launch(arguments, folder, ranks)
             assert ended.status == 0, ended.output[-6000:]
-            found[ranks] = {
+            found[ranks, threads] = {
                 "ranks": [json.loads((folder / f"rank{r}.json").read_text()) for r in range(ranks)],
                 "arrays": dict(np.load(folder / "arrays.npz")),
             }
-        return found[ranks]
+        return found[ranks, threads]
 
     return job
 

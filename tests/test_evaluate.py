@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlbench import data, evaluate
+from dlbench import data, environment, evaluate
 from dlbench.config import Experiment
 from dlbench.data import IGNORE
 from dlbench.distributed import SingleProcess
 
-Jobs = Callable[[int], dict[str, Any]]
+Jobs = Callable[..., dict[str, Any]]
 CASES = (
     "segnet float32",
     "segnet_basic mixed_bfloat16",
@@ -27,8 +27,13 @@ CASES = (
 
 @pytest.mark.parametrize("case", CASES)
 def test_scores_are_bit_equal_for_any_number_of_ranks(jobs: Jobs, case: str) -> None:
-    """13 samples, a prime, in chunks of 2; one rank has two threads, several have one each."""
-    expected = jobs(1)["ranks"][0]["evaluation"][case]
+    """13 samples, a prime, in chunks of 2; one rank has two threads, several have one each.
+
+    Without AVX-512 one rank gets one thread too: there TensorFlow's own float32 convolutions round
+    differently for another number of threads, and the loss differs in the ninth digit.
+    """
+    threads = None if "avx512f" in environment.cpu()["flags"] else 1
+    expected = jobs(1, threads)["ranks"][0]["evaluation"][case]
     assert expected["samples"] == 13
     for size, pixels in (("confusion", 32 * 32), ("native", 40 * 36)):
         assert 0.85 < np.sum(expected[size]) / (13 * pixels) < 0.95, "a tenth is void"

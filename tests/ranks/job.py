@@ -297,8 +297,8 @@ def collectives(ranks: distributed.SingleProcess) -> dict[str, Any]:
     }
 
 
-def main(folder: Path) -> None:
-    distributed.configure_devices(None)
+def main(folder: Path, threads: int | None) -> None:
+    distributed.configure_devices(threads)
     ranks = distributed.start(config.Distributed())
     arrays: dict[str, Any] = {}
     found = {
@@ -316,4 +316,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
