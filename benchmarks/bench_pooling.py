@@ -17,7 +17,6 @@ where it is installed (the extra `peers`). The table of a report: python -m benc
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,9 +28,7 @@ from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, LARGE, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
 from benchmarks.pooling_torch import IDLE_S, TorchPeer, installed
 from dlbench import ops
-from dlbench.report.records import Workload
 
-ROUNDS, WARMUP_ROUNDS = 7, 2
 BYTES_PER_ROUND = 128 << 20
 """A round repeats an operation until it has passed so much of the dense tensor: long enough for
 what calling a graph takes, 0.1 ms, not to matter."""
@@ -283,6 +280,7 @@ def case(each_op_runs: None, request: pytest.FixtureRequest) -> Case:
 @pytest.fixture
 def measure(
     benchmark: Any,
+    time_in_turn: Callable[..., list[float]],
     attach_record: Callable[..., None],
     attach_ratio: Callable[..., None],
     case: Case,
@@ -297,42 +295,19 @@ def measure(
     def measure(name: str, run: Callable[[], Any], repeats: int, idle_s: float = 0.0) -> None:
         is_peer = name != ours.__name__
         ours_repeats = repeats_for(shape, precision)
-        ours_run = repeated(ours, case, ours_repeats)
-        ours_s: list[float] = []
-
-        def time_ours() -> None:
-            time.sleep(idle_s)
-            start = time.perf_counter()
-            ours_run()
-            # In the unit of what is timed: so many operations.
-            ours_s.append((time.perf_counter() - start) / ours_repeats * repeats)
-
+        ours_run = repeated(ours, case, ours_repeats) if is_peer else None
         benchmark.group = f"{operation}/{size}/{precision}"
         benchmark.extra_info["repeats"] = repeats
-        benchmark.pedantic(
-            run,
-            setup=time_ours if is_peer else None,  # runs before each round, outside its time
-            rounds=ROUNDS,
-            warmup_rounds=WARMUP_ROUNDS,
-        )
-        workload = Workload(
-            id=f"{operation}/{name}/{precision}/{size}",
-            model=None,
-            data=None,
-            precision=precision,
-            ranks=1,
-            batch_per_rank=shape[0],
-            shape=shape,
-            mode="forward",
-        )
+        ours_s = time_in_turn(run, ours_run, idle_s)
+        workload = pooling_cases.workload(operation, name, shape, precision, "forward")
         attach_record(workload, samples_per_step=shape[0] * repeats)
         if is_peer:
-            bar = wanted(operation, name, shape) if precision == "float32" else None
             attach_ratio(
                 f"{operation} {size} {precision}: {name}",
                 ours.__name__,
-                ours_s[WARMUP_ROUNDS:],
-                bar,
+                # In the unit of what is timed: so many operations.
+                [seconds / ours_repeats * repeats for seconds in ours_s],
+                wanted(operation, name, shape) if precision == "float32" else None,
             )
 
     return measure

@@ -14,22 +14,21 @@ from __future__ import annotations
 import ctypes
 import math
 import subprocess
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
-from dlbench.report.records import Workload
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS = ("pool", "unpool", "gather")
 IMPLEMENTATIONS = ("ours", "bare", "bare_streaming")
 TYPES = {"float32": 0, "bfloat16": 2}
-ROUNDS, WARMUP_ROUNDS = 7, 2
 BYTES_PER_ROUND = 128 << 20
 WANTED = 0.9
 ALIGNMENT = 4096
@@ -112,6 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_limit(
     benchmark: Any,
+    time_in_turn: Callable[..., list[float]],
     attach_record: Callable[..., None],
     attach_ratio: Callable[..., None],
     library: ctypes.CDLL,
@@ -134,30 +134,16 @@ def test_limit(
         repeats,
     )
     check(passes, operation, precision, packed)
-    ours_s: list[float] = []
-
-    def time_ours() -> None:
-        start = time.perf_counter()
-        passes("ours")
-        ours_s.append(time.perf_counter() - start)
-
     size, indices = "x".join(map(str, shape)), "packed" if packed else "bytes"
     benchmark.group = f"{operation}-limit/{size}/{precision}/{indices}"
     benchmark.extra_info["repeats"] = repeats
-    benchmark.pedantic(passes, (bare,), setup=time_ours, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
-    workload = Workload(
-        id=f"{operation}-limit/{bare}-{indices}/{precision}/{size}",
-        model=None,
-        data=None,
-        precision=precision,
-        ranks=1,
-        batch_per_rank=shape[0],
-        shape=shape,
-        mode="forward",
+    ours_s = time_in_turn(partial(passes, bare), partial(passes, "ours"))
+    workload = pooling_cases.workload(
+        f"{operation}-limit", f"{bare}-{indices}", shape, precision, "forward"
     )
     attach_record(workload, samples_per_step=shape[0] * repeats)
     title = f"{operation} {size} {precision} {indices}: {bare}"
-    attach_ratio(title, "ours", ours_s[WARMUP_ROUNDS:], WANTED)
+    attach_ratio(title, "ours", ours_s, WANTED)
 
 
 def check(passes: Passes, operation: str, precision: str, packed: bool) -> None:

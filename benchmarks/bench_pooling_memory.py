@@ -20,8 +20,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.pooling_cases import LARGE, SHAPES
-from dlbench.report.records import Workload
+from benchmarks.pooling_cases import LARGE, SHAPES, workload
 
 FORMS = {"int64": 8.0, "uint8": 1.0, "packed": 0.25}
 """Bytes of an index."""
@@ -37,17 +36,8 @@ def test_index_memory(
     indices = sum(-(-height // 2) * -(-width // 2) * depth for height, width, depth in POOLS)
     assert grown == pytest.approx(BATCH * indices * FORMS[form], rel=0.02, abs=5e5)
     benchmark.extra_info["index_bytes"] = grown
-    workload = Workload(
-        id=f"index-memory/{form}/float32/{BATCH}x360x480",
-        model=None,
-        data=None,
-        precision="float32",
-        ranks=1,
-        batch_per_rank=BATCH,
-        shape=(BATCH, *POOLS[0]),
-        mode="memory",
-    )
-    attach_record(workload, samples_per_step=BATCH, peak_bytes={"indices": grown})
+    measured = workload("index-memory", form, (BATCH, *POOLS[0]), "float32", "memory")
+    attach_record(measured, samples_per_step=BATCH, peak_bytes={"indices": grown})
 
 
 def growth(form: str) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from dlbench.report import records
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+ROUNDS, WARMUP_ROUNDS = 7, 2
 RATIOS = pytest.StashKey[list[dict[str, Any]]]()
 
 
@@ -153,11 +155,42 @@ def attach_record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..
 
 
 @pytest.fixture
+def time_in_turn(benchmark: Any) -> Callable[..., list[float]]:
+    """``time_in_turn(run, ours)`` has ``benchmark`` time a peer, and gives the times in s of
+    ``ours``, called right before each round of the peer: a load on the machine hits both.
+    ``idle_s`` passes before ours, so that threads of the peer that still spin have gone to sleep.
+    Without ``ours`` there is nothing beside ``run``.
+    """
+
+    def measure(
+        run: Callable[[], Any], ours: Callable[[], Any] | None = None, idle_s: float = 0.0
+    ) -> list[float]:
+        ours_s: list[float] = []
+
+        def time_ours() -> None:
+            assert ours is not None
+            time.sleep(idle_s)
+            start = time.perf_counter()
+            ours()
+            ours_s.append(time.perf_counter() - start)
+
+        benchmark.pedantic(
+            run,
+            setup=time_ours if ours else None,  # runs before each round, outside its time
+            rounds=ROUNDS,
+            warmup_rounds=WARMUP_ROUNDS,
+        )
+        return ours_s[WARMUP_ROUNDS:]
+
+    return measure
+
+
+@pytest.fixture
 def attach_ratio(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Call it when ``benchmark`` has measured a peer: ``attach_ratio(peer, ours, ours_s, wanted)``.
 
-    ``ours_s`` are the times of ours, in s, each taken right before the peer's round of the same
-    number, so that a load on the machine hits both. Like `attach_record` in all else.
+    ``ours_s`` are the times of ours in s, as `time_in_turn` gives them. Like `attach_record` in all
+    else.
     """
 
     def attach(peer: str, ours: str, ours_s: Sequence[float], wanted: float | None = None) -> None:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dlbench.report.records import Workload
+
 Shape = tuple[int, int, int, int]
 
 LARGE: Shape = (4, 360, 480, 64)
@@ -30,6 +32,20 @@ def chosen_shapes(config: Any) -> tuple[Shape, ...]:
     if config.getoption("benchmark_disable") and not config.getoption("benchmark_enable"):
         return SMOKE_SHAPES
     return SHAPES if config.getoption("profile") == "full" else DEFAULT_SHAPES
+
+
+def workload(operation: str, name: str, shape: Shape, precision: str, mode: str) -> Workload:
+    """What a record of one op tells of it; `pooling_table` reads the id."""
+    return Workload(
+        id=f"{operation}/{name}/{precision}/{'x'.join(map(str, shape))}",
+        model=None,
+        data=None,
+        precision=precision,
+        ranks=1,
+        batch_per_rank=shape[0],
+        shape=shape,
+        mode=mode,
+    )
 
 
 class Arrays(NamedTuple):

@@ -5,10 +5,6 @@
 #define DLBENCH_STREAM(address, vector) \
   _mm_stream_si128(reinterpret_cast<__m128i*>(address), (__m128i)(vector))
 #define DLBENCH_STREAM_END() _mm_sfence()
-#else
-#define DLBENCH_NO_STREAM
-#define DLBENCH_STREAM(address, vector) __builtin_memcpy(address, &vector, sizeof(vector))
-#define DLBENCH_STREAM_END()
 #endif
 #include "pooling_cpu_kernels.h"
 

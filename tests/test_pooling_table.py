@@ -6,22 +6,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import pooling_table
+from benchmarks import pooling_cases, pooling_table
 from dlbench.report import records
-from dlbench.report.records import RecordError, Workload
+from dlbench.report.records import RecordError
 
 
 def entry(name: str, ratio: dict[str, Any] | None, operation: str = "pool") -> dict[str, Any]:
-    workload = Workload(
-        id=f"{operation}/{name}/float32/1x4x4x64",
-        model=None,
-        data=None,
-        precision="float32",
-        ranks=1,
-        batch_per_rank=1,
-        shape=(1, 4, 4, 64),
-        mode="forward",
-    )
+    workload = pooling_cases.workload(operation, name, (1, 4, 4, 64), "float32", "forward")
     setup = records.Setup(
         name=None,
         fingerprint="f" * 16,
