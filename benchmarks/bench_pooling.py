@@ -4,14 +4,11 @@
 
 Each peer runs in alternation with ours; a ratio is the median over pairs, as machines are noisy.
 TensorFlow's ops run inside a graph, one after the other, so what is timed is the op, not Python.
-A training process comes to reuse its memory, a benchmark of single ops does not: unless told to
-keep what is freed, the C library gives every large output new pages, and clearing them takes
-longer than most of these ops. So set, for glibc and for all peers alike:
-
-    export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184
-
 The copy bounds what memory allows: it reads and writes the dense tensor once. PyTorch takes part
-where it is installed (the extra `peers`). The table of a report: python -m benchmarks.pooling_table
+where it is installed (the extra `peers`): with the allocator as it comes, and tuned to keep what
+is freed, which is the fairer peer, as TensorFlow with oneDNN keeps it too. (Without oneDNN, under
+TF_ENABLE_ONEDNN_OPTS=0, it does not, and every large output costs the clearing of new pages.)
+The table of a report: python -m benchmarks.pooling_table OUT.json
 """
 
 from __future__ import annotations
@@ -26,7 +23,7 @@ import tensorflow as tf
 
 from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, LARGE, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
-from benchmarks.pooling_torch import IDLE_S, TorchPeer, installed
+from benchmarks.pooling_torch import ALLOCATORS, IDLE_S, TorchPeer, installed
 from dlbench import ops
 
 BYTES_PER_ROUND = 128 << 20
@@ -175,7 +172,6 @@ OPERATIONS: dict[str, tuple[Implementation, ...]] = {
     "pool-gradient": (ours_unpool, tensorflow_max_pool_grad),
     "unpool-gradient": (ours_gather, ours_gather_packed, xla_gather, tensorflow_gather),
 }
-TORCH = "torch"
 SLOW = (
     tensorflow_max_pool_with_argmax,
     tensorflow_scatter_nd,
@@ -200,9 +196,9 @@ def wanted(operation: str, peer: str, shape: Shape) -> float | None:
         return 1 / 0.4 if shape == LARGE else 1 / 0.7
     large = {
         ("pool", "tensorflow_max_pool_with_argmax"): 15.0,
-        ("pool", TORCH): 5.0,
         ("unpool", "tensorflow_scatter_nd"): 30.0,
-        ("unpool", TORCH): 10.0,
+        **{("pool", name): 5.0 for name in ALLOCATORS},
+        **{("unpool", name): 10.0 for name in ALLOCATORS},
     }
     everywhere = {
         ("pool", "tensorflow_max_pool2d"): 1.0,
@@ -322,11 +318,14 @@ def test_tensorflow(
     measure(run.__name__, repeated(run, case, repeats), repeats)
 
 
-@pytest.fixture
-def torch_peer(case: Case, operation: str, compute_threads: int) -> Iterator[TorchPeer]:
+@pytest.fixture(params=ALLOCATORS)
+def torch_peer(
+    case: Case, operation: str, compute_threads: int, request: pytest.FixtureRequest
+) -> Iterator[TorchPeer]:
     if not installed():
         pytest.skip("PyTorch is not installed: pip install -c install/constraints.txt '.[peers]'")
-    peer = TorchPeer(operation, tuple(case.dense.shape), case.dense.dtype.name, compute_threads)
+    shape, precision = tuple(case.dense.shape), case.dense.dtype.name
+    peer = TorchPeer(request.param, operation, shape, precision, compute_threads)
     try:
         yield peer
     finally:
@@ -338,4 +337,4 @@ def test_torch(
 ) -> None:
     benchmark.extra_info["torch"] = torch_peer.description
     repeats = repeats_for(tuple(case.dense.shape), case.dense.dtype.name)
-    measure(TORCH, lambda: torch_peer(repeats), repeats, IDLE_S)
+    measure(torch_peer.name, lambda: torch_peer(repeats), repeats, IDLE_S)

@@ -16,6 +16,8 @@ from dlbench.errors import exit_status
 from dlbench.report.records import Record, RecordError
 
 OPERATIONS = ("pool", "unpool", "pool-gradient", "unpool-gradient")
+STEERING = ("MALLOC_", "TF_ENABLE_ONEDNN_OPTS")
+"""Variables that decide whether the memory of large outputs is reused."""
 LIMITS = ("pool-limit", "unpool-limit", "gather-limit")
 
 
@@ -83,14 +85,18 @@ def _lines(launches: list[tuple[Record, str]], rows: list[Row]) -> Iterator[str]
     yield ""
     for record, peer in launches:
         environment: Any = record.setup.environment
-        cpu, allocator = environment["cpu"], environment["variables"]
-        kept = ", ".join(f"{k}={v}" for k, v in allocator.items() if k.startswith("MALLOC_"))
+        cpu = environment["cpu"]
+        steering = ", ".join(
+            f"{name}={value}"
+            for name, value in environment["variables"].items()
+            if name.startswith(STEERING)
+        )
         yield (
             f"- {record.created:%Y-%m-%d %H:%M}, commit {(record.code.commit or 'unknown')[:12]}"
             f"{' with changes' if record.code.dirty else ''}, "
             f"{environment['tensorflow']['intra_op_threads']} thread(s) of {cpu['cores']} cores of "
             f"{cpu['model']}, kernels {environment['op']['isa']}{peer}; "
-            f"allocator: {kept or 'as it is'}"
+            f"{steering or 'no variable steers memory'}"
         )
     yield ""
     yield (

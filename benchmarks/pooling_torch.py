@@ -21,6 +21,18 @@ IDLE_S = 0.02
 """After so long its OpenMP threads, which wait for more work at first, have gone to sleep."""
 PATIENCE_S = 60.0
 OPERATIONS = ("pool", "unpool", "pool-gradient", "unpool-gradient")
+ALLOCATORS = {
+    # As it comes: the C library gives every large output new pages, and the kernel clears them.
+    "torch": {},
+    # Told to keep what is freed, as TensorFlow does by itself where it uses oneDNN. One arena:
+    # the others cannot grow beyond 64 MB.
+    "torch_tuned": {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 33),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+    },
+}
+"""What PyTorch's process is started with, by the name of the peer."""
 
 
 def installed() -> bool:
@@ -28,18 +40,20 @@ def installed() -> bool:
 
 
 class TorchPeer:
-    """One operation on one case; made, it has been checked against the case's arrays."""
+    """One operation on one case with one of ``ALLOCATORS``; made, it has been checked against the
+    case's arrays."""
 
     def __init__(
-        self, operation: str, shape: tuple[int, ...], precision: str, threads: int
+        self, name: str, operation: str, shape: tuple[int, ...], precision: str, threads: int
     ) -> None:
+        self.name = name
         command = [sys.executable, __file__, operation, json.dumps(shape), precision, str(threads)]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            env=os.environ | ALLOCATORS[name] | {"OMP_NUM_THREADS": str(threads)},
         )
         try:
             self.description = self._receive().strip()
