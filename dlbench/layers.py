@@ -101,6 +101,33 @@ class MaxUnpool(_WindowLayer):
         return keras.KerasTensor((batch, height, width, channels), self.compute_dtype)
 
 
+def fused_batch_normalization(
+    inputs: tf.Tensor,
+    gamma: tf.Tensor,
+    beta: tf.Tensor,
+    epsilon: float,
+    statistics: tuple[tf.Tensor, tf.Tensor] | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """TensorFlow's fused kernel: inputs (batch, height, width, channels) in float32, bfloat16 or
+    half, normalised by ``statistics``, mean and variance (channels,) float32, by default those of
+    the batch; and the mean and population variance of the batch, or what was given."""
+    empty: list[float] = []  # the kernel takes the statistics from the batch
+    mean, variance = statistics or (empty, empty)
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=gamma,
+        offset=beta,
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=statistics is None,
+    )
+    if statistics is None:
+        count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
+        variance *= (count - 1) / count  # the kernel's is divided by n - 1
+    return outputs, mean, variance
+
+
 @register
 class BatchNormalization(keras.layers.Layer):
     """Batch normalisation over all axes but the last of (batch, height, width, channels), in
@@ -141,45 +168,41 @@ class BatchNormalization(keras.layers.Layer):
         self.moving_mean = weight("moving_mean", "zeros", False)
         self.moving_variance = weight("moving_variance", "ones", False)
 
-    def moments(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and population variance (channels,) that a training step normalises with; a
-        subclass that overrides this is computed without the fused kernel, in float32."""
-        return tf.nn.moments(inputs, (0, 1, 2))
-
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        training = bool(training) and self.trainable
-        local = type(self).moments is BatchNormalization.moments
-        if inputs.dtype != tf.float64 and (local or not training):
-            return self._fused(inputs, training)
-        wide = tf.cast(inputs, tf.float64 if inputs.dtype == tf.float64 else tf.float32)
-        mean, variance = tf.cast(self.moving_mean, wide.dtype), self.moving_variance
-        if training:
-            mean, variance = self.moments(wide)
-            self._update(mean, variance)
-        gamma, beta, variance = (
-            tf.cast(vector, wide.dtype) for vector in (self.gamma, self.beta, variance)
-        )
-        outputs = tf.nn.batch_normalization(wide, mean, variance, beta, gamma, self.epsilon)
-        return tf.cast(outputs, inputs.dtype)
-
-    def _fused(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
-        empty: list[float] = []  # in training the kernel takes the statistics from the batch
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.convert_to_tensor(self.gamma),
-            offset=tf.convert_to_tensor(self.beta),
-            mean=empty if training else tf.convert_to_tensor(self.moving_mean),
-            variance=empty if training else tf.convert_to_tensor(self.moving_variance),
-            epsilon=self.epsilon,
-            is_training=training,
-        )
-        if training:
-            # From n - 1 to n; a batch without samples, whose statistics are NaN, changes nothing.
-            count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:-1]), tf.float32)
-            mean = tf.where(count > 0, mean, self.moving_mean)
-            variance = tf.where(count > 0, variance * (count - 1) / count, self.moving_variance)
-            self._update(mean, variance)
+        if not (training and self.trainable):
+            return self._by_statistics(inputs)
+        outputs, mean, variance = self.normalize_batch(inputs)
+        self._update(mean, variance)
         return outputs
+
+    def normalize_batch(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What a training step gives, and the mean and population variance (channels,) that it
+        normalises with; a batch without samples leaves the moving statistics as they are."""
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        if inputs.dtype == tf.float64:
+            mean, variance = tf.nn.moments(inputs, (0, 1, 2))
+            return self._wide(inputs, mean, variance), mean, variance
+        outputs, mean, variance = fused_batch_normalization(inputs, gamma, beta, self.epsilon)
+        some = tf.size(inputs) > 0
+        return (
+            outputs,
+            tf.where(some, mean, self.moving_mean),
+            tf.where(some, variance, self.moving_variance),
+        )
+
+    def _by_statistics(self, inputs: tf.Tensor) -> tf.Tensor:
+        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+        mean = tf.convert_to_tensor(self.moving_mean)
+        variance = tf.convert_to_tensor(self.moving_variance)
+        if inputs.dtype == tf.float64:
+            return self._wide(inputs, mean, variance)
+        return fused_batch_normalization(inputs, gamma, beta, self.epsilon, (mean, variance))[0]
+
+    def _wide(self, inputs: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:
+        mean, variance, beta, gamma = (
+            tf.cast(vector, tf.float64) for vector in (*vectors, self.beta, self.gamma)
+        )
+        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, self.epsilon)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlbench import layers
+from dlbench import distributed, layers
 
 
 @pytest.fixture(params=["float32", "mixed_bfloat16", "mixed_float16"])
@@ -122,13 +122,6 @@ def test_wrong_arguments_are_named() -> None:
         layers.BatchNormalization()(keras.Input((5, 7, None)))
 
 
-class CompositeBatchNormalization(layers.BatchNormalization):
-    """As a synchronised variant would be: its own moments, hence no fused kernel."""
-
-    def moments(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.nn.moments(inputs, (0, 1, 2))
-
-
 def train_and_infer(layer: keras.layers.Layer, x: tf.Tensor) -> dict[str, np.ndarray]:
     layer.build(x.shape)
     layer.gamma.assign(tf.linspace(0.5, 2.0, x.shape[-1]))
@@ -148,7 +141,10 @@ def train_and_infer(layer: keras.layers.Layer, x: tf.Tensor) -> dict[str, np.nda
     return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in result.items()}
 
 
-@pytest.mark.parametrize("own", [layers.BatchNormalization, CompositeBatchNormalization])
+SYNC = distributed.sync_batch_normalization(distributed.SingleProcess())
+
+
+@pytest.mark.parametrize("own", [layers.BatchNormalization, SYNC], ids=["local", "sync"])
 @pytest.mark.parametrize("shape", [(3, 5, 7, 4), (1, 1, 2, 4)])
 def test_batch_normalization_equals_keras(own: type[Any], shape: tuple[int, ...]) -> None:
     x = tf.constant(image(*shape) * 3 + 1)
@@ -159,11 +155,20 @@ def test_batch_normalization_equals_keras(own: type[Any], shape: tuple[int, ...]
         np.testing.assert_allclose(ours[name], expected, rtol=2e-5, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
-def test_batch_normalization_in_other_dtypes(dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("own", "dtype"),
+    [
+        (layers.BatchNormalization, "bfloat16"),
+        (layers.BatchNormalization, "float16"),
+        (layers.BatchNormalization, "float64"),
+        (SYNC, "bfloat16"),
+        (SYNC, "float16"),
+    ],
+)
+def test_batch_normalization_in_other_dtypes(own: type[Any], dtype: str) -> None:
     x = image(3, 5, 7, 4)
     wide = train_and_infer(layers.BatchNormalization(), tf.cast(tf.constant(x, dtype), tf.float32))
-    found = train_and_infer(layers.BatchNormalization(), tf.constant(x, dtype))
+    found = train_and_infer(own(), tf.constant(x, dtype))
     rtol = {"bfloat16": 2e-2, "float16": 2e-3, "float64": 1e-5}[dtype]
     assert found["y True"].dtype == found["y False"].dtype == tf.as_dtype(dtype).as_numpy_dtype
     for name, expected in wide.items():
