@@ -1,4 +1,4 @@
-"""Keras callbacks of a training run: the clock of its steps, and what ends each epoch."""
+"""Keras callbacks of a training run: the clock and the profile of its steps, what ends an epoch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from dlbench import checkpoint
+from dlbench.bench.steps import StepTracer
 from dlbench.config import Training
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
@@ -46,6 +47,39 @@ class StepClock(keras.callbacks.Callback):
             self.step_s.append(now - self._since)
             self.samples += self._share(batch)
         self._first, self._since = False, now
+
+
+class Profile(keras.callbacks.Callback):
+    """Writes and prints where the time of some steps goes; for rank 0 alone."""
+
+    def __init__(self, folder: RunFolder, ranks: int) -> None:
+        super().__init__()
+        self._folder = folder
+        self._tracer: StepTracer | None = StepTracer(ranks)
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._tracer:
+            self._tracer.begin()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        float((logs or {})["loss"])  # wait for the device
+        if self._tracer:
+            self._tracer.end()
+            self._report()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._tracer:
+            self._tracer.close()
+            self._report()
+        if self._tracer:
+            print("profile=true: there were too few steps to trace", flush=True)
+
+    def _report(self) -> None:
+        if self._tracer and self._tracer.result:
+            text = self._tracer.result.markdown()
+            self._folder.write_text(self._folder.profile, text)
+            print(f"\n{text}", flush=True)
+            self._tracer = None
 
 
 class EpochEnd(keras.callbacks.Callback):

@@ -18,6 +18,7 @@ from dlbench.checkpoint import write_atomically
 FREE_KEYS = (
     "resume",
     "output",
+    "profile",
     "data.root",
     "data.workers",
     "data.cache",
@@ -36,6 +37,7 @@ class RunFolder:
         self.metrics = path / "metrics.csv"
         self.record = path / "record.json"
         self.summary = path / "summary.md"
+        self.profile = path / "profile.md"
         self.model = path / "model.keras"
         self.tensorboard = path / "tensorboard"
 

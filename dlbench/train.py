@@ -29,7 +29,7 @@ def train(experiment: config.Experiment) -> RunFolder:
 
     from dlbench import checkpoint
     from dlbench.bench.memory import PeakMemory
-    from dlbench.callbacks import EpochEnd, StepClock, is_complete
+    from dlbench.callbacks import EpochEnd, Profile, StepClock, is_complete
     from dlbench.data import pipeline
     from dlbench.evaluate import Evaluator
     from dlbench.results import export, measured_by_rank, write_report
@@ -85,6 +85,8 @@ def train(experiment: config.Experiment) -> RunFolder:
         import keras
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
+    if experiment.profile and ranks.rank == 0:
+        callbacks.append(Profile(folder, ranks.size))
     with PeakMemory() as memory:
         if not is_complete(history, training):
             batches = pipeline.training_batches(

@@ -135,7 +135,8 @@ class Trainer(keras.Model):
             self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
-        self.optimizer.apply(self._with_decay(gradients, variables), variables)
+        with tf.name_scope("optimizer"):  # by which a profile knows its ops
+            self.optimizer.apply(self._with_decay(gradients, variables), variables)
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
         return {"loss": self._loss.result()}

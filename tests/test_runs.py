@@ -51,7 +51,8 @@ def test_the_same_configuration_is_resumed(tmp_path: Path) -> None:
 def test_what_may_differ(key: str, tmp_path: Path) -> None:
     values: dict[str, Any] = {
         "resume": True,  # false sets the run aside, see below
-        "output": "elsewhere", "data.root": "/elsewhere", "data.workers": 7, "data.cache": False,
+        "profile": True, "output": "elsewhere",
+        "data.root": "/elsewhere", "data.workers": 7, "data.cache": False,
         "training.tensorboard": True, "training.progress": "bar",
     }  # fmt: skip
     *section, name = key.split(".")

@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(place: Path, launch: Callable[..., Any]) -> tuple[Path, str]:
     """The folder of a run made without interruption, and what the run printed."""
-    ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole"], place)
+    ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole", "profile=true"], place)
     assert ended.status == 0, ended.output
     return place / "runs" / "whole", ended.output
 
@@ -56,7 +56,14 @@ def test_the_run_folder_holds_what_is_promised(finished: tuple[Path, str]) -> No
     folder, output = finished
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     written = {"config.yaml", "environment.json", "metrics.csv", "confusion.csv", "record.json"}
-    written |= {"summary.md", "model.keras", "confusion.png", "curve.png", "predictions.png"}
+    written |= {
+        "profile.md",
+        "summary.md",
+        "model.keras",
+        "confusion.png",
+        "curve.png",
+        "predictions.png",
+    }
     written |= {"checkpoints/last.npz", "checkpoints/best.npz"}
     events = {name for name in present if name.startswith("tensorboard/")}
     assert present == written | events
@@ -72,6 +79,11 @@ def test_the_run_folder_holds_what_is_promised(finished: tuple[Path, str]) -> No
         with Image.open(picture) as image:
             assert min(image.size) > 100
     assert "dlbench" in (folder / "environment.json").read_text()
+    # The sixth step is the first that is traced, and the last that there is.
+    profile = (folder / "profile.md").read_text()
+    assert profile.startswith("Mean of 1 steps")
+    assert "| convolution, gradient of its kernel |" in profile
+    assert profile in output
     assert "best epoch" in output
     assert "samples/s on 1 rank(s)" in output
 
