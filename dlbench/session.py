@@ -57,7 +57,10 @@ def restore(session: Session, path: Path) -> None:
 
 def _open(experiment: Experiment) -> data.DataSet:
     settings = experiment.data
-    return data.build(settings.name, settings.resolved_root(), settings.size, **settings.options)
+    root, options = settings.resolved_root(), settings.options
+    dataset = data.build(settings.name, root, settings.size, **options)
+    models.check_task(experiment.model.name, settings.name, dataset.task)
+    return dataset
 
 
 def _build(

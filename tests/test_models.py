@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from dlbench import models
+from dlbench import layers, models
 from dlbench.config import ConfigError
 from dlbench.errors import UserError
 from dlbench.models.segnet import load_vgg16_encoder
@@ -20,6 +20,8 @@ VGG16 += [(256, 512), *[(512, 512)] * 5]
 BLOCKS = (2, 2, 3, 3, 3)
 DECODER = [(512, 512)] * 5 + [(512, 256), (256, 256), (256, 256), (256, 128), (128, 128)]
 DECODER += [(128, 64), (64, 64)]
+SMALL: dict[str, dict[str, Any]] = {name: {"width": 0.05} for name in models.MODELS}
+SMALL["deepvel"] = {"filters": 4, "blocks": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -53,10 +55,12 @@ def weights(network: keras.Model) -> int:
         ("segnet_bayesian", (29_449_355, 29_465_227)),
         ("segnet_basic", (1_416_587, 1_417_611)),
         ("segnet_basic_bayesian", (1_416_587, 1_417_611)),
+        ("deepvel", (1_595_014, 1_600_518)),
     ],
 )
 def test_parameter_counts(name: str, expected: tuple[int, int], segnet: keras.Model) -> None:
-    network = segnet if name == "segnet" else build(name)
+    sides = {"deepvel": (2, 6)}.get(name, (3, 11))  # frames and velocities, bands and classes
+    network = segnet if name == "segnet" else build(name, *sides)
     assert (trainable(network), weights(network)) == expected
 
 
@@ -163,7 +167,7 @@ def test_unpools_use_the_indices_and_size_of_their_pool() -> None:
 @pytest.mark.parametrize("name", models.MODELS)
 @pytest.mark.parametrize(("height", "width", "bands"), [(45, 61, 3), (33, 32, 1), (40, 37, 13)])
 def test_any_size_and_bands(name: str, height: int, width: int, bands: int) -> None:
-    network = build(name, bands, classes=5, width=0.05)
+    network = build(name, bands, classes=5, **SMALL[name])
     image = np.random.default_rng(0).integers(0, 255, (2, height, width, bands), np.uint8)
     logits = network(image).numpy()
     assert logits.shape == (2, height, width, 5)
@@ -180,7 +184,7 @@ def test_a_network_for_one_size() -> None:
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_saved_and_read_again(name: str, policy: str, tmp_path: Path) -> None:
     keras.config.set_dtype_policy(policy)
-    network = build(name, width=0.05)
+    network = build(name, **SMALL[name])
     generator = np.random.default_rng(0)
     for variable in network.non_trainable_variables:
         if variable.dtype == "float32":
@@ -193,7 +197,8 @@ def test_saved_and_read_again(name: str, policy: str, tmp_path: Path) -> None:
 
 
 def test_input_scaling() -> None:
-    defaults = {name: models.check(name, {})["rescale"] for name in models.MODELS}
+    segnets = [name for name in models.MODELS if name.startswith("segnet")]
+    defaults = {name: models.check(name, {})["rescale"] for name in segnets}
     assert defaults["segnet"] == defaults["segnet_bayesian"] == (1 / 127.5, -1.0)
     assert defaults["segnet_basic"] == defaults["segnet_basic_bayesian"] == (1.0, 0.0)
     found = build("segnet", width=0.05).get_layer("rescale")(np.array([[0, 255]], np.uint8))
@@ -299,3 +304,47 @@ def test_vgg16_does_not_fit_another_network(vgg16: keras.Model, tmp_path: Path) 
         load_vgg16_encoder(build("segnet", width=0.5), file)
     with pytest.raises(UserError, match="segnet_basic has another encoder than VGG16"):
         load_vgg16_encoder(build("segnet_basic"), file)
+
+
+def test_deepvel_sees_89_pixels() -> None:
+    network = build("deepvel", 2, 6, filters=4)
+    image = np.random.default_rng(0).normal(1.0, 0.1, (1, 101, 95, 2)).astype(np.float32)
+    before = network(image).numpy()
+    assert before.shape == (1, 101, 95, 6)
+    for distance, seen in ((44, True), (45, False)):
+        changed = image.copy()
+        changed[0, 50 + distance, 47, 0] += 100.0
+        changed[0, 50, 47 - distance, 1] += 100.0
+        assert (network(changed).numpy()[0, 50, 47] != before[0, 50, 47]).any() == seen
+
+
+def test_deepvel_is_made_as_published() -> None:
+    """Convolution, 21 residual blocks without a ReLU at their end, a skip over all of them."""
+    network = build("deepvel", 2, 6)
+    block = ["Conv2D", "BatchNormalization", "ReLU", "Conv2D", "BatchNormalization", "Add"]
+    found = [type(layer).__name__ for layer in network.layers]
+    assert found == [
+        "InputLayer",
+        "Conv2D",
+        *21 * block,
+        "Conv2D",
+        "BatchNormalization",
+        "Add",
+        "Conv2D",
+    ]
+    assert network.get_layer("conv1").activation is keras.activations.relu
+    assert network.get_layer("velocity").activation is keras.activations.linear
+    first, last = network.get_layer("add").input
+    assert first is network.get_layer("conv1").output
+    assert last is network.get_layer("conv2_bn").output
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            assert layer.kernel_size == ((1, 1) if layer.name == "velocity" else (3, 3))
+        if isinstance(layer, layers.BatchNormalization):
+            assert (layer.momentum, layer.epsilon) == (0.99, 1e-3)
+
+
+def test_a_model_goes_with_its_task() -> None:
+    models.check_task("segnet", "camvid", "segmentation")
+    with pytest.raises(ConfigError, match="deepvel is for velocity, data.name=camvid for segment"):
+        models.check_task("deepvel", "camvid", "segmentation")

@@ -34,6 +34,14 @@ class BasicOptions(SegNetOptions):
     rescale: tuple[float, float] = (1.0, 0.0)
 
 
+class DeepVelOptions(Section):
+    """The defaults are the published network."""
+
+    blocks: Annotated[int, Field(ge=0, le=100)] = 21
+    """Residual blocks; each widens the 5 x 5 pixels that a velocity is seen from by 4."""
+    filters: Annotated[int, Field(ge=1, le=1024)] = 64
+
+
 Dropout = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -47,11 +55,13 @@ class BayesianBasicOptions(BasicOptions):
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the table: where the builder lives and how its options are checked."""
+    """A row of the table: where the builder lives, how its options are checked, what it learns."""
 
     module: str
     builder: str
     options: type[Section]
+    task: str = "segmentation"
+    """As `DataSet.task`."""
 
 
 MODELS: dict[str, Entry] = {
@@ -59,6 +69,7 @@ MODELS: dict[str, Entry] = {
     "segnet_basic": Entry("segnet", "segnet_basic", BasicOptions),
     "segnet_bayesian": Entry("segnet", "segnet", BayesianOptions),
     "segnet_basic_bayesian": Entry("segnet", "segnet_basic", BayesianBasicOptions),
+    "deepvel": Entry("deepvel", "deepvel", DeepVelOptions, task="velocity"),
 }
 
 
@@ -75,6 +86,16 @@ def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(f"model.options of '{name}': {wrong}; known options: {known}") from None
 
 
+def check_task(name: str, dataset: str, task: str) -> None:
+    """Raise `ConfigError` unless model ``name`` learns what the data set ``dataset`` holds."""
+    if MODELS[name].task != task:
+        fitting = ", ".join(other for other, entry in MODELS.items() if entry.task == task)
+        raise ConfigError(
+            f"model.name={name} is for {MODELS[name].task}, data.name={dataset} for {task}; models "
+            f"that fit this data set: {fitting or 'none'}"
+        )
+
+
 def build(
     name: str,
     input_shape: tuple[int | None, int | None, int],
@@ -83,10 +104,11 @@ def build(
     normalization: type[keras.layers.Layer] | None = None,
     **options: Any,
 ) -> keras.Model:
-    """Build the network ``name`` for ``(height, width, bands)`` inputs and ``outputs`` classes.
+    """Build the network ``name`` for ``(height, width, bands)`` inputs and ``outputs`` classes, or
+    values a pixel.
 
     ``normalization`` replaces the batch-norm layer, for example by one synchronised over ranks.
-    Returns a functional `keras.Model`: ``(batch, height, width, bands)`` to logits
+    Returns a functional `keras.Model`: ``(batch, height, width, bands)`` to logits or values
     ``(batch, height, width, outputs)``.
     """
     checked = check(name, options)
