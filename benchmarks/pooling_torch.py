@@ -48,12 +48,13 @@ class TorchPeer:
     ) -> None:
         self.name = name
         command = [sys.executable, __file__, operation, json.dumps(shape), precision, str(threads)]
+        own = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ALLOCATORS[name] | {"OMP_NUM_THREADS": str(threads)},
+            env=own | ALLOCATORS[name] | {"OMP_NUM_THREADS": str(threads)},
         )
         try:
             self.description = self._receive().strip()

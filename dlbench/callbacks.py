@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from dlbench import checkpoint
-from dlbench.bench.steps import StepTracer
+from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.config import Training
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
@@ -25,16 +25,17 @@ class DivergenceError(UserError):
 class StepClock(keras.callbacks.Callback):
     """Wall time of every training step of this process, input wait included.
 
-    The process's first step (tracing, first allocation) is left out; so are evaluation and
-    checkpoints between epochs. ``share(step)`` tells how many samples a step of an epoch has.
+    The process's first steps (tracing, first allocation), ``skip`` in number, are left out; so are
+    evaluation and checkpoints between epochs. ``share(step)`` tells how many samples a step of an
+    epoch has.
     """
 
-    def __init__(self, share: Callable[[int], int]) -> None:
+    def __init__(self, share: Callable[[int], int], skip: int = 1) -> None:
         super().__init__()
         self.step_s: list[float] = []
         self.samples = 0
         self._share = share
-        self._first = True
+        self._skip = skip
         self._since = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -43,14 +44,19 @@ class StepClock(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         float((logs or {})["loss"])  # wait for the device
         now = time.perf_counter()
-        if not self._first:
+        if self._skip:
+            self._skip -= 1
+        else:
             self.step_s.append(now - self._since)
             self.samples += self._share(batch)
-        self._first, self._since = False, now
+        self._since = now
 
 
 class Profile(keras.callbacks.Callback):
-    """Writes and prints where the time of some steps goes; for rank 0 alone."""
+    """Writes and prints where the time of some steps of an epoch goes; for rank 0 alone, and before
+    `EpochEnd`. `DISTURBED` steps of every rank are slower than without it."""
+
+    DISTURBED = SKIPPED + TRACED + 1
 
     def __init__(self, folder: RunFolder, ranks: int) -> None:
         super().__init__()
@@ -67,10 +73,12 @@ class Profile(keras.callbacks.Callback):
             self._tracer.end()
             self._report()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._tracer:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._tracer:  # evaluation comes next: it is no step
             self._tracer.close()
             self._report()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._tracer:
             print("profile=true: there were too few steps to trace", flush=True)
 

@@ -194,6 +194,9 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
     class SyncBatchNormalization(BatchNormalization):
         def normalize_batch(self, inputs: Any) -> tuple[Any, Any, Any]:
             part = tf.convert_to_tensor(ranks.part, tf.float32)
+            moving = tf.stack(
+                [tf.convert_to_tensor(one) for one in (self.moving_mean, self.moving_variance)]
+            )
 
             @tf.custom_gradient
             def normalize(x: Any, gamma: Any, beta: Any) -> Any:
@@ -216,13 +219,16 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                     # ... and what reaches x through them: d(mean) and d(variance), which all ranks
                     # contribute to, per normalised x.
                     sums = ranks.sum(tf.stack([dgamma, dbeta]), f"{self.name}_gradients")
-                    scale = part * gamma * tf.math.rsqrt(variance + self.epsilon)
-                    through_gamma, through_beta = tf.unstack(
-                        scale * tf.math.divide_no_nan(sums, count)
-                    )
-                    dx -= fused_batch_normalization(
-                        x, through_gamma, through_beta, self.epsilon, statistics
+                    scale = gamma * tf.math.rsqrt(variance + self.epsilon)
+                    weights = tf.unstack(part * scale * tf.math.divide_no_nan(sums, count))
+                    wide = tf.cast(x, tf.float32)
+                    through = fused_batch_normalization(
+                        wide, weights[0], weights[1], self.epsilon, statistics
                     )[0]
+                    if x.dtype == tf.float32:
+                        return dx - through, dgamma, dbeta
+                    # Rounded once: what a second rounding takes from each pixel adds up.
+                    dx = tf.cast(scale * tf.cast(dy, tf.float32) - through, x.dtype)
                     return dx, dgamma, dbeta
 
                 return (y, mean, variance, count), gradient
@@ -234,21 +240,19 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                     for vector in fused_batch_normalization(x, gamma, beta, self.epsilon)[1:]
                 )
                 count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float64)
-                local = tf.concat([count * mean, count * (variance + mean**2), count[None]], 0)
-                total = ranks.sum(local * tf.cast(part, tf.float64), f"{self.name}_moments")
+                of_a_pixel = tf.concat([mean, variance + mean**2, tf.ones_like(mean[:1])], 0)
+                # A batch without pixels has moments that are NaN.
+                local = tf.math.multiply_no_nan(of_a_pixel, count * tf.cast(part, tf.float64))
+                total = ranks.sum(local, f"{self.name}_moments")
                 mean, square = tf.split(tf.math.divide_no_nan(total[:-1], total[-1]), 2)
-                variance = tf.maximum(square - mean**2, 0.0)
-                return tuple(tf.cast(one, tf.float32) for one in (mean, variance, total[-1]))
+                found = tf.cast(tf.stack([mean, tf.maximum(square - mean**2, 0.0)]), tf.float32)
+                # Where no rank's batch counts, the statistics stay, and are what y follows.
+                mean, variance = tf.unstack(tf.where(total[-1] > 0.0, found, moving))
+                return mean, variance, tf.cast(total[-1], tf.float32)
 
-            y, mean, variance, count = normalize(
+            y, mean, variance, _ = normalize(
                 inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
             )
-            # Where no rank's batch counts, nothing is learnt and the statistics stay.
-            some = count > 0.0
-            return (
-                y,
-                tf.where(some, mean, self.moving_mean),
-                tf.where(some, variance, self.moving_variance),
-            )
+            return y, mean, variance
 
     return SyncBatchNormalization

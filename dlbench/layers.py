@@ -178,11 +178,13 @@ class BatchNormalization(keras.layers.Layer):
     def normalize_batch(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What a training step gives, and the mean and population variance (channels,) that it
         normalises with; a batch without samples leaves the moving statistics as they are."""
-        gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         if inputs.dtype == tf.float64:
             mean, variance = tf.nn.moments(inputs, (0, 1, 2))
-            return self._wide(inputs, mean, variance), mean, variance
-        outputs, mean, variance = fused_batch_normalization(inputs, gamma, beta, self.epsilon)
+            outputs = self._wide(inputs, mean, variance)
+            mean, variance = tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)
+        else:
+            gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+            outputs, mean, variance = fused_batch_normalization(inputs, gamma, beta, self.epsilon)
         some = tf.size(inputs) > 0
         return (
             outputs,

@@ -78,15 +78,17 @@ def train(experiment: config.Experiment) -> RunFolder:
     evaluator = Evaluator(session.network, session.dataset, "val", experiment, ranks)
     order = np.arange(count)
     clock = StepClock(
-        lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank))
+        lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank)),
+        skip=Profile.DISTURBED if experiment.profile else 1,
     )
-    callbacks: list[Any] = [clock, EpochEnd(session, evaluator, folder, history)]
+    callbacks: list[Any] = [clock]
+    if experiment.profile and ranks.rank == 0:
+        callbacks.append(Profile(folder, ranks.size))
+    callbacks.append(EpochEnd(session, evaluator, folder, history))
     if training.tensorboard and ranks.rank == 0:
         import keras
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
-    if experiment.profile and ranks.rank == 0:
-        callbacks.append(Profile(folder, ranks.size))
     with PeakMemory() as memory:
         if not is_complete(history, training):
             batches = pipeline.training_batches(

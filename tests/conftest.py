@@ -17,6 +17,8 @@ import psutil
 import pytest
 from PIL import Image
 
+import dlbench  # noqa: F401  # before TensorFlow, whose kernels it chooses
+
 ROOT = Path(__file__).parents[1]
 
 

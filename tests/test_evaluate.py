@@ -127,7 +127,20 @@ np.save(sys.argv[3], Predictor(network, samples=1)(image)[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision",
+    [
+        "float32",
+        pytest.param(
+            "mixed_bfloat16",
+            marks=pytest.mark.xfail(
+                "avx512f" not in environment.cpu()["flags"],
+                reason="without AVX-512 TensorFlow's bfloat16 convolutions round by their threads",
+                strict=True,
+            ),
+        ),
+    ],
+)
 def test_threads_do_not_change_a_prediction(
     precision: str, tmp_path: Path, launch: Callable[..., Any]
 ) -> None:

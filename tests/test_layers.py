@@ -144,6 +144,23 @@ def train_and_infer(layer: keras.layers.Layer, x: tf.Tensor) -> dict[str, np.nda
 SYNC = distributed.sync_batch_normalization(distributed.SingleProcess())
 
 
+def test_a_step_in_which_no_rank_counts_leaves_synchronised_statistics() -> None:
+    """And follows them: normalised by nothing, values would grow from layer to layer."""
+    ranks = distributed.SingleProcess()
+    layer = distributed.sync_batch_normalization(ranks)(momentum=0.5)
+    x = tf.constant(image(3, 5, 7, 4) * 3 + 1)
+    layer(x, training=True)
+    before = [layer.moving_mean.numpy(), layer.moving_variance.numpy()]
+    assert np.abs(before[0]).min() > 0.1
+    with ranks.taking_part(0.0), tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    np.testing.assert_array_equal([layer.moving_mean, layer.moving_variance], before)
+    np.testing.assert_array_equal(y, layer(x, training=False))
+    expected = tf.ones_like(x) / tf.sqrt(before[1] + layer.epsilon)
+    np.testing.assert_allclose(tape.gradient(y, x), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("own", [layers.BatchNormalization, SYNC], ids=["local", "sync"])
 @pytest.mark.parametrize("shape", [(3, 5, 7, 4), (1, 1, 2, 4)])
 def test_batch_normalization_equals_keras(own: type[Any], shape: tuple[int, ...]) -> None:

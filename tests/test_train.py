@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from dlbench import checkpoint, layers
+from dlbench.callbacks import Profile
 from dlbench.data.scenes import make_vaihingen
 from dlbench.report import records
 
@@ -42,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(place: Path, launch: Callable[..., Any]) -> tuple[Path, str]:
     """The folder of a run made without interruption, and what the run printed."""
-    ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole", "profile=true"], place)
+    ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole"], place)
     assert ended.status == 0, ended.output
     return place / "runs" / "whole", ended.output
 
@@ -57,7 +58,6 @@ def test_the_run_folder_holds_what_is_promised(finished: tuple[Path, str]) -> No
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     written = {"config.yaml", "environment.json", "metrics.csv", "confusion.csv", "record.json"}
     written |= {
-        "profile.md",
         "summary.md",
         "model.keras",
         "confusion.png",
@@ -79,13 +79,23 @@ def test_the_run_folder_holds_what_is_promised(finished: tuple[Path, str]) -> No
         with Image.open(picture) as image:
             assert min(image.size) > 100
     assert "dlbench" in (folder / "environment.json").read_text()
-    # The sixth step is the first that is traced, and the last that there is.
-    profile = (folder / "profile.md").read_text()
-    assert profile.startswith("Mean of 1 steps")
-    assert "| convolution, gradient of its kernel |" in profile
-    assert profile in output
     assert "best epoch" in output
     assert "samples/s on 1 rank(s)" in output
+
+
+def test_a_profile(place: Path, launch: Callable[..., Any]) -> None:
+    profiled = ["name=profiled", "profile=true", "training.batch=1"]
+    ended = launch(["-m", "dlbench.train", *ARGUMENTS, *profiled], place)
+    assert ended.status == 0, ended.output
+    folder = place / "runs" / "profiled"
+    profile = (folder / "profile.md").read_text()
+    # Of the eight steps of the first epoch those after the fifth.
+    assert profile.startswith("Mean of 3 steps")
+    assert "| convolution, gradient of its kernel |" in profile
+    assert "PyFunc" not in profile, "input is prepared beside the step"
+    assert profile in ended.output
+    (record,) = records.read_many([folder / "record.json"])
+    assert len(record.ranks[0].step_s) == 8 * EPOCHS - Profile.DISTURBED
 
 
 def test_the_record(finished: tuple[Path, str]) -> None:

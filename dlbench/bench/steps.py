@@ -2,13 +2,15 @@
 
 Each instant of the traced steps is given to the ops that ran then, in equal parts where several
 did, so that the parts add up to the wall time. An instant without any op is waiting: for input, for
-other ranks, or between two steps. With a GPU the ops are its kernels, and waiting is the GPU's.
+other ranks, or between two steps; what prepares input beside the step is no part of it. With a GPU
+the ops are its kernels, and waiting is the GPU's, but for what waits for other ranks inside NCCL.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,14 +31,18 @@ KINDS = {
     "input": r":IteratorGetNext\w*$",
 }
 OTHER = "other ops"
-INPUT, RANKS, BETWEEN = "waiting for input", "waiting for other ranks", "between steps"
-ALONE = "waiting, one rank"
-"""Dispatch, Python, and ops that wait for each other's results."""
+INPUT, BETWEEN = "waiting for input", "between steps"
+RANKS, ALONE = "waiting for other ranks, or dispatch", "waiting for dispatch"
+"""Dispatch: Python, and ops that wait for each other's results."""
 
 STEP = "dlbench step"
 OP = re.compile(r"(?P<name>[^\s:]+:_?[A-Za-z]\w*)")
+PREPARATION = re.compile(r"PyFunc\w*$|^tf_data")
+"""Ops, and threads, that prepare the next batches."""
 FUNCTION = "StatefulPartitionedCall/"
 LONGEST = 10
+SKIPPED, TRACED = 5, 10
+"""Steps of a run before those that are traced, and these."""
 
 
 class Span(NamedTuple):
@@ -79,7 +85,7 @@ class StepTracer:
     and `end` around each step, and `close` after the last. Tracing makes those steps a few per cent
     slower."""
 
-    def __init__(self, ranks: int, skip: int = 5, steps: int = 10) -> None:
+    def __init__(self, ranks: int, skip: int = SKIPPED, steps: int = TRACED) -> None:
         self._ranks = ranks
         self._first, self._last = skip, skip + steps - 1
         self._number = 0
@@ -91,11 +97,16 @@ class StepTracer:
         import tensorflow as tf
 
         if self._number == self._first:
-            self._folder = tempfile.TemporaryDirectory(prefix="dlbench-trace-")
+            folder = tempfile.TemporaryDirectory(prefix="dlbench-trace-")
             options = tf.profiler.experimental.ProfilerOptions(
                 host_tracer_level=2, python_tracer_level=0, device_tracer_level=1
             )
-            tf.profiler.experimental.start(self._folder.name, options)
+            try:
+                tf.profiler.experimental.start(folder.name, options)
+            except tf.errors.AlreadyExistsError:
+                warnings.warn("another profiler is running: no step is traced", stacklevel=2)
+            else:
+                self._folder = folder
         if self._folder is not None:
             self._step = tf.profiler.experimental.Trace(STEP)
             self._step.__enter__()
@@ -132,19 +143,24 @@ def read(trace: Path, ranks: int) -> StepTimes:
 
 def breakdown(planes: Iterable[Any], ranks: int) -> StepTimes:
     """Of the planes of a trace (``tensorflow.profiler.XPlane``) of one of ``ranks``."""
-    threads, streams = [], []
+    threads: list[tuple[str, list[Span]]] = []
+    streams: list[list[Span]] = []
     for plane in planes:
         if plane.name.startswith("/device:GPU"):
             streams += [_spans(plane, line) for line in plane.lines if "Stream" in line.name]
         else:
-            threads += [_spans(plane, line) for line in plane.lines]
-    host = [span for line in threads for span in line]
+            threads += [(line.name, _spans(plane, line)) for line in plane.lines]
+    host = [span for _, line in threads for span in line]
     steps = sorted(span for span in host if span.name == STEP)
     if not steps:
         raise ValueError(f"the trace holds no '{STEP}'; StepTracer marks them")
     begin, end = steps[0].start, steps[-1].end
     on_gpu = any(streams)
-    on_cpu = ([span for span in line if OP.fullmatch(span.name)] for line in threads)
+    on_cpu = (
+        [span for span in line if OP.fullmatch(span.name) and not PREPARATION.search(span.name)]
+        for name, line in threads
+        if not PREPARATION.search(name)
+    )
     own = [
         Span(max(start, begin), min(stop, end), name)
         for line in (streams if on_gpu else on_cpu)

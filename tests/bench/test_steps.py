@@ -58,6 +58,9 @@ def test_each_instant_is_given_to_what_ran() -> None:
                 ("before/the/steps:Relu", 0, 9),
             ],
             "tf_data_iterator_get_next/3": [("IteratorGetNextOp::DoCompute", 9, 12)],
+            # What prepares the next batch runs beside the step.
+            "tf_Compute/4": [("PyFunc:PyFunc", 10, 50)],
+            "tf_data_iterator_resource/5": [("map/Cast:Cast", 10, 50)],
         },
     )
     found = breakdown([host], ranks=1)
