@@ -80,7 +80,7 @@ class Profile(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._tracer:
-            print("profile=true: there were too few steps to trace", flush=True)
+            print(f"profile=true: no step was traced; the first {SKIPPED} never are", flush=True)
 
     def _report(self) -> None:
         if self._tracer and self._tracer.result:

@@ -231,7 +231,7 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                     dx = tf.cast(scale * tf.cast(dy, tf.float32) - through, x.dtype)
                     return dx, dgamma, dbeta
 
-                return (y, mean, variance, count), gradient
+                return (y, mean, variance), gradient
 
             def moments(x: Any, gamma: Any, beta: Any) -> tuple[Any, Any, Any]:
                 # float64: exact where the squares of a mean cancel.
@@ -250,9 +250,8 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                 mean, variance = tf.unstack(tf.where(total[-1] > 0.0, found, moving))
                 return mean, variance, tf.cast(total[-1], tf.float32)
 
-            y, mean, variance, _ = normalize(
+            return normalize(
                 inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
             )
-            return y, mean, variance
 
     return SyncBatchNormalization

@@ -200,11 +200,9 @@ class BatchNormalization(keras.layers.Layer):
             return self._wide(inputs, mean, variance)
         return fused_batch_normalization(inputs, gamma, beta, self.epsilon, (mean, variance))[0]
 
-    def _wide(self, inputs: tf.Tensor, *vectors: tf.Tensor) -> tf.Tensor:
-        mean, variance, beta, gamma = (
-            tf.cast(vector, tf.float64) for vector in (*vectors, self.beta, self.gamma)
-        )
-        return tf.nn.batch_normalization(inputs, mean, variance, beta, gamma, self.epsilon)
+    def _wide(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        vectors = (tf.cast(v, tf.float64) for v in (mean, variance, self.beta, self.gamma))
+        return tf.nn.batch_normalization(inputs, *vectors, self.epsilon)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

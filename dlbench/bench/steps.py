@@ -36,7 +36,7 @@ RANKS, ALONE = "waiting for other ranks, or dispatch", "waiting for dispatch"
 """Dispatch: Python, and ops that wait for each other's results."""
 
 STEP = "dlbench step"
-OP = re.compile(r"(?P<name>[^\s:]+:_?[A-Za-z]\w*)")
+OP = re.compile(r"[^\s:]+:_?[A-Za-z]\w*")
 PREPARATION = re.compile(r"PyFunc\w*$|^tf_data")
 """Ops, and threads, that prepare the next batches."""
 FUNCTION = "StatefulPartitionedCall/"
