@@ -45,6 +45,9 @@ class Augmentation(Section):
     """Largest shift, as a fraction of the data type's range."""
     contrast: Fraction = 0.0
     """Largest relative change of the distance to the sample's mean."""
+    noise: Fraction = 0.0
+    """Standard deviation of the noise added to each value, as a fraction of the data type's range
+    (of 1 for floats: DeepVel's images are divided by their median)."""
 
     @field_validator("scale")
     @classmethod

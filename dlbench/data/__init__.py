@@ -8,12 +8,14 @@ from typing import Any
 
 from dlbench.data.camvid import CamVid
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
+from dlbench.data.granulation import Granulation
 from dlbench.data.vaihingen import Vaihingen
 
 __all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "build"]
 
 DATASETS: dict[str, type[DataSet]] = {
     "camvid": CamVid,
+    "granulation": Granulation,
     "vaihingen": Vaihingen,
 }
 
@@ -23,7 +25,7 @@ def build(
 ) -> DataSet:
     """The data set ``name`` in folder ``root``, its samples of ``size`` (height, width) pixels.
 
-    Without a root, vaihingen is the miniature that `dlbench.data.scenes` generates.
+    Without a root, granulation and vaihingen are what dlbench generates itself.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
     if name not in DATASETS:
@@ -36,12 +38,19 @@ def build(
             f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
         )
     if root is None:
-        if kind is not Vaihingen:
-            raise DataError(
-                f"{name} needs its folder: data.root=/path/to/{name} (from {kind.source}); "
-                "only vaihingen has generated scenes to start with"
-            )
-        from dlbench.data import scenes
-
-        root = scenes.ensure_vaihingen_miniature(scenes.default_folder())
+        root = _generated(kind)
     return kind(root, size, **options)
+
+
+def _generated(kind: type[DataSet]) -> Path:
+    """The folder of the samples that dlbench makes itself, made if it is absent."""
+    from dlbench.data import granulation_files, scenes
+
+    if kind is Vaihingen:
+        return scenes.ensure_vaihingen_miniature(scenes.default_folder())
+    if kind is Granulation:
+        return granulation_files.ensure_granulation_miniature(scenes.default_folder())
+    raise DataError(
+        f"{kind.name} needs its folder: data.root=/path/to/{kind.name} (from {kind.source}); "
+        "only granulation and vaihingen have generated samples to start with"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,9 +16,17 @@ Box = tuple[float, float, float, float]
 
 
 def fit(image: np.ndarray, target: np.ndarray, size: tuple[int, int] | None) -> Sample:
-    """Change a sample to ``size`` (height, width): antialiased image, nearest target."""
+    """Change a sample to ``size`` (height, width): antialiased image, nearest class.
+
+    Velocities belong to a pixel's size, so they cannot be resized: `DataError`.
+    """
     if size is None or image.shape[:2] == tuple(size):
         return image, target
+    if target.ndim == 3:
+        raise DataError(
+            f"a sample of {image.shape[0]} x {image.shape[1]} pixels with velocities cannot be "
+            f"resized to {size[0]} x {size[1]}; set data.size to no more than the sample's size"
+        )
     height, width = target.shape
     return _resample(image, target, (0.0, 0.0, float(height), float(width)), size)
 
@@ -31,12 +40,12 @@ def augment(
 ) -> Sample:
     """Draw one variant of a sample, of ``size`` or else its own size.
 
-    Image (height, width, bands) keeps its dtype; target (height, width) takes `IGNORE` where the
-    zoom shows ground beyond the sample. Raises `DataError` for a quarter turn of a sample that
-    is not square.
+    Image (height, width, bands) keeps its dtype; a target of classes (height, width) takes `IGNORE`
+    where the zoom shows ground beyond the sample; one of values (height, width, outputs) holds
+    vectors, x and y in turn, that turn with the image. Raises `DataError` for what cannot be done.
     """
     size = size or (target.shape[0], target.shape[1])
-    require_square_to_rotate(augmentation, size)
+    require_possible(augmentation, size, target.ndim == 2)
     # Every draw is made whether used or not: switching one change on leaves the others' as is.
     zoom = math.exp(generator.uniform(*np.log(augmentation.scale)))
     place = generator.random(2)
@@ -47,27 +56,47 @@ def augment(
     image = _shade(image, augmentation, shift, stretch)
     image, target = _zoom(image, target, size, zoom, place)
     if augmentation.flip_left_right and left_right:
-        image, target = image[:, ::-1], target[:, ::-1]
+        image, target = image[:, ::-1], _vectors(target[:, ::-1], ((-1, 0), (0, 1)))
     if augmentation.flip_up_down and up_down:
-        image, target = image[::-1], target[::-1]
+        image, target = image[::-1], _vectors(target[::-1], ((1, 0), (0, -1)))
     if augmentation.rotate90:
         image, target = np.rot90(image, turns), np.rot90(target, turns)
+        for _ in range(turns):  # x to the right becomes y upwards, where y counts down the rows
+            target = _vectors(target, ((0, 1), (-1, 0)))
+    if augmentation.noise:
+        image = _add_noise(image, augmentation.noise, generator)
     return image, target
 
 
-def require_square_to_rotate(augmentation: Augmentation, size: tuple[int, int]) -> None:
-    """Raise `DataError` if quarter turns are asked of samples that are not square."""
-    if augmentation.rotate90 and size[0] != size[1]:
+def require_possible(
+    augmentation: Augmentation, size: tuple[int, int] | None, classes: bool
+) -> None:
+    """Raise `DataError` if quarter turns are asked of samples that are not square, or a zoom of
+    samples that hold velocities in place of ``classes``; ``size`` None: not known yet."""
+    if augmentation.rotate90 and size and size[0] != size[1]:
         raise DataError(
             f"data.augmentation.rotate90 needs square samples, they are {size[0]} x {size[1]}; "
             "set rotate90=false or a square data.size"
         )
+    if augmentation.scale != (1.0, 1.0) and not classes:
+        raise DataError(
+            f"data.augmentation.scale is {list(augmentation.scale)}, but a zoom would change the "
+            "kilometres a pixel that velocities go by; set scale=[1.0, 1.0]"
+        )
+
+
+def _vectors(target: np.ndarray, matrix: tuple[tuple[int, int], tuple[int, int]]) -> np.ndarray:
+    """Multiply the vectors (height, width, (x, y, x, y, ...)) by ``matrix``; classes stay."""
+    if target.ndim == 2:
+        return target
+    vectors = target.reshape(*target.shape[:2], -1, 2)
+    return (vectors @ np.array(matrix, target.dtype).T).reshape(target.shape)
 
 
 def _zoom(
     image: np.ndarray, target: np.ndarray, size: tuple[int, int], zoom: float, place: np.ndarray
 ) -> Sample:
-    height, width = target.shape
+    height, width = target.shape[:2]
     if zoom == 1.0:
         return fit(image, target, size)
     if zoom > 1.0:
@@ -88,15 +117,30 @@ def _shade(
     """Change contrast about each band's mean, then brightness; integers stay in their range."""
     if not (augmentation.brightness or augmentation.contrast):
         return image
-    integer = np.issubdtype(image.dtype, np.integer)
-    limits = (np.iinfo(image.dtype).min, np.iinfo(image.dtype).max) if integer else (0.0, 1.0)
     values = image.astype(np.float32)
     mean = values.mean(axis=(0, 1))
     values = mean + (values - mean) * np.float32(1.0 + stretch * augmentation.contrast)
-    values += np.float32(shift * augmentation.brightness * (limits[1] - limits[0]))
-    if integer:
-        values = np.rint(values).clip(*limits)
-    return values.astype(image.dtype)
+    low, high = _limits(image.dtype)
+    values += np.float32(shift * augmentation.brightness * (high - low))
+    return _as_before(values, image.dtype)
+
+
+def _add_noise(image: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
+    low, high = _limits(image.dtype)
+    drawn = generator.standard_normal(image.shape, np.float32)
+    return _as_before(image + drawn * np.float32(noise * (high - low)), image.dtype)
+
+
+def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if np.issubdtype(dtype, np.integer):
+        return np.iinfo(dtype).min, np.iinfo(dtype).max
+    return 0.0, 1.0
+
+
+def _as_before(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    if np.issubdtype(dtype, np.integer):
+        values = np.rint(values).clip(*_limits(dtype))
+    return values.astype(dtype)
 
 
 def _resample(image: np.ndarray, target: np.ndarray, box: Box, size: tuple[int, int]) -> Sample:

@@ -12,10 +12,11 @@ import numpy as np
 from dlbench.errors import UserError
 
 IGNORE = 255
-"""Target value of a pixel that neither trains nor counts."""
+"""Class index of a pixel that neither trains nor counts; among values that is NaN."""
 
 Sample = tuple[np.ndarray, np.ndarray]
-"""Image (height, width, bands) in the file's dtype, target (height, width) uint8 class indices."""
+"""Image (height, width, bands) in the file's dtype; target (height, width) uint8 class indices, or
+(height, width, outputs) float32 values."""
 
 
 class DataError(UserError):
@@ -36,8 +37,10 @@ class DataSet(abc.ABC):
 
     name: ClassVar[str]
     task: ClassVar[str] = "segmentation"
+    """A row of `dlbench.tasks.TASKS`: what is learnt from the samples."""
     bands: tuple[str, ...]
-    classes: tuple[ClassInfo, ...]
+    classes: tuple[ClassInfo, ...] = ()
+    """Empty where targets are values."""
     dtype: np.dtype[Any]
     units: ClassVar[str]
     """Unit of the image values."""
@@ -48,7 +51,7 @@ class DataSet(abc.ABC):
     """Where to get it."""
     splits: tuple[str, ...]
     """The splits that this folder holds."""
-    jitters: ClassVar[bool] = False
+    jitters: bool = False
     """Whether `read` heeds ``jitter``: then training samples differ by epoch, so none is cached."""
 
     def __init__(self, root: Path, size: tuple[int, int] | None = None) -> None:
@@ -60,6 +63,11 @@ class DataSet(abc.ABC):
                 f"the data folder of {self.name}, {self.root}, {reason}; "
                 f"give the unpacked data set as data.root=... (from {self.source})"
             )
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a network gives for each pixel, by name: a score a class, or the target's values."""
+        return tuple(c.name for c in self.classes)
 
     @abc.abstractmethod
     def count(self, split: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlbench.config import Augmentation
-from dlbench.data.augmentation import augment, fit, require_square_to_rotate
+from dlbench.data.augmentation import augment, fit, require_possible
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 
 _ORDER, _AUGMENTATION = 0, 1
@@ -60,15 +60,15 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Endless batches of one rank from (epoch, step) ``epochs_from`` on.
 
-    Yields image (batch, height, width, bands) in the data set's dtype and target (batch, height,
-    width) uint8. Ranks make equally many steps: one that the remainder leaves without a sample
-    gets one whose target is all `IGNORE`.
+    Yields image (batch, height, width, bands) in the data set's dtype and target, a batch of what
+    `Sample` says. Ranks make equally many steps: one that the remainder leaves without a sample
+    gets one whose target is all void.
     """
-    if size is not None:
-        require_square_to_rotate(augmentation, size)
+    require_possible(augmentation, size, bool(data.classes))
     count = _count(data, split)
     steps = steps_per_epoch(count, batch, ranks, drop_remainder)
     reader = _Reader(data, split, cache)
+    void = IGNORE if data.classes else np.nan
 
     def jobs() -> Iterator[list[tuple[int, int, bool]]]:
         epoch, start = epochs_from
@@ -88,7 +88,7 @@ def training_batches(
         generator = _generator(seed, epoch, index, _AUGMENTATION)
         image, target = reader(index, generator)
         image, target = augment(image, target, size, augmentation, generator)
-        return image, target if counts else np.full_like(target, IGNORE)
+        return image, target if counts else np.full_like(target, void)
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
         for samples in _in_order(jobs(), work, workers):
@@ -113,8 +113,8 @@ def evaluation_batches(
     """One rank's fixed chunks of a split: chunk c, samples [c * batch, (c + 1) * batch), goes to
     rank c % ranks, so every batch is the same for any number of ranks; none is padded.
 
-    Yields image (batch, height, width, bands), target (batch, height, width), target at its
-    native size (batch, native height, native width) and sample indices (batch,) int64.
+    Yields image (batch, height, width, bands), target as `training_batches` does, target at its
+    native size likewise and sample indices (batch,) int64.
     """
     count = _count(data, split)
     reader = _Reader(data, split, cache)
@@ -131,7 +131,7 @@ def evaluation_batches(
         for samples in _in_order(jobs(), work, workers):
             yield _stack(data, split, samples)
 
-    native = tf.TensorSpec((None, None, None), tf.uint8)
+    _, native = _signature(data, None)
     indices = tf.TensorSpec((None,), tf.int64)
     return tf.data.Dataset.from_generator(
         generate, output_signature=(*_signature(data, size), native, indices)
@@ -190,7 +190,9 @@ def _signature(data: DataSet, size: tuple[int, int] | None) -> tuple[tf.TensorSp
     height, width = size or (None, None)
     return (
         tf.TensorSpec((None, height, width, len(data.bands)), tf.as_dtype(data.dtype)),
-        tf.TensorSpec((None, height, width), tf.uint8),
+        tf.TensorSpec((None, height, width), tf.uint8)
+        if data.classes
+        else tf.TensorSpec((None, height, width, len(data.outputs)), tf.float32),
     )
 
 

@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +68,8 @@ def make_vaihingen(
     The folder appears whole or not at all; of two processes that make it, the first wins.
     Raises `DataError` where a folder without scenes is in the way.
     """
-    folder = Path(folder)
     tiles = TILES if tiles is None else tiles
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with new_folder(folder, "manifest.json", "scenes") as unfinished:
         for sub in (IMAGE_FOLDER, LABEL_FOLDERS[0]):
             (unfinished / sub).mkdir()
         for split, count in tiles.items():
@@ -78,17 +77,36 @@ def make_vaihingen(
                 _write_tile(unfinished, area, *scene(seed, area, tile_size))
         manifest = {"generator": VERSION, "seed": seed, "tiles": tiles, "tile_size": tile_size}
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    return Path(folder)
+
+
+@contextmanager
+def new_folder(folder: Path, proof: str, what: str) -> Iterator[Path]:
+    """A folder to fill that becomes ``folder`` at the end of the block, whole or not at all.
+
+    Of two processes that make it, the first wins. Raises `DataError` where a folder is in the way
+    that holds no generated ``what``: no file ``proof``, which the block writes last.
+    """
+    folder = Path(folder)
+    in_the_way = DataError(
+        f"{folder} is in the way: it holds no generated {what}; move it elsewhere"
+    )
+    # Seen at once, not after what may be an hour's work; an empty folder is replaced.
+    replaceable = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not replaceable and not (folder / proof).is_file():
+        raise in_the_way
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        yield unfinished
         unfinished.chmod(0o755)
         try:
             unfinished.rename(folder)
         except OSError:
-            if not (folder / "manifest.json").is_file():
-                raise DataError(
-                    f"{folder} is in the way: it holds no generated scenes; move it elsewhere"
-                ) from None
+            if not (folder / proof).is_file():
+                raise in_the_way from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return folder
 
 
 def erode(label: np.ndarray) -> np.ndarray:

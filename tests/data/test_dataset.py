@@ -56,7 +56,7 @@ def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="unknown data set 'camvit'; known: camvid, vaihingen"):
+    with pytest.raises(DataError, match="unknown data set 'camvit'; known: camvid, granulation, vaihingen"):
         build("camvit", tmp_path)
 
 
