@@ -76,7 +76,7 @@ def training_step(session: Session) -> Callable[[], float]:
     Returns what `fit` shows: the mean loss of all steps so far.
     """
     experiment = session.experiment
-    trainer = Trainer(session.network, session.ranks, np.ones(len(session.dataset.classes)))
+    trainer = Trainer(session.network, session.ranks, session.task.loss(experiment.training))
     optimizer = build_optimizer(
         experiment.optimizer,
         steps_per_epoch=1,
@@ -99,7 +99,8 @@ def training_step(session: Session) -> Callable[[], float]:
 
 def inference(session: Session) -> Callable[[], tf.Tensor]:
     """A prediction; returns the class probabilities, (batch, height, width, classes) float32."""
-    predictor = Predictor(session.network, session.experiment.monte_carlo_samples)
+    samples = session.experiment.monte_carlo_samples
+    predictor = Predictor(session.network, session.task.activation, samples=samples)
     image, _ = synthetic_batch(session)
 
     def predict() -> tf.Tensor:

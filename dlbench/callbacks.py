@@ -14,6 +14,7 @@ from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.config import Training
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
+from dlbench.metrics import Score
 from dlbench.runs import RunFolder
 from dlbench.session import Session
 
@@ -106,6 +107,7 @@ class EpochEnd(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._evaluator = evaluator
+        self._score = session.task.score
         self.history = history
         self._session = session
         self._folder = folder
@@ -130,7 +132,7 @@ class EpochEnd(keras.callbacks.Callback):
             logs |= scores
         self.history.append(row)
         self._save(epoch)
-        if is_complete(self.history, training):
+        if is_complete(self.history, training, self._score):
             self.model.stop_training = True
 
     def _save(self, epoch: int) -> None:
@@ -144,19 +146,14 @@ class EpochEnd(keras.callbacks.Callback):
             "ranks": self._session.ranks.size,
             "history": self.history,
         }
-        if "val_miou" in self.history[-1] and _evaluations_since_best(self.history) == 0:
+        if self._score.best(self.history) is self.history[-1]:
             checkpoint.save(self._folder.checkpoint("best"), arrays, meta)
         self._folder.write_rows(self._folder.metrics, self.history)
         # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
         checkpoint.save(self._folder.checkpoint("last"), arrays, meta)
 
 
-def is_complete(history: list[dict[str, Any]], training: Training) -> bool:
+def is_complete(history: list[dict[str, Any]], training: Training, score: Score) -> bool:
     """Whether a run with this history has made all its epochs or has been stopped early."""
-    stopped = training.early_stop and _evaluations_since_best(history) >= training.early_stop
+    stopped = training.early_stop and score.evaluations_since_best(history) >= training.early_stop
     return bool(stopped) or len(history) >= training.epochs
-
-
-def _evaluations_since_best(history: list[dict[str, Any]]) -> int:
-    scores = [row["val_miou"] for row in history if "val_miou" in row]
-    return len(scores) - 1 - scores.index(max(scores)) if scores else 0

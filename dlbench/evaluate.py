@@ -7,84 +7,42 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from dlbench import config, data, distributed
+from dlbench import config
 from dlbench.errors import exit_status
-from dlbench.metrics import ConfusionMatrix
 from dlbench.runs import RunFolder
 
 if TYPE_CHECKING:
-    import keras
-
-
-@dataclass
-class Evaluation:
-    """What a network scored on one split."""
-
-    split: str
-    samples: int
-    loss: float
-    """Unweighted cross-entropy per valid pixel."""
-    confusion: ConfusionMatrix
-    native: ConfusionMatrix
-    """The same with the predictions resized to the labels' native size."""
-
-    @property
-    def resized(self) -> bool:
-        """Whether the labels' native size is another than the predictions'."""
-        return not np.array_equal(self.confusion.counts, self.native.counts)
-
-    def scores(self) -> dict[str, float]:
-        """The scalars that are followed over epochs."""
-        matrix = self.confusion
-        return {
-            "val_loss": self.loss,
-            "val_miou": matrix.mean_over_all(matrix.iou),
-            "val_global_accuracy": matrix.global_accuracy,
-            "val_class_accuracy": matrix.mean_over_all(matrix.class_accuracy),
-        }
-
-    def quality(self, class_names: list[str]) -> dict[str, Any]:
-        """Everything, ready for JSON."""
-        return {
-            "split": self.split,
-            "samples": self.samples,
-            "loss": self.loss,
-            "training_size": self.confusion.summary(class_names),
-            "native_size": self.native.summary(class_names) if self.resized else None,
-        }
+    from dlbench.session import Session
+    from dlbench.tasks import Evaluation
 
 
 class Evaluator:
     """Scores a network on a split, each sample counted once, on all ranks together.
 
-    The batches are the same for any number of ranks, counts are integers and each batch's loss is
-    added in the order of batches, so the result does not depend on the number of ranks. Build it
-    once and call it after every epoch: it keeps the compiled prediction and the decoded samples.
+    The batches are the same for any number of ranks, and their sums are added in the order of
+    batches, so the result does not depend on the number of ranks. Build it once and call it after
+    every epoch: it keeps the compiled prediction and the decoded samples.
     """
 
-    def __init__(
-        self,
-        network: keras.Model,
-        dataset: data.DataSet,
-        split: str,
-        experiment: config.Experiment,
-        ranks: distributed.SingleProcess,
-    ) -> None:
+    def __init__(self, session: Session, split: str) -> None:
         from dlbench.data import pipeline
         from dlbench.prediction import Predictor
 
+        experiment, dataset, ranks = session.experiment, session.dataset, session.ranks
         self._split = split
-        self._classes = len(dataset.classes)
+        self._task = session.task
         self._count = dataset.count(split)
         self._batch = experiment.training.evaluation_batch
         self._ranks = ranks
-        self._predictor = Predictor(network, experiment.monte_carlo_samples, experiment.seed)
+        self._predictor = Predictor(
+            session.network,
+            self._task.activation,
+            samples=experiment.monte_carlo_samples,
+            seed=experiment.seed,
+        )
         self._batches = pipeline.evaluation_batches(
             dataset,
             split,
@@ -98,39 +56,13 @@ class Evaluator:
 
     def __call__(self) -> Evaluation:
         """Score the network as it is now."""
-        import tensorflow as tf
-
-        confusion, native_confusion = ConfusionMatrix(self._classes), ConfusionMatrix(self._classes)
-        losses = np.zeros((-(-self._count // self._batch), 2))
+        self._predictor.update()
+        scorer = self._task.scorer(self._split, self._count, -(-self._count // self._batch))
         for image, target, native, index in self._batches:
             chunk = int(index[0]) // self._batch
-            probability, _ = self._predictor(image, draw=chunk)
-            confusion.update(target.numpy(), _labels(probability))
-            resized = tf.image.resize(probability, native.shape[1:3])
-            native_confusion.update(native.numpy(), _labels(resized))
-            losses[chunk] = _log_loss(probability.numpy(), target.numpy())
-        for matrix, name in ((confusion, "confusion"), (native_confusion, "native_confusion")):
-            matrix.counts = self._ranks.sum(tf.constant(matrix.counts), name).numpy()
-        # Each chunk is one rank's: adding zeros is exact, and so the order of the sum is fixed.
-        losses = self._ranks.sum(tf.constant(losses), "evaluation_losses").numpy()
-        total, pixels = losses.sum(axis=0)
-        return Evaluation(
-            split=self._split,
-            samples=self._count,
-            loss=float(total / max(pixels, 1.0)),
-            confusion=confusion,
-            native=native_confusion,
-        )
-
-
-def _labels(probability: Any) -> np.ndarray:
-    return np.argmax(probability.numpy(), axis=-1).astype(np.uint8)
-
-
-def _log_loss(probability: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    valid = target != data.IGNORE
-    chosen = np.take_along_axis(probability[valid], target[valid][:, None], axis=-1)
-    return float(-np.log(np.maximum(chosen, 1e-30), dtype=np.float64).sum()), float(valid.sum())
+            prediction, _ = self._predictor(image, draw=chunk)
+            scorer.update(chunk, prediction, target, native)
+        return scorer.result(self._ranks)
 
 
 def main(arguments: list[str]) -> int:
@@ -148,15 +80,10 @@ def _evaluate_run(arguments: list[str]) -> None:
 
     session = sessions.start(experiment)
     sessions.restore(session, folder.checkpoint(kind))
-    evaluator = Evaluator(session.network, session.dataset, split, experiment, session.ranks)
-    result = evaluator()
+    result = Evaluator(session, split)()
     if session.ranks.rank == 0:
-        names = session.class_names
         print(f"{folder.path}: checkpoint '{kind}' on {result.samples} samples of '{split}'")
-        print(result.confusion.table(names))
-        if result.resized:
-            print("predictions resized to the labels' native size:")
-            print(result.native.table(names))
+        print(result.table())
 
 
 def _parse(arguments: list[str]) -> tuple[RunFolder, str, str, str | None]:

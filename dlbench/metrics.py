@@ -7,6 +7,7 @@ ratios are derived once, at the end, so that any number of ranks gives the same 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,33 @@ import numpy.typing as npt
 from dlbench.data.dataset import IGNORE
 
 Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What epochs are compared by: a column of the history, and which way is up."""
+
+    key: str
+    title: str
+    """With its unit, for figures."""
+    higher: bool
+    """Whether the higher is the better."""
+    limit: float | None = None
+    """The best or worst that can be, where there is one."""
+
+    def best(self, history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """The first epoch with the best score; None before any evaluation."""
+        scored = [row for row in history if self.key in row]
+        # NaN compares with nothing: such an epoch must not win by coming first.
+        ranked = [row for row in scored if np.isfinite(row[self.key])] or scored
+        choose = max if self.higher else min
+        return choose(ranked, key=lambda row: row[self.key]) if ranked else None
+
+    def evaluations_since_best(self, history: Sequence[dict[str, Any]]) -> int:
+        """Evaluations without a better score at the end of ``history``."""
+        scored = [row for row in history if self.key in row]
+        best = self.best(scored)
+        return next((i for i, row in enumerate(reversed(scored)) if row is best), 0)
 
 
 class ConfusionMatrix:
@@ -274,6 +302,12 @@ class Moments:
         return np.sqrt(_ratio(np.maximum(xx - 2.0 * xy + yy, 0.0), n))
 
     @property
+    def spread(self) -> Float:
+        """Standard deviation of the truth per output: the RMSE of predicting its mean."""
+        n, x, _, xx, _, _ = self._sums
+        return np.sqrt(np.maximum(_ratio(xx, n) - np.square(_ratio(x, n)), 0.0))
+
+    @property
     def correlation(self) -> Float:
         """Pearson's r per output; NaN where truth or prediction is constant."""
         n, x, y, xx, yy, xy = self._sums
@@ -285,12 +319,15 @@ class Moments:
         return np.clip(_ratio(n * xy - x * y, scale), -1.0, 1.0)
 
     def summary(self, output_names: Sequence[str]) -> dict[str, Any]:
-        """RMSE and r per output, ready for JSON (None where undefined)."""
+        """RMSE, r and the truth's spread per output, ready for JSON (None where undefined)."""
         if len(output_names) != self._sums.shape[1]:
             raise ValueError(f"{len(output_names)} names for {self._sums.shape[1]} outputs")
-        rmse, correlation, counts = self.rmse, self.correlation, self._sums[0]
+        measures = {"rmse": self.rmse, "spread": self.spread, "r": self.correlation}
         return {
-            name: {"n": int(counts[i]), "rmse": _known(rmse[i]), "r": _known(correlation[i])}
+            name: {
+                "n": int(self._sums[0, i]),
+                **{measure: _known(values[i]) for measure, values in measures.items()},
+            }
             for i, name in enumerate(output_names)
         }
 

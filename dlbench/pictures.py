@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, ClassInfo
-from dlbench.metrics import ConfusionMatrix
+from dlbench.metrics import ConfusionMatrix, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +109,7 @@ def prediction_grid(
         figure.colorbar(drawn, cax=bar, orientation="horizontal").outline.set_visible(False)
         bar.tick_params(labelsize=8, colors=INK, length=2)
     _draw_legend(figure, entries, legend_columns, margin / height)
-    _save(figure, path)
+    save(figure, path)
 
 
 def confusion_figure(matrix: ConfusionMatrix, names: Sequence[str], path: Path) -> None:
@@ -158,20 +158,20 @@ def confusion_figure(matrix: ConfusionMatrix, names: Sequence[str], path: Path) 
         f"mean IoU {100 * matrix.mean_over_all(matrix.iou):.1f} %",
         fontsize=10, color=INK,
     )  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
 
 
-def curve_figure(metrics: Path, path: Path, score: str = "val_miou") -> None:
+def curve_figure(metrics: Path, path: Path, score: Score) -> None:
     """Write a PNG of the losses and of ``score`` per epoch, from a run's ``metrics.csv``.
 
-    Columns ``epoch`` and ``loss``; ``val_loss`` and ``score`` may be empty in some epochs.
+    Columns ``epoch`` and ``loss``; ``val_loss`` and the score may be empty in some epochs.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    absent = {"epoch", "loss", score} - set(rows[0] if rows else ())
+    absent = {"epoch", "loss", score.key} - set(rows[0] if rows else ())
     if absent:
         raise ValueError(f"{metrics} lacks the columns {', '.join(sorted(absent))}, or is empty")
 
@@ -187,15 +187,15 @@ def curve_figure(metrics: Path, path: Path, score: str = "val_miou") -> None:
         left.plot(epochs, losses, color=ORANGE, marker=".", label="validation")
         left.legend(frameon=False, fontsize=9, labelcolor=INK)
     left.set_title("loss", fontsize=11, color=INK)
-    epochs, scores = series(score)
+    epochs, scores = series(score.key)
     right.plot(epochs, scores, color=ORANGE, marker=".")
-    title = "validation mean IoU" if score == "val_miou" else score
+    title = score.title
     if scores:
-        best = int(np.argmax(scores))
+        best = int(np.argmax(scores) if score.higher else np.argmin(scores))
         right.plot(epochs[best], scores[best], "o", color=ORANGE, markersize=7)
         title += f"  (best {scores[best]:.3f}, epoch {epochs[best]:.0f})"
     right.set_title(title, fontsize=11, color=INK)
-    right.set_ylim(0.0, 1.0)
+    right.set_ylim(0.0, score.limit)
     for axes in (left, right):
         axes.set_xlabel("epoch", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -205,7 +205,7 @@ def curve_figure(metrics: Path, path: Path, score: str = "val_miou") -> None:
         axes.spines[["left", "bottom"]].set_color(FAINT)
         axes.tick_params(labelsize=9, colors=INK, length=0)
     left.set_ylim(bottom=0.0)
-    _save(figure, path)
+    save(figure, path)
 
 
 def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> Pixels:
@@ -281,7 +281,8 @@ def _draw_legend(
     )  # fmt: skip
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as a PNG file, whole or not at all."""
     if path.suffix != ".png":
         raise ValueError(f"{path} does not end in .png")
     # Without the name of the software, the same figure is the same file.

@@ -5,17 +5,15 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-import numpy as np
-
 from dlbench import environment, models, pictures
 from dlbench.callbacks import StepClock
 from dlbench.checkpoint import write_atomically
 from dlbench.data.augmentation import fit
-from dlbench.evaluate import Evaluation
 from dlbench.prediction import Predictor
 from dlbench.report import page, records
 from dlbench.runs import RunFolder
 from dlbench.session import Session
+from dlbench.tasks import Evaluation
 
 PICTURED = 4
 """Validation samples in the picture of predictions, spread evenly over the split."""
@@ -49,11 +47,11 @@ def write_report(
 
     A run that was complete already has timed nothing and keeps the record that it has.
     """
-    names = session.class_names
-    best = max((row for row in history if "val_miou" in row), key=lambda row: row["val_miou"])
-    lines = ["", f"best epoch: {best['epoch']}", evaluation.confusion.table(names)]
+    best = session.task.score.best(history)
+    assert best is not None  # the last epoch is always evaluated
+    lines = ["", f"best epoch: {best['epoch']}", evaluation.table()]
     if any(part["samples"] for part in measured):
-        quality = {"best_epoch": best["epoch"], **evaluation.quality(names)}
+        quality = {"best_epoch": best["epoch"], **evaluation.quality()}
         record = _record(session, measured, quality)
         records.write(record, folder.record)
         folder.write_text(folder.summary, page.markdown(record))
@@ -62,9 +60,8 @@ def write_report(
             f"{record.throughput:.2f} samples/s on {len(measured)} rank(s); peak memory per rank "
             + ", ".join(f"{peak:.2f} GiB" for peak in peaks)
         )
-    folder.write_confusion(evaluation.confusion.counts, names)
-    pictures.confusion_figure(evaluation.confusion, names, folder.picture("confusion"))
-    pictures.curve_figure(folder.metrics, folder.picture("curve"))
+    session.task.write(evaluation, folder)
+    pictures.curve_figure(folder.metrics, folder.picture("curve"), session.task.score)
     _draw_predictions(session, folder)
     lines.append(f"pictures, record and weights: {folder.path}/")
     print("\n".join(lines), flush=True)
@@ -76,7 +73,7 @@ def export(session: Session, folder: RunFolder) -> None:
     plain = models.build(
         experiment.name,
         session.network.input_shape[1:],
-        len(session.dataset.classes),
+        len(session.dataset.outputs),
         **experiment.options,
     )
     plain.set_weights(session.network.get_weights())
@@ -112,18 +109,19 @@ def _record(
 
 def _draw_predictions(session: Session, folder: RunFolder) -> None:
     dataset, count = session.dataset, session.dataset.count("val")
-    predictor = Predictor(session.network, session.experiment.monte_carlo_samples)
+    predictor = Predictor(
+        session.network,
+        session.task.activation,
+        samples=session.experiment.monte_carlo_samples,
+    )
     chosen = sorted({round(i * (count - 1) / (PICTURED - 1)) for i in range(PICTURED)})
     samples = [fit(*dataset.read("val", i), session.experiment.data.size) for i in chosen]
     drawn = [predictor(image[None]) for image, _ in samples]
-    uncertainties = [
-        variance[0].numpy().sum(axis=-1) for _, variance in drawn if variance is not None
-    ]
-    pictures.prediction_grid(
+    variances = [variance[0].numpy() for _, variance in drawn if variance is not None]
+    session.task.draw(
         [image for image, _ in samples],
         [target for _, target in samples],
-        [np.argmax(mean[0], axis=-1).astype(np.uint8) for mean, _ in drawn],
-        dataset.classes,
+        [mean[0].numpy() for mean, _ in drawn],
+        variances or None,
         folder.picture("predictions"),
-        uncertainties=uncertainties or None,
     )

@@ -12,6 +12,8 @@ from dlbench.config import Experiment
 if TYPE_CHECKING:
     import keras
 
+    from dlbench.tasks import Task
+
 
 @dataclass
 class Session:
@@ -21,10 +23,7 @@ class Session:
     ranks: distributed.SingleProcess
     dataset: data.DataSet
     network: keras.Model
-
-    @property
-    def class_names(self) -> list[str]:
-        return [c.name for c in self.dataset.classes]
+    task: Task
 
 
 def start(experiment: Experiment) -> Session:
@@ -43,7 +42,10 @@ def start(experiment: Experiment) -> Session:
             _open(experiment)
         ranks.barrier()
         dataset = _open(experiment)
-    return Session(experiment, ranks, dataset, _build(experiment, dataset, ranks))
+    network = _build(experiment, dataset, ranks)
+    from dlbench import tasks
+
+    return Session(experiment, ranks, dataset, network, tasks.of(dataset))
 
 
 def restore(session: Session, path: Path) -> None:
@@ -76,7 +78,7 @@ def _build(
     return models.build(
         experiment.model.name,
         (None, None, len(dataset.bands)),
-        len(dataset.classes),
+        len(dataset.outputs),
         normalization=distributed.sync_batch_normalization(ranks) if sync else None,
         **experiment.model.options,
     )

@@ -25,7 +25,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench import session as sessions
 
     session = sessions.start(experiment)
-    ranks, training = session.ranks, experiment.training
+    ranks, training, score = session.ranks, experiment.training, session.task.score
 
     from dlbench import checkpoint
     from dlbench.bench.memory import PeakMemory
@@ -35,7 +35,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.results import export, measured_by_rank, write_report
     from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
-    from dlbench.training import Trainer, class_weights, draw_own_dropout
+    from dlbench.training import Trainer, draw_own_dropout
 
     folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
@@ -50,7 +50,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     trainer = Trainer(
         session.network,
         ranks,
-        class_weights(session.dataset, training.class_weights),
+        session.task.loss(training),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
     )
     optimizer = build_optimizer(
@@ -72,10 +72,10 @@ def train(experiment: config.Experiment) -> RunFolder:
     ranks.broadcast(list(variables.values()))
     draw_own_dropout(session.network, ranks.rank)
     if ranks.rank == 0:
-        _announce(session, folder, steps, len(history), is_complete(history, training))
+        _announce(session, folder, steps, len(history), is_complete(history, training, score))
 
     # ---- Fit
-    evaluator = Evaluator(session.network, session.dataset, "val", experiment, ranks)
+    evaluator = Evaluator(session, "val")
     order = np.arange(count)
     clock = StepClock(
         lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank)),
@@ -90,7 +90,7 @@ def train(experiment: config.Experiment) -> RunFolder:
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
     with PeakMemory() as memory:
-        if not is_complete(history, training):
+        if not is_complete(history, training, score):
             batches = pipeline.training_batches(
                 session.dataset,
                 batch=training.batch,
@@ -168,7 +168,7 @@ def _announce(
     print(
         f"{experiment.model.name} ({session.network.count_params():,} parameters) on "
         f"{dataset.name} at {dataset.root}: {dataset.count('train')} training and "
-        f"{dataset.count('val')} validation samples, {len(dataset.classes)} classes\n"
+        f"{dataset.count('val')} validation samples, {len(dataset.outputs)} outputs a pixel\n"
         f"{session.ranks.size} rank(s) x batch {experiment.training.batch}, {steps} steps an "
         f"epoch, {experiment.training.precision}; results go to {folder.path}/",
         flush=True,

@@ -1,7 +1,7 @@
 """The training step: Keras `fit` with exact sums over ranks.
 
-The loss of a step is the weighted cross-entropy summed over all valid pixels of all ranks, divided
-by the count of those pixels; so N ranks with batch b follow one rank with batch N*b.
+The loss of a step is that of its task summed over all that counts on all ranks, divided by how much
+that is; so N ranks with batch b follow one rank with batch N*b.
 """
 
 from __future__ import annotations
@@ -12,69 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlbench.config import ClassWeights, ConfigError
-from dlbench.data.dataset import IGNORE, DataSet
 from dlbench.distributed import SingleProcess
-
-
-def summed_cross_entropy(
-    logits: tf.Tensor, target: tf.Tensor, class_weights: tf.Tensor
-) -> tf.Tensor:
-    """Weighted cross-entropy summed over valid pixels, a float32 scalar.
-
-    ``logits`` (batch, height, width, classes), ``target`` (batch, height, width) uint8 with 255 =
-    ignore. The caller divides by the count of valid pixels, as SegNet does, not by their weights.
-    """
-    valid = target != IGNORE
-    index = tf.cast(tf.where(valid, target, 0), tf.int32)
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(index, tf.cast(logits, tf.float32))
-    weight = tf.where(valid, tf.gather(class_weights, index), 0.0)
-    return tf.reduce_sum(loss * weight)
-
-
-def count_valid(target: tf.Tensor) -> tf.Tensor:
-    """Number of pixels that are not ignored, a float32 scalar."""
-    return tf.math.count_nonzero(target != IGNORE, dtype=tf.float32)
-
-
-def class_weights(dataset: DataSet, settings: ClassWeights) -> np.ndarray:
-    """The loss's weight of each class, as configured; counting reads the training labels once."""
-    classes = len(dataset.classes)
-    if settings.mode == "median_frequency":
-        return median_frequency_weights(*_count_pixels(dataset), settings.maximum)
-    if settings.mode == "none":
-        return np.ones(classes)
-    if len(settings.values) != classes:
-        raise ConfigError(
-            f"training.class_weights.values has {len(settings.values)} weights, "
-            f"{dataset.name} has {classes} classes"
-        )
-    return np.minimum(settings.values, settings.maximum or np.inf)
-
-
-def _count_pixels(dataset: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    pixels = np.zeros(len(dataset.classes))
-    of_images = np.zeros_like(pixels)
-    for index in range(dataset.count("train")):
-        _, target = dataset.read("train", index)
-        counts = np.bincount(target[target != IGNORE], minlength=len(pixels))
-        pixels += counts
-        of_images += np.where(counts > 0, target.size, 0)
-    return pixels, of_images
-
-
-def median_frequency_weights(
-    pixels: np.ndarray, pixels_of_images_with_class: np.ndarray, maximum: float | None
-) -> np.ndarray:
-    """Median-frequency class weights (Eigen & Fergus, ICCV 2015).
-
-    ``pixels`` counts each class; ``pixels_of_images_with_class`` all pixels, void ones too, of the
-    images that hold it. A class never seen weighs 0.
-    """
-    seen = pixels > 0
-    frequency = np.where(seen, pixels / np.maximum(pixels_of_images_with_class, 1), np.nan)
-    weights = np.where(seen, np.nanmedian(frequency) / frequency, 0.0)
-    return np.minimum(weights, maximum) if maximum is not None else weights
+from dlbench.tasks import Loss
 
 
 def draw_own_dropout(network: keras.Model, rank: int) -> None:
@@ -99,13 +38,13 @@ class Trainer(keras.Model):
         self,
         network: keras.Model,
         ranks: SingleProcess,
-        class_weights: np.ndarray,
+        loss: Loss,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
         self._ranks = ranks
-        self._class_weights = tf.constant(class_weights, tf.float32)
+        self._task_loss = loss
         # L2 of kernels alone: biases and batch-norm parameters stay free.
         self._decayed = {v.path for v in network.trainable_variables if v.path.endswith("kernel")}
         self._weight_decay = weight_decay
@@ -121,14 +60,14 @@ class Trainer(keras.Model):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         image, target = data
         variables = self.network.trainable_variables
-        # Depends on the labels alone, so this reduction runs beside the forward pass.
-        valid = count_valid(target)
+        # Depends on the target alone, so this reduction runs beside the forward pass.
+        valid = self._task_loss.count(target)
         total = tf.maximum(self._ranks.sum(valid, "valid_pixels"), 1.0)
         # A rank that the remainder left without a sample must not sway synchronised batch-norm.
         part = tf.cast(valid > 0.0, tf.float32)
         with self._ranks.taking_part(part), tf.GradientTape() as tape:
-            logits = self.network(image, training=True)
-            local = summed_cross_entropy(logits, target, self._class_weights)
+            prediction = self.network(image, training=True)
+            local = self._task_loss.summed(prediction, target)
             share = self.optimizer.scale_loss(local / total)
         gradients = tape.gradient(share, variables)
         gradients = [

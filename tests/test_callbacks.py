@@ -13,7 +13,10 @@ import pytest
 from dlbench import callbacks, checkpoint
 from dlbench.config import Experiment, Training
 from dlbench.distributed import SingleProcess
+from dlbench.metrics import Score
 from dlbench.runs import RunFolder
+
+SCORE = Score("val_miou", "mean IoU", higher=True)
 
 
 def history(*scores: float | None) -> list[dict[str, Any]]:
@@ -22,17 +25,17 @@ def history(*scores: float | None) -> list[dict[str, Any]]:
 
 def test_a_run_is_complete_after_its_epochs() -> None:
     training = Training(epochs=3)
-    assert not callbacks.is_complete([], training)
-    assert not callbacks.is_complete(history(0.5, 0.4), training)
-    assert callbacks.is_complete(history(0.5, 0.4, 0.3), training)
+    assert not callbacks.is_complete([], training, SCORE)
+    assert not callbacks.is_complete(history(0.5, 0.4), training, SCORE)
+    assert callbacks.is_complete(history(0.5, 0.4, 0.3), training, SCORE)
 
 
 def test_a_run_stopped_early_is_complete() -> None:
     training = Training(epochs=9, early_stop=2)
-    assert not callbacks.is_complete(history(0.5, 0.4), training)
-    assert callbacks.is_complete(history(0.5, 0.4, 0.5), training), "as good is not better"
-    assert not callbacks.is_complete(history(0.5, 0.4, 0.6), training)
-    assert callbacks.is_complete(history(None, 0.5, None, 0.4, None, 0.3), training)
+    assert not callbacks.is_complete(history(0.5, 0.4), training, SCORE)
+    assert callbacks.is_complete(history(0.5, 0.4, 0.5), training, SCORE), "as good is not better"
+    assert not callbacks.is_complete(history(0.5, 0.4, 0.6), training, SCORE)
+    assert callbacks.is_complete(history(None, 0.5, None, 0.4, None, 0.3), training, SCORE)
 
 
 class Epochs:
@@ -50,6 +53,7 @@ class Epochs:
             experiment=Experiment.model_validate({"training": {"epochs": 9, "early_stop": 2}}),
             ranks=SingleProcess(),
             network=network,
+            task=SimpleNamespace(score=SCORE),
         )
         told = iter(scores)
         evaluator: Any = lambda: SimpleNamespace(scores=lambda: {"val_miou": next(told)})  # noqa: E731

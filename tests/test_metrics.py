@@ -157,6 +157,7 @@ def test_moments_equal_numpy() -> None:
     for k in range(2):
         a, b = x[valid][:, k].astype(np.float64), y[valid][:, k].astype(np.float64)
         assert total.rmse[k] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)), rel=1e-12)
+        assert total.spread[k] == pytest.approx(np.std(a), rel=1e-12)
         assert total.correlation[k] == pytest.approx(np.corrcoef(a, b)[0, 1], rel=1e-10)
     assert total.summary(["vx", "vy"])["vx"]["n"] == valid.sum()
 
@@ -166,13 +167,14 @@ def test_moments_equal_numpy() -> None:
 
 
 def test_moments_undefined_and_perfect() -> None:
-    assert Moments().summary(["v"]) == {"v": {"n": 0, "rmse": None, "r": None}}
+    assert Moments().summary(["v"]) == {"v": {"n": 0, "rmse": None, "spread": None, "r": None}}
     constant = Moments()
     constant.update(np.full((7, 1), 0.1), np.linspace(0, 1, 7)[:, None])
     assert constant.summary(["v"])["v"]["r"] is None
     perfect = Moments()
     perfect.update([[1.0], [2.0], [4.0]], [[1.0], [2.0], [4.0]])
-    assert perfect.summary(["v"]) == {"v": {"n": 3, "rmse": 0.0, "r": pytest.approx(1.0)}}
+    expected = {"n": 3, "rmse": 0.0, "spread": pytest.approx(np.std([1, 2, 4])), "r": 1.0}
+    assert perfect.summary(["v"]) == {"v": pytest.approx(expected)}
     with pytest.raises(ValueError, match="end in 1 outputs"):
         perfect.update([1.0, 2.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="needed is bool"):

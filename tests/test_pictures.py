@@ -16,6 +16,7 @@ from dlbench.pictures import (
     displayed,
     prediction_grid,
 )
+from dlbench.tasks.segmentation import Segmentation
 
 CLASSES = (
     ClassInfo("road", (255, 255, 255), 1),
@@ -136,16 +137,16 @@ def test_the_confusion_figure_darkens_with_the_share(tmp_path: Path) -> None:
 def test_the_curve_is_read_from_the_metrics_file(tmp_path: Path) -> None:
     metrics, path = tmp_path / "metrics.csv", tmp_path / "curve.png"
     metrics.write_text("epoch,loss,val_loss,val_miou\n1,2.0,,\n2,1.0,1.5,0.3\n3,0.5,1.2,0.4\n")
-    curve_figure(metrics, path)
+    curve_figure(metrics, path, Segmentation.score)
     with_scores = pixels(path)
     assert share(with_scores, (0, 114, 178)) > 0.0005  # the training loss
     assert share(with_scores, (213, 94, 0)) > 0.0005  # validation
     metrics.write_text("epoch,loss,val_miou\n1,2.0,\n2,1.0,\n")  # not evaluated yet
-    curve_figure(metrics, path)
+    curve_figure(metrics, path, Segmentation.score)
     assert share(pixels(path), (213, 94, 0)) == 0.0
     metrics.write_text("epoch,loss\n1,2.0\n")
     with pytest.raises(ValueError, match=r"metrics\.csv lacks the columns val_miou"):
-        curve_figure(metrics, path)
+        curve_figure(metrics, path, Segmentation.score)
     metrics.write_text("")
     with pytest.raises(ValueError, match="or is empty"):
-        curve_figure(metrics, path)
+        curve_figure(metrics, path, Segmentation.score)

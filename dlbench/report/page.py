@@ -40,6 +40,8 @@ def _headline(record: Record) -> Iterable[str]:
 
 
 def _quality(quality: dict[str, Any]) -> Iterable[str]:
+    if "components" in quality:
+        yield from _values(quality)
     for size in ("training_size", "native_size"):
         scores = quality.get(size)
         if scores is None:
@@ -62,6 +64,26 @@ def _quality(quality: dict[str, Any]) -> Iterable[str]:
         for name, row in scores["classes"].items():
             cells = " | ".join(_known(row[measure], ".3f") for measure in MEASURES)
             yield f"| {name} | {row['pixels']} | {cells} |"
+
+
+def _values(quality: dict[str, Any]) -> Iterable[str]:
+    unit = quality["unit"]
+    yield ""
+    yield f"## Scores on '{quality['split']}' ({quality['samples']} samples)"
+    yield ""
+    yield (
+        f"RMSE over all {_known(quality['rmse'], '.3f')} {unit}; "
+        f"epoch {quality.get('best_epoch', '–')}. "
+        "The spread is the truth's standard deviation: the RMSE of predicting its mean."
+    )
+    yield ""
+    yield f"| | RMSE, {unit} | spread, {unit} | RMSE / spread | r |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, row in quality["components"].items():
+        rmse, spread = row["rmse"], row["spread"]
+        share = rmse / spread if rmse is not None and spread else None
+        cells = (_known(value, ".3f") for value in (rmse, spread, share))
+        yield f"| {name} | {' | '.join(cells)} | {_known(row['r'], '.4f')} |"
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -16,12 +16,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlbench import config, distributed, models
+from dlbench import config, distributed, models, tasks
 from dlbench.checkpoint import collect, variables_of
 from dlbench.data import IGNORE, ClassInfo, DataSet, pipeline
 from dlbench.data.dataset import Sample
 from dlbench.evaluate import Evaluator
 from dlbench.schedule import build_optimizer
+from dlbench.session import Session
+from dlbench.tasks.segmentation import CrossEntropy, SegmentationEvaluation
 from dlbench.training import Trainer
 
 GLOBAL_BATCH = 4
@@ -144,7 +146,7 @@ def fit(
         settings, steps_per_epoch=steps, epochs=epochs, ranks=ranks.size, precision=precision
     )
     optimizer.build(network.trainable_variables)
-    trainer = Trainer(network, ranks, np.array(CLASS_WEIGHTS), weight_decay=1e-3)
+    trainer = Trainer(network, ranks, CrossEntropy(np.array(CLASS_WEIGHTS)), weight_decay=1e-3)
     trainer.compile(optimizer=optimizer, jit_compile=False)
     batches = pipeline.training_batches(
         data,
@@ -202,16 +204,14 @@ def frozen_loss(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> lis
     arrays["frozen/logits"] = np.stack(logits)
     arrays["frozen/targets"] = np.stack([data.read("train", i)[1] for i in range(7)])
     # Mirrored samples would have other logits: the order alone is drawn.
+    loss = CrossEntropy(np.array(CLASS_WEIGHTS))
     total = pixels = 0.0
     for image, target in pipeline.training_batches(
         data, batch=GLOBAL_BATCH // ranks.size, ranks=ranks.size, rank=ranks.rank, seed=3,
         augmentation=config.Augmentation(flip_left_right=False), size=None,
     ).take(2):  # fmt: skip
-        from dlbench.training import count_valid, summed_cross_entropy
-
-        weights = tf.constant(CLASS_WEIGHTS, tf.float32)
-        total += float(ranks.sum(summed_cross_entropy(net(image), target, weights), "frozen"))
-        pixels += float(ranks.sum(count_valid(target), "frozen_pixels"))
+        total += float(ranks.sum(loss.summed(net(image), target), "frozen"))
+        pixels += float(ranks.sum(loss.count(target), "frozen_pixels"))
     return [total, pixels]
 
 
@@ -242,7 +242,9 @@ def evaluation(ranks: distributed.SingleProcess) -> dict[str, Any]:
             {"monte_carlo_samples": 3, "data": {"size": [32, 32]}, "training": {"batch": 2}}
         )
         net = network(name, precision=precision)
-        scored = Evaluator(net, Toy(1, val=13, size=(40, 36)), "val", experiment, ranks)()
+        toy = Toy(1, val=13, size=(40, 36))
+        scored = Evaluator(Session(experiment, ranks, toy, net, tasks.of(toy)), "val")()
+        assert isinstance(scored, SegmentationEvaluation)
         found[f"{name} {precision}"] = {
             "loss": scored.loss.hex(),
             "confusion": scored.confusion.counts.tolist(),
