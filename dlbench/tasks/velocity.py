@@ -141,6 +141,6 @@ class Velocity(Task):
             targets,
             predictions,
             path,
-            names=self.dataset.outputs,
+            names=[f"sample {number}" for number in range(1, len(images) + 1)],
             pixel_km=self.dataset.ground_sampling_distance / 1000.0,
         )

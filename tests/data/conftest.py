@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,6 +37,18 @@ def camvid_tree(tmp_path: Path) -> Path:
             name = f"frame_{number}.png"
             lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
         (root / f"{split}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture(scope="session")
+def granulation_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two training and one validation pair of 64 x 64 pixels with noise in them. Read only."""
+    root = tmp_path_factory.mktemp("granulation")
+    rng = np.random.default_rng(0)
+    for suffix, count in (("", 2), ("_validation", 1)):
+        for name, outputs in (("intensity", 2), ("velocity", 6)):
+            with h5py.File(root / f"{name}{suffix}.h5", "w") as file:
+                file[name] = rng.uniform(size=(count, 64, 64, outputs)).astype(np.float32)
     return root
 
 

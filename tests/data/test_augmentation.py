@@ -5,7 +5,7 @@ import pytest
 
 from dlbench.config import Augmentation
 from dlbench.data.augmentation import augment, fit
-from dlbench.data.dataset import IGNORE
+from dlbench.data.dataset import IGNORE, DataError
 
 NONE = Augmentation(flip_left_right=False)
 
@@ -142,3 +142,50 @@ def test_quarter_turns_need_squares() -> None:
     image, label, _ = _blocks(np.uint8)
     with pytest.raises(ValueError, match=r"rotate90 needs square samples, they are 32 x 48"):
         augment(image, label, (32, 48), Augmentation(rotate90=True), np.random.default_rng(0))
+
+
+def flow(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image, and the velocities that are its gradient (x, y), times 1 and 2."""
+    rng = np.random.default_rng(3)
+    image: np.ndarray = rng.normal(size=(height, width, 2)).astype(np.float32)
+    down, right = np.gradient(image[..., 0])
+    gradient = np.stack([right, down], axis=-1)
+    return image, np.concatenate([gradient, 2 * gradient], axis=-1).astype(np.float32)
+
+
+def test_velocities_turn_with_the_image() -> None:
+    """Whatever is drawn, the velocities stay the gradient of the image."""
+    image, velocity = flow(12, 12)
+    settings = Augmentation(flip_left_right=True, flip_up_down=True, rotate90=True)
+    seen = set()
+    for seed in range(60):
+        turned, found = augment(image, velocity, None, settings, np.random.default_rng(seed))
+        down, right = np.gradient(turned[..., 0])
+        np.testing.assert_allclose(found[..., 0], right, rtol=1e-6)
+        np.testing.assert_allclose(found[..., 1], down, rtol=1e-6)
+        np.testing.assert_allclose(found[..., 2:], 2 * found[..., :2], rtol=1e-6)
+        seen.add(turned.tobytes())
+    assert len(seen) == 8, "a square's eight symmetries"
+
+
+def test_velocities_are_neither_zoomed_nor_resized() -> None:
+    image, velocity = flow(12, 12)
+    with pytest.raises(DataError, match="a zoom would change the kilometres a pixel"):
+        augment(image, velocity, None, Augmentation(scale=(0.5, 2.0)), np.random.default_rng(0))
+    with pytest.raises(DataError, match="12 x 12 pixels with velocities cannot be resized"):
+        fit(image, velocity, (6, 6))
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1.0), (np.uint8, 255.0)])
+def test_noise_is_truly_added(dtype: type, scale: float) -> None:
+    image: np.ndarray = rng.normal(size=(height, width, 2)).astype(np.float32)
+    settings = Augmentation(flip_left_right=False, noise=0.05)
+    label = np.zeros((200, 200), np.uint8)
+    noisy, _ = augment(image, label, None, settings, np.random.default_rng(0))
+    change = noisy.astype(np.float64) - image
+    assert noisy.dtype == dtype
+    assert change.std() == pytest.approx(0.05 * scale, rel=0.02)
+    assert abs(change.mean()) < 0.001 * scale
+    assert abs(np.corrcoef(change[..., 0].ravel(), change[..., 1].ravel())[0, 1]) < 0.02
+    again, _ = augment(image, label, None, settings, np.random.default_rng(0))
+    np.testing.assert_array_equal(again, noisy)

@@ -14,13 +14,16 @@ from dlbench.data import DATASETS, IGNORE, DataError, DataSet, build
 
 
 @pytest.fixture(params=sorted(DATASETS))
-def data(request: pytest.FixtureRequest, miniature: Path, camvid_tree: Path) -> DataSet:
-    root = {"camvid": camvid_tree, "vaihingen": miniature}[request.param]
-    return build(request.param, root, (64, 64))
+def data(
+    request: pytest.FixtureRequest, miniature: Path, camvid_tree: Path, granulation_tree: Path
+) -> DataSet:
+    root = {"camvid": camvid_tree, "granulation": granulation_tree, "vaihingen": miniature}
+    return build(request.param, root[request.param], (64, 64))
 
 
 def test_samples_keep_the_contract(data: DataSet) -> None:
     allowed = {*range(len(data.classes)), IGNORE}
+    assert data.outputs
     assert data.name in DATASETS
     assert data.splits
     for split in data.splits:
@@ -30,9 +33,13 @@ def test_samples_keep_the_contract(data: DataSet) -> None:
         for index in (0, data.count(split) - 1):
             image, target = data.read(split, index)
             assert image.dtype == data.dtype
-            assert image.shape == (*target.shape, len(data.bands))
-            assert target.dtype == np.uint8
-            assert set(np.unique(target)) <= allowed
+            assert image.shape == (*target.shape[:2], len(data.bands))
+            if data.classes:
+                assert (target.ndim, target.dtype) == (2, np.uint8)
+                assert set(np.unique(target)) <= allowed
+            else:
+                assert target.shape[2:] == (len(data.outputs),)
+                assert target.dtype == np.float32
             again = data.read(split, index)
             np.testing.assert_array_equal(again[0], image)
             np.testing.assert_array_equal(again[1], target)
@@ -56,7 +63,9 @@ def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="unknown data set 'camvit'; known: camvid, granulation, vaihingen"):
+    with pytest.raises(
+        DataError, match="unknown data set 'camvit'; known: camvid, granulation, vaihingen"
+    ):
         build("camvit", tmp_path)
 
 

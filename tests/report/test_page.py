@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlbench import environment
-from dlbench.metrics import ConfusionMatrix
+from dlbench.metrics import ConfusionMatrix, Moments
 from dlbench.report import page, records
 
 DESCRIBED = environment.describe()
@@ -58,6 +58,24 @@ def test_figures_are_those_of_the_record() -> None:
     assert "Global accuracy (G) 0.7500" in text
     assert "| road | 2 | 0.500 | 0.500 | 0.667 |" in text
     assert "native size" not in text
+
+
+def test_velocities() -> None:
+    moments = Moments(2)
+    moments.update([[0.0, 1.0], [2.0, 1.0]], [[1.0, 1.0], [1.0, 2.0]])
+    quality = {
+        "best_epoch": 3,
+        "split": "val",
+        "samples": 1,
+        "loss": 0.75,
+        "rmse": 0.8660254,
+        "unit": "km/s",
+        "components": moments.summary(["vx", "vy"]),
+    }
+    text = page.markdown(record(quality=quality))
+    assert "RMSE over all 0.866 km/s; epoch 3" in text
+    assert "| vx | 1.000 | 1.000 | 1.000 | – |" in text
+    assert "| vy | 0.707 | 0.000 | – | – |" in text
 
 
 def test_what_is_undefined_is_a_dash() -> None:
