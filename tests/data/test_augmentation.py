@@ -178,7 +178,7 @@ def test_velocities_are_neither_zoomed_nor_resized() -> None:
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.float32, 1.0), (np.uint8, 255.0)])
 def test_noise_is_truly_added(dtype: type, scale: float) -> None:
-    image: np.ndarray = rng.normal(size=(height, width, 2)).astype(np.float32)
+    image: np.ndarray = np.full((200, 200, 2), 0.5 * scale).astype(dtype)
     settings = Augmentation(flip_left_right=False, noise=0.05)
     label = np.zeros((200, 200), np.uint8)
     noisy, _ = augment(image, label, None, settings, np.random.default_rng(0))
