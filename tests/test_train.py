@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import yaml
+from astropy.io import fits
 from PIL import Image
 
 from dlbench import checkpoint, layers
@@ -235,6 +237,52 @@ def same_run(folder: Path, whole: Path) -> None:
         assert (folder / file).read_text() == (whole / file).read_text()
     quality = [records.read_many([f / "record.json"])[0].quality for f in (folder, whole)]
     assert quality[0] == quality[1]
+
+
+def test_velocities_on_two_ranks(tmp_path: Path, launch: Callable[..., Any]) -> None:
+    """From pairs in DeepVel's files to a report, and to velocities in a FITS file."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "pairs").mkdir()
+    for suffix, count in (("", 5), ("_validation", 3)):
+        for name, outputs in (("intensity", 2), ("velocity", 6)):
+            values = rng.normal(0.5, 0.1, (count, 16, 16, outputs)).astype(np.float32)
+            with h5py.File(tmp_path / "pairs" / f"{name}{suffix}.h5", "w") as file:
+                file[name] = values
+    arguments = [
+        "data.name=granulation", "data.root=pairs", "data.augmentation.rotate90=true",
+        "data.augmentation.noise=0.01", "model.name=deepvel",
+        "model.options={blocks: 1, filters: 4}", "training.batch=1", "training.epochs=2",
+    ]  # fmt: skip
+    ended = launch(
+        ["-m", "dlbench.train", str(ROOT / "configs/deepvel_granulation.yaml"), *arguments],
+        tmp_path,
+        ranks=2,
+    )
+    assert ended.status == 0, ended.output
+    folder = tmp_path / "runs" / "deepvel-granulation"
+    metrics = rows(folder / "metrics.csv")
+    best = min(metrics, key=lambda row: float(row["val_rmse"]))
+    (record,) = records.read_many([folder / "record.json"])
+    assert str(record.quality["rmse"]) == best["val_rmse"]
+    assert str(record.quality["best_epoch"]) == best["epoch"]
+    components: Any = record.quality["components"]
+    assert components["vx tau=0.01"]["n"] == 3 * 16 * 16
+    assert "| vx tau=1 |" in (folder / "summary.md").read_text()
+    for name in ("predictions.png", "curve.png"):
+        assert (folder / name).stat().st_size > 10_000
+    assert not (folder / "confusion.csv").exists()
+
+    again = launch(["-m", "dlbench.evaluate", str(folder)], tmp_path)
+    assert again.status == 0, again.output
+    table = ended.output.replace("[0]<stdout>:", "").split("best epoch: ")[1].split("\n", 1)[1]
+    assert table.split("RMSE over all")[0] in again.output
+
+    fits.writeto(tmp_path / "sun.fits", rng.normal(1, 0.1, (3, 20, 30)).astype(np.float32))
+    predicted = launch(["-m", "dlbench.predict", str(folder), "sun.fits"], tmp_path)
+    assert predicted.status == 0, predicted.output
+    with fits.open(tmp_path / "sun_velocity.fits") as file:
+        assert file[0].data.shape == (2, 20, 30, 6)
+        assert np.isfinite(file[0].data).all()
 
 
 @pytest.mark.slow
