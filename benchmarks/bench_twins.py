@@ -1,0 +1,162 @@
+"""Our networks against their twins in PyTorch and in plain Keras: time of a step, peak memory.
+
+    pytest benchmarks/bench_twins.py --profile=full --benchmark-json=OUT.json
+
+Every measurement is a launch of a process of its own (`twin_run`), ours right before each of the
+twin's; a ratio is that of the launches' median steps, so that its quartiles hold what differs from
+launch to launch. Ours takes part as its own twin: that ratio shows what the machine can tell apart.
+Without ``--profile=full``, each twin runs once on a tiny input and must compute what ours computes.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import twin_run
+from benchmarks.pooling_torch import installed
+from benchmarks.twin_cases import MODES, PRECISIONS, Case
+from dlbench import environment
+from dlbench.report.records import Workload
+
+# DeepVel joins when `twin_run` knows how ours trains and predicts it.
+NETWORKS = ("segnet",)
+TWINS, SMOKE_TWINS = ("ours", "torch", "torch_tuned", "keras"), ("torch_tuned", "keras")
+LAUNCHES, STEPS, SMOKE_STEPS = 5, 10, 1
+TIMEOUT_S = 3600.0
+SMOKE: dict[str, dict[str, Any]] = {
+    "segnet": {"batch": 1, "size": (32, 48), "options": {"width": 0.125}},
+    "deepvel": {"batch": 2, "size": (16, 16), "options": {"blocks": 2, "filters": 8}},
+}
+FULL: dict[str, dict[str, Any]] = {
+    "segnet": {"batch": 2, "size": (360, 480)},
+    "deepvel": {"batch": 32, "size": (50, 50)},
+}
+# A step in bfloat16 takes half a minute where the processor computes it in float32.
+FULL_AVX2 = {**FULL, "segnet": {"batch": 2, "size": (180, 240)}}
+Launched = dict[str, Any]
+
+
+reported: list[float] = []
+
+
+def reported_s() -> float:
+    """A clock that advances by what launched processes report: pytest-benchmark then shows their
+    steps rather than their launches."""
+    return math.fsum(reported)
+
+
+def is_full(config: pytest.Config) -> bool:
+    option = config.getoption
+    disabled = option("benchmark_disable") and not option("benchmark_enable")
+    return option("profile") == "full" and not disabled
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    full = is_full(metafunc.config)
+    flags = environment.describe()["cpu"]["flags"] or []
+    sizes = (FULL if "avx512f" in flags else FULL_AVX2) if full else SMOKE
+    cases = [
+        Case(network, precision, mode, **sizes[network])
+        for network, precision, mode in itertools.product(NETWORKS, PRECISIONS, MODES)
+    ]
+    metafunc.parametrize("case", cases, ids=describe)
+    metafunc.parametrize("twin", TWINS if full else SMOKE_TWINS)
+
+
+def describe(case: Case) -> str:
+    size = "x".join(map(str, (case.batch, *case.size)))
+    return f"{case.mode}-{case.network}-{case.precision}-{size}"
+
+
+@pytest.fixture(scope="module")
+def launch(
+    request: pytest.FixtureRequest, compute_threads: int, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Case], Launched]:
+    """``launch(peer, case)``: what the process found; in the smoke test each runs but once."""
+    folder = tmp_path_factory.mktemp("weights")
+    full = is_full(request.config)
+
+    def launch(peer: str, case: Case) -> Launched:
+        steps = STEPS if full else SMOKE_STEPS
+        weights: Path = folder / f"{case.network}.npz"
+        return twin_run.launch(peer, case, weights, steps, compute_threads, TIMEOUT_S)
+
+    return launch if full else functools.cache(launch)
+
+
+@pytest.mark.benchmark(timer=reported_s)
+def test_twin(
+    benchmark: Any,
+    attach_record: Callable[..., None],
+    attach_ratio: Callable[..., None],
+    devices: None,
+    launch: Callable[[str, Case], Launched],
+    request: pytest.FixtureRequest,
+    case: Case,
+    twin: str,
+) -> None:
+    if twin.startswith("torch") and not installed():
+        pytest.skip("PyTorch is not installed: pip install -c install/constraints.txt '.[peers]'")
+    ours: list[Launched] = []
+    theirs: list[Launched] = []
+
+    def launch_both() -> tuple[tuple[float], dict[str, Any]]:
+        ours.append(launch("ours", case))
+        theirs.append(launch(twin, case))
+        check(case, ours[-1]["loss"], theirs[-1]["loss"])
+        return (median(theirs[-1]),), {}
+
+    full = is_full(request.config)
+    benchmark.group = describe(case)
+    benchmark.pedantic(reported.append, setup=launch_both, rounds=LAUNCHES if full else 1)
+    if not full:
+        return
+    benchmark.extra_info |= {"launches": theirs, "ours_launches": ours}
+    workload = Workload(
+        id=f"twin-{case.mode}/{case.network}/{twin}/{case.precision}",
+        model=case.network,
+        data="synthetic",
+        precision=case.precision,
+        ranks=1,
+        batch_per_rank=case.batch,
+        shape=case.size,
+        mode=case.mode,
+    )
+    attach_record(workload, samples_per_step=case.batch, peak_bytes={"host_rss_hwm": peak(theirs)})
+    attach_ratio(
+        f"{describe(case)}: {twin} ({peak(theirs) / 2**30:.2f} GiB)",
+        f"ours ({peak(ours) / 2**30:.2f} GiB)",
+        [median(one) for one in ours],
+    )
+
+
+def median(launched: Launched) -> float:
+    """Seconds of a step."""
+    return statistics.median(launched["step_s"])
+
+
+def peak(launches: list[Launched]) -> int:
+    """Bytes: the largest of the launches."""
+    return max(launched["peak_bytes"]["host_rss_hwm"] for launched in launches)
+
+
+def check(case: Case, ours: list[float], theirs: list[float]) -> None:
+    """The same loss of the same weights, and, in training, as much of it gone after one step.
+
+    Later steps are not compared: batch-norm over the few values of the innermost stage, and Adam's
+    steps, which are as large for a small gradient as for a large one, soon magnify what rounding
+    leaves.
+    """
+    exact = case.precision == "float32"
+    assert theirs[0] == pytest.approx(ours[0], rel=1e-5 if exact else 2e-2), (ours, theirs)
+    if case.mode == "train":
+        our_gain, their_gain = (losses[0] - losses[1] for losses in (ours, theirs))
+        assert their_gain == pytest.approx(our_gain, rel=0.02 if exact else 0.5), (ours, theirs)
