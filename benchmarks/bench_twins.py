@@ -22,12 +22,10 @@ import pytest
 
 from benchmarks import twin_run
 from benchmarks.pooling_torch import installed
-from benchmarks.twin_cases import MODES, PRECISIONS, Case
+from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
 from dlbench import environment
 from dlbench.report.records import Workload
 
-# DeepVel joins when `twin_run` knows how ours trains and predicts it.
-NETWORKS = ("segnet",)
 TWINS, SMOKE_TWINS = ("ours", "torch", "torch_tuned", "keras"), ("torch_tuned", "keras")
 LAUNCHES, STEPS, SMOKE_STEPS = 5, 10, 1
 TIMEOUT_S = 3600.0

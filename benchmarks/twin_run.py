@@ -62,14 +62,13 @@ def our_training_step(
 
 
 def our_inference(case: Case, weights: Weights, image: np.ndarray) -> Callable[[], np.ndarray]:
-    """Class probabilities, (batch, height, width, classes) float32."""
+    """Class probabilities or velocities, (batch, height, width, outputs) float32."""
     import tensorflow as tf
 
     from dlbench.prediction import Predictor
 
-    if case.network != "segnet":
-        raise NotImplementedError(f"dlbench's prediction of {case.network}")
-    predictor = Predictor(_our_network(case, weights), samples=1)
+    activation = tf.nn.softmax if case.network == "segnet" else tf.identity
+    predictor = Predictor(_our_network(case, weights), activation)
     tensor = tf.constant(image)
     return lambda: predictor(tensor)[0].numpy()
 
@@ -86,12 +85,13 @@ def _our_network(case: Case, weights: Weights) -> Any:
 
 def _our_trainer(case: Case, network: Any) -> Any:
     from dlbench.distributed import SingleProcess
+    from dlbench.tasks.segmentation import CrossEntropy
+    from dlbench.tasks.velocity import SquaredError
     from dlbench.training import Trainer
 
-    if case.network != "segnet":
-        # The gap: a trainer whose loss is the mean squared error.
-        raise NotImplementedError(f"dlbench's training of {case.network}")
-    return Trainer(network, SingleProcess(), twin_cases.CLASS_WEIGHTS)
+    segnet = case.network == "segnet"
+    loss = CrossEntropy(twin_cases.CLASS_WEIGHTS) if segnet else SquaredError()
+    return Trainer(network, SingleProcess(), loss)
 
 
 def make_step(peer: str, case: Case, weights: Weights, threads: int) -> Step:

@@ -101,21 +101,8 @@ def our_training(network: str) -> Training:
     case, weights = CASES[network], weights_of(network)
     image, target = twin_cases.batch(case)
     optimizer = keras.optimizers.SGD(RATES[network], MOMENTUM)
-    if network == "segnet":
-        model, step = twin_run.our_training_step(case, weights, image, target, optimizer)
-        return train(network, step, reader(model))
-    model = ours(network)
-    variables = model.trainable_variables
-    optimizer.build(variables)
-
-    @tf.function
-    def compiled() -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(image, training=True) - target) ** 2)
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    return train(network, lambda: float(compiled()), reader(model))
+    model, step = twin_run.our_training_step(case, weights, image, target, optimizer)
+    return train(network, step, reader(model))
 
 
 def twin_training(network: str, twin: Any) -> Training:
