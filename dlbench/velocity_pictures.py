@@ -1,4 +1,4 @@
-"""Figures of velocities: arrows over the image, a map a component, truth and error beside them."""
+"""Figures of velocities: arrows over the image and a map a component, truth beside prediction."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ DIVERGING = "RdBu_r"
 UNKNOWN = "#8a8a8a"
 ARROW = "#F0E442"
 """Okabe and Ito's yellow: on grey of any level."""
-ARROWS = 16
-"""Along the longer side."""
+ARROWS_PER_INCH = 7.0
 
 
 def velocity_figure(
@@ -28,22 +27,23 @@ def velocity_figure(
     names: Sequence[str],
     pixel_km: float,
 ) -> None:
-    """Write a PNG: image with arrows | vx | vy, of one to four samples.
+    """Write a PNG with a row intensity and arrows | vx | vy for each of one to four samples.
 
     Images are ``(height, width, frames)``, the first of which is shown with its first row at the
     bottom; truths and predictions ``(height, width, outputs)`` in km/s, of which vx and vy of the
-    first depth are shown. A sample has a row for its prediction, with truths also one for the truth
-    and one for prediction - truth. All maps have one scale; what is not finite is grey.
+    first depth are shown. With truths each of the three is a pair truth | prediction, and RMSE and
+    correlation are below a predicted map. All maps have one scale; what is not finite is grey.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     if not 1 <= len(images) <= 4:
         raise ValueError(f"there are {len(images)} images; needed are 1 to 4")
-    given = {"truths": truths, "predictions": predictions, "names": names}
-    for what, values in given.items():
-        if values is not None and len(values) != len(images):
-            raise ValueError(f"{len(values)} {what} for {len(images)} images; they must agree")
+    if len(names) != len(images):
+        raise ValueError(f"{len(names)} names for {len(images)} images; they must agree")
     for what, values in (("truth", truths), ("prediction", predictions)):
+        if values is not None and len(values) != len(images):
+            raise ValueError(f"{len(values)} {what}s for {len(images)} images; they must agree")
         for image, value in zip(images, values or (), strict=False):
             if value.shape[:-1] != image.shape[:2] or value.shape[-1] < 2:
                 raise ValueError(
@@ -51,79 +51,69 @@ def velocity_figure(
                     "(height, width, outputs) of its size, two outputs or more"
                 )
 
-    maps = [np.asarray(v[..., :2], np.float64) for v in (*(truths or ()), *predictions)]
-    limit = _round(max(_largest(v) for v in maps))
-    rows = [r for i in range(len(images)) for r in _rows(i, truths, predictions)]
-    side, gap, head, foot, label = 2.7, 0.1, 0.35, 1.0, 0.95
-    panel = side * min(max(image.shape[0] / image.shape[1] for image in images), 3.0)
-    width, height = label + 3 * (side + gap), head + len(rows) * (panel + gap) + foot
+    kinds = [predictions] if truths is None else [truths, predictions]
+    limit = _round(max(_largest(v[..., :2]) for values in kinds for v in values))
+
+    # In inches, from the top left; beside a long thin image the text still needs its room.
+    side, head, below = (2.8, 0.3, 0.1) if truths is None else (1.32, 0.52, 0.22)
+    panel = side * min(max(0.5, *(image.shape[0] / image.shape[1] for image in images)), 1.6)
+    gap, foot = 0.06, 0.85
+    group = len(kinds) * (side + gap)
+    starts = [0.66 + number * (group + 0.1) for number in range(3)]
+    width, height = starts[2] + group + 0.1, head + len(images) * (panel + below) - below + foot
     figure = Figure(figsize=(width, height), facecolor="white")
 
-    def place(row: int, column: int) -> Any:
-        left = label + column * (side + gap)
-        bottom = height - head - row * (panel + gap) - panel
-        axes = figure.add_axes((left / width, bottom / height, side / width, panel / height))
-        axes.tick_params(labelsize=8, colors=INK, length=2, labelleft=False, labelbottom=False)
-        axes.spines[:].set(color=FAINT, linewidth=0.5)
-        if row == 0:
-            title = ("intensity", "$v_x$", "$v_y$")[column]
-            # To the left: the arrows' key is on the right.
-            axes.set_title(title, fontsize=11, color=INK, pad=5, loc="left")
-        return axes
+    def write(x: float, y: float, text: str, size: float, rotation: float = 0.0) -> None:
+        where: dict[str, Any] = {"ha": "center", "va": "center", "rotation": rotation}
+        figure.text(x / width, 1.0 - y / height, text, fontsize=size, color=INK, **where)
 
-    drawn: Any = None
-    for row, (index, kind, velocity) in enumerate(rows):
-        image = images[index]
+    def place(x: float, y: float, wide: float, high: float) -> Any:
+        return figure.add_axes((x / width, 1 - (y + high) / height, wide / width, high / height))
+
+    for start, title in zip(starts, ("intensity", "$v_x$", "$v_y$"), strict=True):
+        write(start + (group - gap) / 2, 0.16, title, 11)
+        if truths is not None:
+            ends = [start / width, (start + group - gap) / width]
+            figure.add_artist(Line2D(ends, [1.0 - 0.29 / height] * 2, color=FAINT, linewidth=0.8))
+            write(start + side / 2, 0.41, "truth", 9)
+            write(start + side + gap + side / 2, 0.41, "prediction", 9)
+
+    scale: dict[str, Any] = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
+    ticks: dict[str, Any] = {"labelsize": 8, "colors": INK, "length": 2, "pad": 2}
+    for row, image in enumerate(images):
+        top, last = head + row * (panel + below), row == len(images) - 1
+        write(0.12, top + panel / 2, names[row], 10, 90.0)
         extent = (0.0, image.shape[1] * pixel_km / 1e3, 0.0, image.shape[0] * pixel_km / 1e3)
         shown: dict[str, Any] = {"origin": "lower", "extent": extent}
-        panels = [place(row, column) for column in range(3)]
-        for axes, component in zip(panels[1:], (0, 1), strict=True):
+        for column, (number, index) in enumerate(np.ndindex(3, len(kinds))):
+            velocity = kinds[index][row]
+            axes = place(starts[number] + index * (side + gap), top, side, panel)
             axes.set_facecolor(UNKNOWN)
-            drawn = axes.imshow(
-                np.ma.masked_invalid(velocity[..., component]),
-                cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest", **shown,
-            )  # fmt: skip
-        if kind == "error":
-            assert truths is not None
-            panels[0].axis("off")
-            panels[0].text(
-                0.0, 0.5, _agreement(truths[index], predictions[index]), va="center", fontsize=9,
-                color=INK, linespacing=1.6, transform=panels[0].transAxes,
-            )  # fmt: skip
-        else:
-            panels[0].imshow(displayed(image[..., :1]), interpolation="antialiased", **shown)
-            _arrows(panels[0], velocity, pixel_km, limit, key=row == 0)
-            panels[0].tick_params(labelleft=True)
-            panels[0].set_ylabel("y (Mm)", fontsize=9, color=INK)
-        # Of the last row that has one: below an image is the next row, below an error nothing.
-        for axes in panels if row == len(rows) - 1 else panels[:1]:
-            if row == len(rows) - 1 or (kind == "prediction" and index == len(images) - 1):
-                axes.tick_params(labelbottom=True)
-                axes.set_xlabel("x (Mm)", fontsize=9, color=INK)
-        panels[0].text(
-            -0.25, 0.5, f"{names[index]}\n{kind}", transform=panels[0].transAxes, rotation=90,
-            ha="center", va="center", fontsize=10, color=INK,
-        )  # fmt: skip
-    left = (label + side + gap) / width
-    bar = figure.add_axes((left, 0.4 / height, (2 * side + gap) / width, 0.1 / height))
-    figure.colorbar(drawn, cax=bar, orientation="horizontal").outline.set_visible(False)
-    bar.set_xlabel("km/s", fontsize=9, color=INK)
-    bar.tick_params(labelsize=8, colors=INK, length=2)
+            axes.spines[:].set(color=FAINT, linewidth=0.5)
+            axes.tick_params("x", bottom=last, labelbottom=last, **ticks)
+            axes.tick_params("y", left=column == 0, labelleft=column == 0, **ticks)
+            label = "x (Mm)" if last else ""
+            if number == 0:
+                axes.imshow(displayed(image[..., :1]), **shown)
+                arrows = _arrows(axes, velocity, pixel_km / 1e3, limit, side)
+            else:
+                known = np.ma.masked_invalid(velocity[..., number - 1])
+                colors = axes.imshow(known, interpolation="nearest", **scale, **shown)
+                if truths is not None and index == 1:
+                    label = _agreement(truths[row][..., number - 1], velocity[..., number - 1])
+            axes.set_xlabel(label, fontsize=8, color=INK, labelpad=2)
+            axes.set_ylabel("y (Mm)" if column == 0 else "", fontsize=8, color=INK, labelpad=2)
+    axes.quiverkey(
+        arrows, (starts[0] + group / 2) / width, 0.27 / height, limit, f"{limit:g} km/s",
+        coordinates="figure", labelpos="E", labelcolor=INK, fontproperties={"size": 9},
+    )  # fmt: skip
+    bar = place(starts[1], height - 0.32, width - starts[1] - 0.6, 0.1)
+    # Its ends are pointed: a few values are beyond `_largest`.
+    figure.colorbar(colors, bar, orientation="horizontal", extend="both")
+    bar.spines[:].set_visible(False)
+    bar.tick_params(**ticks)
+    write(width - 0.36, height - 0.27, "km/s", 9)
     save(figure, path)
-
-
-def _rows(
-    index: int, truths: Sequence[np.ndarray] | None, predictions: Sequence[np.ndarray]
-) -> list[tuple[int, str, np.ndarray]]:
-    prediction = predictions[index][..., :2]
-    if truths is None:
-        return [(index, "prediction", prediction)]
-    truth = truths[index][..., :2]
-    return [
-        (index, "truth", truth),
-        (index, "prediction", prediction),
-        (index, "error", prediction - truth),
-    ]
 
 
 def _largest(velocity: np.ndarray) -> float:
@@ -134,41 +124,26 @@ def _largest(velocity: np.ndarray) -> float:
 
 def _round(value: float) -> float:
     """Up to one of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten; 1 for nothing at all."""
-    if not value > 0.0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(value))
+    power = 10.0 ** np.floor(np.log10(value)) if value > 0.0 else 1.0
     return float(next((s for s in (1, 1.5, 2, 3, 4, 5, 6, 8) if s * power >= value), 10) * power)
 
 
-def _arrows(axes: Any, velocity: np.ndarray, pixel_km: float, limit: float, *, key: bool) -> None:
-    height, width = velocity.shape[:2]
-    step = max(1, -(-max(height, width) // ARROWS))
-    rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+def _arrows(axes: Any, velocity: np.ndarray, megametres: float, limit: float, side: float) -> Any:
+    """Of one length a km/s in all panels, whatever their images' sizes: there is one key."""
+    step = max(1, round(max(velocity.shape[:2]) / (ARROWS_PER_INCH * side)))
+    rows, columns = (np.arange(step // 2, n, step) for n in velocity.shape[:2])
     chosen = velocity[np.ix_(rows, columns)]
-    megametres = pixel_km / 1e3
-    arrows = axes.quiver(
+    return axes.quiver(
         (columns + 0.5) * megametres, (rows + 0.5) * megametres, chosen[..., 0], chosen[..., 1],
-        color=ARROW, edgecolor="black", linewidth=0.3, angles="xy", scale_units="xy",
-        scale=limit / (2.0 * step * megametres), width=0.008, pivot="mid",
+        color=ARROW, edgecolor="black", linewidth=0.3, width=0.016, pivot="mid", angles="xy",
+        units="inches", scale_units="inches", scale=limit * ARROWS_PER_INCH / 2.0,
     )  # fmt: skip
-    if key:
-        axes.quiverkey(
-            arrows, 0.86, 1.05, limit, f"{limit:g} km/s", labelpos="W", labelsep=0.06,
-            labelcolor=INK, fontproperties={"size": 8},
-        )  # fmt: skip
 
 
 def _agreement(truth: np.ndarray, prediction: np.ndarray) -> str:
-    lines = ["prediction − truth"]
-    for component, name in ((0, "$v_x$"), (1, "$v_y$")):
-        x, y = (v[..., component].astype(np.float64) for v in (truth, prediction))
-        known = np.isfinite(x) & np.isfinite(y)
-        if not known.any():
-            lines.append(f"{name}: nothing to compare")
-            continue
-        x, y = x[known], y[known]
-        varies = x.std() > 0.0 and y.std() > 0.0
-        correlation = f"{np.corrcoef(x, y)[0, 1]:.3f}" if varies else "–"
-        rmse = np.sqrt(np.mean((y - x) ** 2))
-        lines.append(f"{name}: RMSE {rmse:.3f} km/s, r {correlation}")
-    return "\n".join(lines)
+    known = np.isfinite(truth) & np.isfinite(prediction)
+    if not known.any():
+        return "nothing to compare"
+    x, y = (v[known].astype(np.float64) for v in (truth, prediction))
+    r = f"{np.corrcoef(x, y)[0, 1]:.2f}" if x.std() > 0.0 and y.std() > 0.0 else "–"
+    return f"RMSE {np.sqrt(np.mean((y - x) ** 2)):.2f}, r {r}"
