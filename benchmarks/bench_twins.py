@@ -4,7 +4,8 @@
 
 Every measurement is a launch of a process of its own (`twin_run`), ours right before each of the
 twin's; a ratio is that of the launches' median steps, so that its quartiles hold what differs from
-launch to launch. Ours takes part as its own twin: that ratio shows what the machine can tell apart.
+launch to launch. Ours takes part as its own twin: that ratio shows what the machine can tell apart;
+so do the network's convolutions alone: their ratio is the fraction of the limit that ours reaches.
 Without ``--profile=full``, each twin runs once on a tiny input and must compute what ours computes.
 """
 
@@ -26,7 +27,8 @@ from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
 from dlbench import environment
 from dlbench.report.records import Workload
 
-TWINS, SMOKE_TWINS = ("ours", "torch", "torch_tuned", "keras"), ("torch_tuned", "keras")
+TWINS = ("ours", "torch", "torch_tuned", "keras", "convolutions")
+SMOKE_TWINS = ("torch_tuned", "keras", "convolutions")
 LAUNCHES, STEPS, SMOKE_STEPS = 5, 10, 1
 TIMEOUT_S = 3600.0
 SMOKE: dict[str, dict[str, Any]] = {
@@ -38,7 +40,10 @@ FULL: dict[str, dict[str, Any]] = {
     "deepvel": {"batch": 32, "size": (50, 50)},
 }
 # A step in bfloat16 takes half a minute where the processor computes it in float32.
-FULL_AVX2 = {**FULL, "segnet": {"batch": 2, "size": (180, 240)}}
+FULL_AVX2: dict[str, dict[str, Any]] = {
+    "segnet": {"batch": 2, "size": (180, 240)},
+    "deepvel": {"batch": 8, "size": (50, 50)},
+}
 Launched = dict[str, Any]
 
 
@@ -109,7 +114,8 @@ def test_twin(
     def launch_both() -> tuple[tuple[float], dict[str, Any]]:
         ours.append(launch("ours", case))
         theirs.append(launch(twin, case))
-        check(case, ours[-1]["loss"], theirs[-1]["loss"])
+        if twin != "convolutions":
+            check(case, ours[-1]["loss"], theirs[-1]["loss"])
         return (median(theirs[-1]),), {}
 
     full = is_full(request.config)

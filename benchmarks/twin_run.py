@@ -10,6 +10,7 @@ ours, keras     TensorFlow with oneDNN on every processor, as dlbench sets it (b
                 oneDNN only on those with VNNI, and plain Keras would be slower on others)
 torch           PyTorch and the allocator as they come
 torch_tuned     the allocator keeps what is freed, as TensorFlow's does with oneDNN
+convolutions    no twin: the network's convolutions alone, see `twin_limit`
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from benchmarks.twin_cases import Case, Weights
 from dlbench.bench.memory import PeakMemory
 
 ROOT = Path(__file__).parents[1]
-PEERS = ("ours", "torch", "torch_tuned", "keras")
+PEERS = ("ours", "torch", "torch_tuned", "keras", "convolutions")
 WARMUP_STEPS = 3
 """The first traces and allocates; oneDNN and the allocators settle within the others."""
 Step = Callable[[], Any]
@@ -109,13 +110,15 @@ def make_step(peer: str, case: Case, weights: Weights, threads: int) -> Step:
     else:
         import keras
 
-        from benchmarks import twin_keras
+        from benchmarks import twin_keras, twin_limit
         from dlbench import distributed
 
         distributed.configure_devices(threads)
         keras.config.set_dtype_policy(case.precision)
         if peer == "keras":
             train, infer = twin_keras.training_step, twin_keras.inference
+        elif peer == "convolutions":
+            train, infer = twin_limit.training_step, twin_limit.inference
     if case.mode == "train":
         return train(case, weights, image, target)[1]
     return infer(case, weights, image)
@@ -131,8 +134,8 @@ def measure(peer: str, case: Case, weights: Path, steps: int, threads: int) -> d
             start = time.perf_counter()
             found = step()
             step_s.append(time.perf_counter() - start)
-            training = case.mode == "train"
-            losses.append(found if training else twin_cases.loss(case, found, target))
+            is_loss = isinstance(found, float)
+            losses.append(found if is_loss else twin_cases.loss(case, found, target))
     assert not {"tensorflow", "torch"} <= sys.modules.keys()
     return {
         "framework": _framework(peer),
