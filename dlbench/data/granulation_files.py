@@ -21,7 +21,7 @@ from dlbench.data.dataset import DataError
 from dlbench.data.granulation import UNIT, VELOCITY_MAXIMUM, VELOCITY_MINIMUM
 from dlbench.errors import exit_status
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same arguments would give other values."""
 IMAGE_FILES = {"train": "database_images.h5", "val": "database_images_validation.h5"}
 VELOCITY_FILES = {"train": "database_velocity.h5", "val": "database_velocity_validation.h5"}

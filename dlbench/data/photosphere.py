@@ -38,7 +38,9 @@ is the geometric mean of the others."""
 GRANULE_SIZE, GRANULE_SPACING = 1000.0, 1300.0
 """km: a granule, and the mean distance of its neighbours (a lane between them included)."""
 LIFETIME = 360.0
-"""Seconds of a structure of `GRANULE_SIZE`; of others it goes as size^(2/3), a turn-over time."""
+"""Seconds until a structure of `GRANULE_SIZE` correlates with itself by 1/e, as it moves along: a
+tracked granule's mean life (Hirzberger et al. 1999, ApJ 515, 441). Of others it goes as size^(2/3),
+a turn-over time."""
 MESOGRANULES, MESOGRANULE_SPEED = (5000.0, 10_000.0), 0.4
 """km: their wavelengths; km/s: standard deviation of a component."""
 SCALE_HEIGHT = 150.0
@@ -79,7 +81,10 @@ class Domain:
         wavelength = 1 / np.maximum(self.frequency, 1e-9)
         self.k = 2 * np.pi * self.frequency
         """Radians per km."""
-        self.persistence = np.exp(-CADENCE / LIFETIME * (GRANULE_SIZE / wavelength) ** (2 / 3))
+        lifetime = LIFETIME * (wavelength / GRANULE_SIZE) ** (2 / 3)
+        # Not exp(-t / lifetime), which falls at once: what changes at finite speed correlates with
+        # itself as 1 - O(t^2).
+        self.persistence = np.exp(-((CADENCE / lifetime) ** 2))
         """Correlation of each mode over the cadence, its wavelength taken as the size."""
         # A circular aperture's transfer function is exact where the lens is: no light beyond D/λ.
         radian = float(np.degrees(3600)) * ARCSECOND

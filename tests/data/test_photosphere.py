@@ -193,7 +193,7 @@ def test_the_velocity_takes_one_image_to_the_other(monkeypatch: pytest.MonkeyPat
 
 
 def test_small_structures_forget_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without transport, the frames' modes correlate as exp(-30 s / lifetime(wavelength))."""
+    """Without transport, the frames' modes correlate as exp(-(30 s / lifetime)^2)."""
     monkeypatch.setattr(photosphere, "transport", lambda field, velocity, seconds: field)
     monkeypatch.setattr(photosphere, "NOISE", 0.0)
     cross, power = np.zeros((2, SIZE, SIZE))
@@ -207,7 +207,7 @@ def test_small_structures_forget_sooner(monkeypatch: pytest.MonkeyPatch) -> None
         ring = np.abs(np.log(wavelength / length)) < 0.08
         lifetime = 360 * (length / 1000) ** (2 / 3)
         correlation = cross[ring].sum() / power[ring].sum()
-        assert correlation == pytest.approx(np.exp(-30 / lifetime), abs=0.04)
+        assert correlation == pytest.approx(np.exp(-((30 / lifetime) ** 2)), abs=0.04)
 
 
 def test_a_frame_lends_its_texture() -> None:
