@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from dlbench import data
 from dlbench.checkpoint import write_atomically
@@ -40,7 +41,7 @@ SMALLEST = 6
 Below this, and with a sigma below 1, its C code ends the whole process."""
 USAGE = (
     "usage: python -m benchmarks.tracking FOLDER [split=val] [pairs=100] [sigmas=2,4,6,8,10,15] "
-    "[lowpass=0,0.4] [processes=CORES] [json=OUT.json]"
+    "[lowpass=0,0.4] [processes=CORES] [json=OUT.json] [x_axis=0] [normalized=true]"
 )
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -136,15 +137,9 @@ def best_setting(results: Results) -> tuple[float, Variant]:
     return min(results, key=lambda setting: surface_error(results[setting]))
 
 
-def spread(moments: Moments) -> np.ndarray:
-    """Standard deviation of the truth per output: the RMSE of predicting its mean."""
-    n, x, _, xx, *_ = moments.sums
-    return np.sqrt(np.maximum(xx / n - (x / n) ** 2, 0.0))
-
-
 def table(results: Results) -> str:
     """RMSE in km/s and r of every setting in Markdown, the best in bold, below the mean's RMSE."""
-    deviation = spread(next(iter(results.values())))
+    deviation = next(iter(results.values())).spread
     best = best_setting(results)
     heads = ["sigma, px", "bias correction", "low pass", "RMSE (tau 1)", *OUTPUTS]
     mean = np.sqrt(np.mean(deviation[:2] ** 2))
@@ -164,7 +159,7 @@ def table(results: Results) -> str:
 
 def record(results: Results, about: dict[str, Any]) -> dict[str, Any]:
     """The same, ready for JSON."""
-    deviation = spread(next(iter(results.values())))
+    deviation = next(iter(results.values())).spread
     entries = {
         (sigma, variant): {
             "sigma": sigma,
@@ -208,7 +203,8 @@ def _score(
     for sigma in sigmas:
         velocity = track(image[..., 0], image[..., 1], sigma, pixel_km, cadence_s, variant)
         scores[sigma] = Moments(len(OUTPUTS))
-        scores[sigma].update(truth, np.tile(velocity, len(DEPTHS)))
+        known = np.isfinite(truth).all(axis=-1)
+        scores[sigma].update(truth, np.tile(velocity, len(DEPTHS)), valid=known)
     return scores
 
 
@@ -230,7 +226,7 @@ def _count(options: dict[str, str], name: str, default: int) -> int:
 def main(arguments: list[str]) -> None:
     folders = [a for a in arguments if "=" not in a]
     options = dict(a.split("=", 1) for a in arguments if "=" in a)
-    known = {"split", "pairs", "sigmas", "lowpass", "processes", "json"}
+    known = {"split", "pairs", "sigmas", "lowpass", "processes", "json", "x_axis", "normalized"}
     if len(folders) != 1 or not options.keys() <= known:
         raise TrackingError(USAGE)
     version = _pyflct().__version__
@@ -242,7 +238,15 @@ def main(arguments: list[str]) -> None:
     processes = _count(options, "processes", len(os.sched_getaffinity(0)))
     wanted = _count(options, "pairs", 100)
 
-    dataset: Any = data.build("granulation", Path(folders[0]))
+    facts = {
+        key: yaml.safe_load(options[key]) for key in ("x_axis", "normalized") if key in options
+    }
+    dataset: Any = data.build("granulation", Path(folders[0]), **facts)
+    if dataset.outputs != OUTPUTS:
+        raise TrackingError(
+            f"{folders[0]} has the outputs {', '.join(dataset.outputs)}; needed are those of "
+            f"DeepVel: {', '.join(OUTPUTS)}"
+        )
     split = options.get("split", "val")
     dataset.require_split(split)
     held = dataset.count(split)

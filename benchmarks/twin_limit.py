@@ -44,14 +44,14 @@ def training_step(
 def inference(case: Case, weights: Weights, image: np.ndarray) -> Callable[[], float]:
     """All convolutions forward; gives 0, there is no prediction."""
     _, layers, inputs = _convolutions(case, weights, image)
+    # As prediction has them: cast once.
+    kernels = [tf.Variable(tf.cast(layer.kernel.value, layer.compute_dtype)) for layer in layers]
 
     @tf.function
     def step() -> list[tf.Tensor]:
         return [
-            tf.nn.conv2d(x, tf.cast(tf.convert_to_tensor(layer.kernel), x.dtype), 1, "SAME")[
-                0, 0, 0, 0
-            ]
-            for layer, x in zip(layers, inputs, strict=True)
+            tf.nn.conv2d(x, kernel, 1, "SAME")[0, 0, 0, 0]
+            for kernel, x in zip(kernels, inputs, strict=True)
         ]
 
     return lambda: 0.0 * float(step()[-1])

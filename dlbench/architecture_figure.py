@@ -11,8 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.checkpoint import write_atomically
-from dlbench.pictures import BLUE, FAINT, INK, ORANGE
+from dlbench.pictures import BLUE, FAINT, INK, ORANGE, save
 
 if TYPE_CHECKING:
     from dlbench.architecture import Architecture
@@ -185,9 +184,7 @@ def draw(found: Architecture, title: str, path: Path) -> None:
         handles=handles, ncols=-(-len(handles) // legend_rows), loc="lower left",
         bbox_to_anchor=(0.0, 0.0), frameon=False, fontsize=FONT, labelcolor=INK, handlelength=1.6,
     )  # fmt: skip
-    write_atomically(
-        path, lambda file: figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-    )
+    save(figure, path)
 
 
 def _levels(found: Architecture, layout: _Layout) -> Levels:

@@ -63,7 +63,7 @@ class Data(Section):
     name: str = "vaihingen"
     root: str | None = None
     """Folder in the data set's real layout; environment variables are expanded.
-    Empty: the miniature scenes that dlbench generates itself (Vaihingen's layout)."""
+    Empty: what dlbench generates itself, for vaihingen and granulation."""
     size: tuple[Positive, Positive] | None = None
     """(height, width) in pixels of a sample; empty: the data set's own."""
     cache: bool = True

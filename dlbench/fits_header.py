@@ -18,10 +18,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_scales
 
-from dlbench.data.granulation import component_names
-
-KM_PER_ARCSEC = 725.0
-"""On the Sun, seen from one astronomical unit."""
+from dlbench.data.granulation import KM_PER_ARCSEC, component_names
 
 # Name, first number, second number, alternate description.
 _CARD = re.compile(
@@ -93,7 +90,7 @@ def _structure(shape: tuple[int, int, int, int]) -> fits.Header:
         header[f"NAXIS{axis}"] = (length, meaning)
     header["BUNIT"] = "km/s"
     for number, name in enumerate(component_names(shape[3]), start=1):
-        header[f"COMP{number}"] = (name, f"component {number}: where CTYPE1 is {number}")
+        header[f"COMP{number}"] = (name, f"where axis 1, the component, is {number}")
     return header
 
 
@@ -140,9 +137,16 @@ def _add_axes(header: fits.Header, images: fits.Header, border: int) -> None:
             # Where a header has CDi_j, those that it lacks are zero.
             if any(match[3] == "CD" and match[6] == alternate for match in found):
                 header[f"CD{axis}_{axis}{alternate}"] = 1.0
-        for axis in (2, 3) if border else ():
+        for axis, shift in _shifts(images, alternate, border).items():
             keyword = f"CRPIX{axis}{alternate}"
-            header[keyword] = header.get(keyword, 0.0) - border
+            header[keyword] = header.get(keyword, 0.0) - shift
+
+
+def _shifts(images: fits.Header, alternate: str, border: int) -> dict[int, float]:
+    """How far pixels move down the axes of the velocities: what is cut off, and half a frame."""
+    shifts = dict.fromkeys((2, 3), float(border)) if border else {}
+    described = any(f"{name}3{alternate}" in images for name in ("CTYPE", "CRPIX", "CDELT"))
+    return {**shifts, 4: 0.5} if images.get("NAXIS") == 3 and described else shifts
 
 
 def _same_world(images: fits.Header, header: fits.Header, border: int) -> bool:
@@ -157,7 +161,8 @@ def _same_world(images: fits.Header, header: fits.Header, border: int) -> bool:
             pixels[:, 2:3] += np.arange(4)[:, None]
             moved = np.ones((4, after.naxis))
             moved[:, axis] = pixels
-            moved[:, 1:3] -= border
+            for shifted, shift in _shifts(images, alternate, border).items():
+                moved[:, shifted - 1] -= shift
             expected = before.all_pix2world(pixels, 1)
             found = after.all_pix2world(moved, 1)[:, axis]
         except Exception:  # what wcslib refuses cannot be moved, and it refuses in many ways

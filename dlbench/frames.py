@@ -2,11 +2,12 @@
 
 Layouts, as arrays in NumPy's order: ``(time, ny, nx)`` in either format; single ``(ny, nx)`` images
 in several HDUs or files (FITS); and ``(pair, nx, ny, 2)``, the ``intensity`` of DeepVel's training
-files (HDF5), already divided by its median.
+files (HDF5).
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +19,10 @@ import h5py
 import numpy as np
 from astropy.io import fits
 
+from dlbench import fits_header
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import DataError
+from dlbench.data.granulation import INTENSITY
 
 Read = Callable[[], np.ndarray]
 
@@ -39,8 +42,9 @@ class Frames:
     pairs: list[tuple[int, int]]
     header: fits.Header = field(default_factory=fits.Header)
     """Of the images, axis 1 being x; empty where the format has none."""
-    normalized: bool = False
-    """Whether the intensities are divided by their median already."""
+    pixel_km: float | None = None
+    cadence_s: float | None = None
+    """What the file tells of them."""
     x_first: bool = False
     """Whether the file has x before y; frames are ``(ny, nx)`` all the same."""
 
@@ -76,10 +80,11 @@ class Frames:
 
 
 @contextmanager
-def opened(source: str, key: str | None = None) -> Iterator[Frames]:
+def opened(source: str, key: str | None = None, x_axis: int = 0) -> Iterator[Frames]:
     """The frames in ``source``: a file, or FITS files of one frame each with commas between.
 
-    ``key`` names the data set of an HDF5 file or the HDU of a FITS file, where there are several.
+    ``key`` names the data set of an HDF5 file or the HDU of a FITS file, where there are several;
+    ``x_axis`` is the image axis of HDF5 pairs that x runs along, as `data.granulation` has it.
     Raises `DataError` that names the file, what it holds and what is needed.
     """
     paths = [source] if Path(source).exists() else source.split(",")
@@ -91,7 +96,7 @@ def opened(source: str, key: str | None = None) -> Iterator[Frames]:
             )
     with ExitStack() as stack:
         if len(paths) == 1 and h5py.is_hdf5(source):
-            yield _from_hdf5(source, key, stack)
+            yield _from_hdf5(source, key, x_axis == 0, stack)
             return
         parts = [_from_fits(path, key, stack) for path in paths]
         for part in parts:
@@ -105,7 +110,16 @@ def opened(source: str, key: str | None = None) -> Iterator[Frames]:
                     f"{_pixels(parts[0].shape)}; all frames must be of one size"
                 )
         reads = [read for part in parts for read in part.reads]
-        yield Frames(source, reads, parts[0].shape, _consecutive(source, reads), parts[0].header)
+        header = parts[0].header
+        yield Frames(
+            source,
+            reads,
+            parts[0].shape,
+            _consecutive(source, reads),
+            header,
+            fits_header.pixel_km(header),
+            fits_header.cadence_s(header),
+        )
 
 
 def write_velocity(path: Path, header: fits.Header, planes: Iterable[np.ndarray]) -> None:
@@ -196,7 +210,7 @@ def _from_fits(path: str, key: str | None, stack: ExitStack) -> Frames:
     return Frames(path, reads, planes[0].shape, [], planes[0].header)
 
 
-def _from_hdf5(path: str, key: str | None, stack: ExitStack) -> Frames:
+def _from_hdf5(path: str, key: str | None, x_first: bool, stack: ExitStack) -> Frames:
     found: dict[str, h5py.Dataset] = {}
 
     def note(name: str, item: Any) -> None:
@@ -223,7 +237,7 @@ def _from_hdf5(path: str, key: str | None, stack: ExitStack) -> Frames:
         fitting = {
             name: x
             for name, x in fitting.items()
-            if _is_sequence(x) or name.split("/")[-1] == "intensity"
+            if _is_sequence(x) or name.split("/")[-1] == INTENSITY
         }
         if len(fitting) != 1:
             raise DataError(
@@ -232,13 +246,22 @@ def _from_hdf5(path: str, key: str | None, stack: ExitStack) -> Frames:
             )
         (name,) = fitting
     data, title = fitting[name], f"{path} ({name})"
+    pixel, cadence = (_number(data, fact) for fact in ("pixel_km", "cadence_s"))
     if _is_sequence(data):
         reads = [_part(data, index) for index in range(data.shape[0])]
-        return Frames(title, reads, data.shape[1:], _consecutive(title, reads))
-    reads = [_transposed(data, i, frame) for i in range(data.shape[0]) for frame in (0, 1)]
-    pairs = [(2 * i, 2 * i + 1) for i in range(data.shape[0])]
-    shape = (data.shape[2], data.shape[1])
-    return Frames(title, reads, shape, pairs, normalized=True, x_first=True)
+        pairs, shape, x_first = _consecutive(title, reads), data.shape[1:], False
+    else:
+        images = itertools.product(range(data.shape[0]), (0, 1))
+        reads = [_image(data, index, frame, x_first) for index, frame in images]
+        pairs = [(2 * i, 2 * i + 1) for i in range(data.shape[0])]
+        shape = data.shape[2:0:-1] if x_first else data.shape[1:3]
+    return Frames(title, reads, shape, pairs, fits.Header(), pixel, cadence, x_first)
+
+
+def _number(data: h5py.Dataset, name: str) -> float | None:
+    value = np.asarray(data.attrs.get(name, np.nan))
+    known = value.dtype.kind in "iuf" and value.size == 1 and np.isfinite(value).all()
+    return float(value.item()) if known else None
 
 
 def _is_sequence(data: h5py.Dataset) -> bool:
@@ -254,8 +277,8 @@ def _part(data: Any, index: Any) -> Read:
     return lambda: data[index]
 
 
-def _transposed(data: h5py.Dataset, index: int, frame: int) -> Read:
-    return lambda: data[index, :, :, frame].T
+def _image(data: h5py.Dataset, index: int, frame: int, x_first: bool) -> Read:
+    return lambda: data[index, :, :, frame].T if x_first else data[index, :, :, frame]
 
 
 def _consecutive(name: str, reads: list[Read]) -> list[tuple[int, int]]:

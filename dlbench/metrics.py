@@ -192,12 +192,12 @@ class ConfusionMatrix:
         scalars = {"global_accuracy": self.global_accuracy, "kappa": self.kappa, **means}
         return {
             "pixels": self.pixels,
-            **{name: _known(value) for name, value in scalars.items()},
+            **{name: known(value) for name, value in scalars.items()},
             "headline_leaves_out": list(leave_out),
             "classes": {
                 name: {
                     "pixels": int(self._counts[i].sum()),
-                    **{measure: _known(values[i]) for measure, values in measures.items()},
+                    **{measure: known(values[i]) for measure, values in measures.items()},
                 }
                 for i, name in enumerate(names)
             },
@@ -326,7 +326,7 @@ class Moments:
         return {
             name: {
                 "n": int(self._sums[0, i]),
-                **{measure: _known(values[i]) for measure, values in measures.items()},
+                **{measure: known(values[i]) for measure, values in measures.items()},
             }
             for i, name in enumerate(output_names)
         }
@@ -348,7 +348,8 @@ def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Float:
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
+    """For JSON, where what is not finite is None."""
     return float(value) if np.isfinite(value) else None
 
 

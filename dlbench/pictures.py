@@ -191,7 +191,8 @@ def curve_figure(metrics: Path, path: Path, score: Score) -> None:
     right.plot(epochs, scores, color=ORANGE, marker=".")
     title = score.title
     if scores:
-        best = int(np.argmax(scores) if score.higher else np.argmin(scores))
+        scored = [{score.key: value} for value in scores]
+        best = scored.index(score.best(scored) or {})
         right.plot(epochs[best], scores[best], "o", color=ORANGE, markersize=7)
         title += f"  (best {scores[best]:.3f}, epoch {epochs[best]:.0f})"
     right.set_title(title, fontsize=11, color=INK)

@@ -66,8 +66,8 @@ def main(arguments: list[str]) -> int:
 
 def predict(request: Request) -> None:
     """Read, predict and write; what can be checked without TensorFlow is checked before it."""
-    load = trained.velocity_network(request.run, request.checkpoint or "best")
-    with frames.opened(request.source, request.key) as images:
+    load, x_axis = trained.velocity_network(request.run, request.checkpoint or "best")
+    with frames.opened(request.source, request.key, x_axis) as images:
         height, width = images.shape
         tiles = Tiling(height, width, request.tile, request.overlap)
         if 2 * request.border >= min(height, width):
@@ -79,7 +79,7 @@ def predict(request: Request) -> None:
         _note_input(images, missing)
         network = load()
         radius = trained.receptive_radius(network)
-        if len(tiles) > 1 and request.overlap < radius:
+        if len(tiles) > 1 and radius is not None and request.overlap < radius:
             _note(f"overlap={request.overlap}: the network sees {radius} pixels, seams may show")
         outputs = network.output_shape[-1]
         header = _header(request, images, outputs, median)
@@ -132,8 +132,7 @@ class _Prediction:
                 print(f"\rpair {number} of {count}", end=end, file=sys.stderr, flush=True)
             known = np.isfinite(pair)
             pair[~known] = self._median
-            if not self._images.normalized:
-                pair /= np.float32(self._median)
+            pair /= np.float32(self._median)
             velocity = predict_tiled(
                 self._velocity, pair, request.tile, request.overlap, request.batch
             )
@@ -169,7 +168,7 @@ class _Prediction:
 
         assert self._first is not None
         pair, velocity = self._first
-        scale = fits_header.pixel_km(self._images.header) or PIXEL_KM
+        scale = self._images.pixel_km or PIXEL_KM
         names = ["first pair"]
         velocity_figure([pair], None, [velocity], path, names=names, pixel_km=scale)
 
@@ -189,11 +188,10 @@ def _header(request: Request, images: frames.Frames, outputs: int, median: float
         header.comments["NAXIS2"], header.comments["NAXIS3"] = "y", "x"
     header["DLBENCH"] = (dlbench.__version__, "version of dlbench")
     header["DLRUN"] = _printable(str(request.run))
-    divisor = "as they are" if images.normalized else f"divided by {median:.7g}, their median"
     for line in (
         f"dlbench.predict: horizontal velocities by {request.network}",
-        f"of {images.name}, intensities {divisor}, border {request.border}",
-        "Velocity i is that between frames i and i + 1, at the time of the first.",
+        f"of {images.name}, divided by {median:.7g}, their median; border {request.border}",
+        "Velocity i is that of pair i, midway between its frames.",
     ):
         header["HISTORY"] = _printable(line)
     return header
@@ -211,11 +209,11 @@ def _note_input(images: frames.Frames, missing: int) -> None:
             "their velocities are NaN"
         )
     for what, value, usual, unit in (
-        ("pixels", fits_header.pixel_km(images.header), PIXEL_KM, "km"),
-        ("cadence", fits_header.cadence_s(images.header), CADENCE_S, "s"),
+        ("pixels", images.pixel_km, PIXEL_KM, "km"),
+        ("cadence", images.cadence_s, CADENCE_S, "s"),
     ):
         if value is not None and abs(value / usual - 1.0) > TOLERANCE:
-            _note(f"{images.name}: {what} of {value:.3g} {unit}, trained on {usual:g} {unit}")
+            _note(f"{images.name}: {what} of {value:.3g} {unit}; DeepVel is for {usual:g} {unit}")
 
 
 def _note(text: str) -> None:

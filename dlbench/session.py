@@ -42,7 +42,9 @@ def start(experiment: Experiment) -> Session:
             _open(experiment)
         ranks.barrier()
         dataset = _open(experiment)
-    network = _build(experiment, dataset, ranks)
+    sync = experiment.distributed.batch_norm == "sync" and ranks.size > 1
+    normalization = distributed.sync_batch_normalization(ranks) if sync else None
+    network = build_network(experiment, len(dataset.bands), len(dataset.outputs), normalization)
     from dlbench import tasks
 
     return Session(experiment, ranks, dataset, network, tasks.of(dataset))
@@ -65,20 +67,23 @@ def _open(experiment: Experiment) -> data.DataSet:
     return dataset
 
 
-def _build(
-    experiment: Experiment, dataset: data.DataSet, ranks: distributed.SingleProcess
+def build_network(
+    experiment: Experiment,
+    bands: int,
+    outputs: int,
+    normalization: type[keras.layers.Layer] | None = None,
 ) -> keras.Model:
+    """The experiment's network with its initial weights, for any height and width."""
     import keras
 
     # Keras numbers names as the process goes on; a checkpoint finds its variables by them.
     keras.utils.clear_session()
     keras.utils.set_random_seed(experiment.seed)
     keras.config.set_dtype_policy(experiment.training.precision)
-    sync = experiment.distributed.batch_norm == "sync" and ranks.size > 1
     return models.build(
         experiment.model.name,
-        (None, None, len(dataset.bands)),
-        len(dataset.outputs),
-        normalization=distributed.sync_batch_normalization(ranks) if sync else None,
+        (None, None, bands),
+        outputs,
+        normalization=normalization,
         **experiment.model.options,
     )

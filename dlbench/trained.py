@@ -8,26 +8,29 @@ from typing import TYPE_CHECKING
 
 from dlbench import checkpoint, distributed, models
 from dlbench.config import ConfigError
+from dlbench.data.granulation import FRAMES
 from dlbench.runs import RunFolder
+from dlbench.session import build_network
 
 if TYPE_CHECKING:
     import keras
 
 
-def velocity_network(run: Path, kind: str = "best") -> Callable[[], keras.Model]:
-    """The DeepVel network of a run folder, weights of the checkpoint ``kind``, or a .keras file.
+def velocity_network(run: Path, kind: str = "best") -> tuple[Callable[[], keras.Model], int]:
+    """The DeepVel network of a run folder, weights of the checkpoint ``kind``, or a .keras file;
+    and the ``x_axis`` of the pairs that it was trained on, 0 where that is not told.
 
-    What a run folder holds is checked at once; TensorFlow is loaded when the result is called. That
+    What a run folder holds is checked at once; TensorFlow is loaded when the first is called. That
     gives a model ``(batch, height, width, 2)`` to ``(batch, height, width, outputs)`` in km/s.
     Raises `ConfigError` or `CheckpointError`.
     """
     if run.suffix == ".keras":
         if not run.is_file():
             raise ConfigError(f"there is no file {run}; give the model.keras of a finished run")
-        return lambda: _saved(run)
+        return lambda: _saved(run), 0
     folder = RunFolder(run)
     experiment = folder.experiment()
-    options = models.check(experiment.model.name, experiment.model.options)
+    models.check(experiment.model.name, experiment.model.options)
     _require_velocity(experiment.model.name, run)
     path = folder.checkpoint(kind)
     arrays, _ = checkpoint.load(path)
@@ -39,24 +42,19 @@ def velocity_network(run: Path, kind: str = "best") -> Callable[[], keras.Model]
 
     def build() -> keras.Model:
         distributed.configure_devices(experiment.training.threads)
-        import keras
-
-        # Keras numbers names as the process goes on; a checkpoint finds its variables by them.
-        keras.utils.clear_session()
-        keras.config.set_dtype_policy(experiment.training.precision)
-        network = models.build(experiment.model.name, (None, None, 2), len(bias), **options)
+        network = build_network(experiment, FRAMES, len(bias))
         checkpoint.assign(checkpoint.variables_of(network), arrays, path)
         return network
 
-    return build
+    return build, int(experiment.data.options.get("x_axis", 0))
 
 
-def receptive_radius(network: keras.Model) -> int:
-    """Pixels that a network sees to each side, where its convolutions lie one behind the other."""
-    import keras
+def receptive_radius(network: keras.Model) -> int | None:
+    """Pixels that a network sees to each side; None where a layer does not tell."""
+    from dlbench import architecture
 
-    kernels = [x.kernel_size[0] for x in network.layers if isinstance(x, keras.layers.Conv2D)]
-    return sum(kernel // 2 for kernel in kernels)
+    field = architecture.describe(network, (1, 1)).receptive_field
+    return None if field is None else field // 2
 
 
 def _saved(path: Path) -> keras.Model:

@@ -73,15 +73,19 @@ def test_the_intensity_of_deepvel_has_x_first_and_pairs_of_its_own(tmp_path: Pat
     data = np.random.default_rng(1).random((4, 10, 7, 2)).astype(np.float32)  # (N, nx, ny, 2)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["intensity"] = data
+        file["intensity"].attrs.update({"pixel_km": 39.6, "cadence_s": "half a minute"})
         file["velocity"] = np.zeros((4, 10, 7, 6), np.float32)
     with frames.opened(str(tmp_path / "a.h5")) as images:
         assert images.shape == (7, 10)
         assert images.x_first
-        assert images.normalized
+        assert (images.pixel_km, images.cadence_s) == (39.6, None)
         pairs = list(images.read_pairs())
     assert len(pairs) == 4
     for pair, expected in zip(pairs, data, strict=True):
         np.testing.assert_array_equal(pair, expected.transpose(1, 0, 2))
+    with frames.opened(str(tmp_path / "a.h5"), x_axis=1) as images:
+        assert (images.shape, images.x_first) == ((10, 7), False)
+        np.testing.assert_array_equal(list(images.read_pairs()), data)
 
 
 def test_a_key_chooses(tmp_path: Path) -> None:

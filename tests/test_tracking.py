@@ -97,6 +97,7 @@ class Made:
 
     ground_sampling_distance = 39_600.0
     cadence_s = 30.0
+    outputs = tracking.OUTPUTS
 
     def __init__(self, held: int = 4) -> None:
         self.held = held

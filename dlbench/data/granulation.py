@@ -22,6 +22,10 @@ from dlbench.data.dataset import DataError, DataSet, Sample
 FRAMES = 2
 DEPTHS = ("1", "0.1", "0.01")
 """Optical depths (at 500 nm) of DeepVel's six outputs, each with vx and vy."""
+KM_PER_ARCSEC = 725.0
+"""On the Sun, seen from the mean distance of the Earth."""
+INTENSITY, VELOCITY = "intensity", "velocity"
+"""HDF5 data sets (N, nx, ny, 2) and (N, nx, ny, outputs)."""
 UNIT = 10.0
 """km/s: velocities are stored in this unit, normalised to (v - minimum) / (maximum - minimum)."""
 # Of the training set, per output: `network/normalization.npz` of aasensio/deepvel.
@@ -73,26 +77,40 @@ class Granulation(DataSet):
         super().__init__(root, size)
         if x_axis not in (0, 1):
             raise DataError(f"data.options.x_axis is {x_axis}; allowed are 0 and 1")
+        for name, value, kind in (("normalized", normalized, bool), ("held_out", held_out, int)):
+            if type(value) is not kind:
+                raise DataError(f"data.options.{name} is {value!r}; needed is {kind.__name__}")
         self._transposed = x_axis == 0
         self._pairs = _find(self.root)
-        first = self._pairs["train"]
         if held_out:
             self._hold_out(held_out)
+        first = self._pairs["train"]
         self.splits = tuple(self._pairs)
         self.ground_sampling_distance = 1000.0 * first.facts.get("pixel_km", PIXEL_KM)
         self.cadence_s: float = first.facts.get("cadence_s", CADENCE_S)
-        self._offset, self._scale = _range(first, normalized)
-        shape = first.shape if x_axis else first.shape[::-1]
-        if size is not None and (size[0] > shape[0] or size[1] > shape[1]):
-            raise DataError(
-                f"data.size is {list(size)}, but the patches of {first.path} have {shape[0]} x "
-                f"{shape[1]} pixels; set data.size to no more than that"
-            )
-        self.jitters = size is not None and tuple(size) != shape
+        self._ranges = {split: _range(pairs, normalized) for split, pairs in self._pairs.items()}
+        for pairs in self._pairs.values():
+            shape = pairs.shape if x_axis else pairs.shape[::-1]
+            if size is not None and (size[0] > shape[0] or size[1] > shape[1]):
+                raise DataError(
+                    f"data.size is {list(size)}, but the patches of {pairs.path} have {shape[0]} x "
+                    f"{shape[1]} pixels; set data.size to no more than that"
+                )
+        self.jitters = size is not None and tuple(size) != (
+            first.shape if x_axis else first.shape[::-1]
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
         return component_names(self._pairs["train"].outputs)
+
+    def require_split(self, split: str) -> None:
+        if split == "val" and split not in self.splits:
+            raise DataError(
+                f"{self.root} holds no validation pairs; add the files' twins *_validation, or "
+                "hold some of the training pairs out: data.options.held_out=NUMBER"
+            )
+        super().require_split(split)
 
     def count(self, split: str) -> int:
         self.require_split(split)
@@ -111,7 +129,8 @@ class Granulation(DataSet):
         window = self._window(images.shape, jitter)
         image = np.ascontiguousarray(images[window], np.float32)
         # Float64 in between: the stored values lie around 1/2, the velocities around 0.
-        target = velocity[window].astype(np.float64) * self._scale + self._offset
+        offset, scale = self._ranges[split]
+        target = velocity[window].astype(np.float64) * scale + offset
         return image, target.astype(np.float32)
 
     def sample_name(self, split: str, index: int) -> str:
@@ -216,17 +235,18 @@ def _find(root: Path) -> dict[str, _Pairs]:
 def _from_hdf5(root: Path, paths: list[Path], suffix: str) -> _Pairs | None:
     import h5py
 
-    held: dict[str, list[Any]] = {"intensity": [], "velocity": []}
+    held: dict[str, list[Any]] = {INTENSITY: [], VELOCITY: []}
     chosen = [path for path in paths if path.stem.endswith("_validation") == bool(suffix)]
     for path in chosen:
         try:
             file = h5py.File(path, "r")
         except OSError as error:
             raise DataError(
-                f"{path} is not a whole HDF5 file ({error}); copy or generate it anew"
+                f"{path} cannot be read as HDF5 ({error}); close it where it is being written, or "
+                "copy it anew if it is cut off"
             ) from error
         for key, files in held.items():
-            if key in file:
+            if isinstance(file.get(key), h5py.Dataset):
                 files.append(file[key])
     if not chosen:
         return None
@@ -236,7 +256,7 @@ def _from_hdf5(root: Path, paths: list[Path], suffix: str) -> _Pairs | None:
                 f"{root}: {len(files)} of {', '.join(p.name for p in chosen)} hold a data set "
                 f"'{key}'; needed is exactly one"
             )
-    (images,), (velocities,) = held["intensity"], held["velocity"]
+    (images,), (velocities,) = held[INTENSITY], held[VELOCITY]
     path = Path(images.file.filename)
     facts = {**dict(images.attrs), **dict(velocities.attrs)}
     return _Pairs(path, images, velocities, facts, f"{path} with {velocities.file.filename}")
@@ -258,7 +278,10 @@ def _from_npz(root: Path, paths: list[Path], split: str, suffix: str) -> _Pairs 
                     return _Pairs(path, images, velocities, {}, str(path))
             keys = ", ".join(file.files)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not a whole npz file ({error}); copy it anew") from error
+        raise DataError(
+            f"{path} cannot be read as npz ({error}); copy it anew if it is cut off, and store "
+            "arrays of numbers, no objects"
+        ) from error
     raise DataError(f"{path} holds {keys or 'nothing'}; needed are input_train and output_train")
 
 

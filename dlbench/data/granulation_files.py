@@ -18,15 +18,21 @@ import h5py
 import numpy as np
 
 from dlbench.data.dataset import DataError
-from dlbench.data.granulation import UNIT, VELOCITY_MAXIMUM, VELOCITY_MINIMUM
+from dlbench.data.granulation import (
+    INTENSITY,
+    KM_PER_ARCSEC,
+    SUFFIXES,
+    UNIT,
+    VELOCITY,
+    VELOCITY_MAXIMUM,
+    VELOCITY_MINIMUM,
+)
 from dlbench.errors import exit_status
 
 VERSION = 2
 """Raised whenever the same arguments would give other values."""
-IMAGE_FILES = {"train": "database_images.h5", "val": "database_images_validation.h5"}
-VELOCITY_FILES = {"train": "database_velocity.h5", "val": "database_velocity_validation.h5"}
-INTENSITY, VELOCITY = "intensity", "velocity"
-"""Datasets (pairs, x, y, 2) and (pairs, x, y, 6): the first axis of an image is x."""
+IMAGE_FILES = {split: f"database_images{suffix}.h5" for split, suffix in SUFFIXES.items()}
+VELOCITY_FILES = {split: f"database_velocity{suffix}.h5" for split, suffix in SUFFIXES.items()}
 
 PAIRS = {"train": 4000, "val": 200}
 SIZE = 50
@@ -43,7 +49,8 @@ def ensure_granulation_miniature(folder: Path) -> Path:
     """The folder under ``folder`` of this version's default pairs, made if it is absent."""
     root = Path(folder) / f"granulation-miniature-v{VERSION}"
     if not (root / PROOF).is_file():
-        make_granulation(root)
+        print(f"generating granulation in {root}, which takes minutes", file=sys.stderr, flush=True)
+        make_granulation(root, progress=_Ticker())
     return root
 
 
@@ -57,9 +64,9 @@ def make_granulation(
 ) -> Path:
     """Write so many ``pairs`` of ``size`` pixels for each split to a new ``folder``.
 
-    A pair follows from seed, split, place and size alone: a longer file begins with the shorter
-    one. ``texture`` is a FITS frame, see `read_texture`. The folder appears whole or not at all; of
-    two processes that make it, the first wins. Raises `DataError` for what cannot be made.
+    A pair follows from seed, split, place, size and texture alone: a longer file begins with the
+    shorter one. ``texture`` is a FITS frame, see `read_texture`. The folder appears whole or not at
+    all; of two processes that make it, the first wins. Raises `DataError` for what cannot be made.
     """
     from dlbench.data.scenes import new_folder  # What only a maker needs takes long to import.
 
@@ -85,17 +92,14 @@ def make_granulation(
 
 def read_texture(path: Path) -> np.ndarray:
     """A FITS frame (y, x), scaled by its header's CDELT1 to the cells that scenes are made on."""
+    from astropy.io import fits
     from scipy.ndimage import gaussian_filter, zoom
 
-    from dlbench.data.photosphere import ARCSECOND, FINE, GRANULE_SIZE, PIXEL
+    from dlbench.data.photosphere import FINE, GRANULE_SIZE, PIXEL
 
     try:
-        from astropy.io import fits
-    except ImportError:
-        raise DataError(f"{path} is read with astropy: pip install astropy") from None
-    try:
         frame, header = fits.getdata(path, header=True)
-        scale = ARCSECOND * float(header["CDELT1"]) if header["CUNIT1"] == "arcsec" else 0.0
+        scale = KM_PER_ARCSEC * float(header["CDELT1"]) if header["CUNIT1"] == "arcsec" else 0.0
         frame = np.asarray(frame, np.float32)
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise DataError(f"{path} cannot be used ({error}): needed is a FITS image") from None

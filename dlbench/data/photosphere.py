@@ -20,21 +20,18 @@ from scipy.optimize import brentq
 from scipy.spatial import cKDTree
 
 from dlbench.data.granulation import CADENCE_S as CADENCE
+from dlbench.data.granulation import KM_PER_ARCSEC
 from dlbench.data.granulation import PIXEL_KM as PIXEL
 
 APERTURE, WAVELENGTH = 1.0, 525e-9
 """Metres: SUNRISE/IMaX (Martínez Pillet et al. 2011, Solar Physics 268)."""
-ARCSECOND = 725.0
-"""km on the Sun, seen from the mean distance of the Earth."""
 CONTRAST = 0.135
 """Rms of the intensity over its mean: IMaX's continuum after reconstruction."""
 NOISE = 3e-3
 """Of the mean intensity: IMaX after reconstruction, which raises it (Martínez Pillet et al.)."""
-DEPTHS = (1.0, 0.1, 0.01)
-"""Optical depths of the velocities."""
 SPEEDS = (1.39, (1.39 * 1.10) ** 0.5, 1.10)
-"""km/s: a component's standard deviation at each depth, as in DeepVel's simulation; the middle one
-is the geometric mean of the others."""
+"""km/s: a component's standard deviation at each of `DEPTHS`, as in DeepVel's simulation; the
+middle one is the geometric mean of the others."""
 GRANULE_SIZE, GRANULE_SPACING = 1000.0, 1300.0
 """km: a granule, and the mean distance of its neighbours (a lane between them included)."""
 LIFETIME = 360.0
@@ -87,7 +84,7 @@ class Domain:
         self.persistence = np.exp(-((CADENCE / lifetime) ** 2))
         """Correlation of each mode over the cadence, its wavelength taken as the size."""
         # A circular aperture's transfer function is exact where the lens is: no light beyond D/λ.
-        radian = float(np.degrees(3600)) * ARCSECOND
+        radian = float(np.degrees(3600)) * KM_PER_ARCSEC
         share = np.minimum(self.frequency * (radian * WAVELENGTH / APERTURE), 1)
         aperture = 2 / np.pi * (np.arccos(share) - share * np.sqrt(1 - share**2))
         self.telescope = aperture * np.sinc(PIXEL * frequency_x) * np.sinc(PIXEL * frequency_y)

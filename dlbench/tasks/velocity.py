@@ -13,7 +13,7 @@ import tensorflow as tf
 from dlbench import velocity_pictures
 from dlbench.config import ConfigError, Training
 from dlbench.distributed import SingleProcess
-from dlbench.metrics import Moments, Score
+from dlbench.metrics import Moments, Score, known
 from dlbench.runs import RunFolder
 from dlbench.tasks.task import Task
 
@@ -62,8 +62,8 @@ class VelocityEvaluation:
         return {
             "split": self.split,
             "samples": self.samples,
-            "loss": self.rmse**2,
-            "rmse": self.rmse,
+            "loss": known(self.rmse**2),
+            "rmse": known(self.rmse),
             "unit": "km/s",
             "components": self.moments.summary(self.names),
         }

@@ -74,8 +74,13 @@ def test_a_file_can_bring_its_own_range(tmp_path: Path) -> None:
     low, high = np.array([-0.5, -0.25]), np.array([0.5, 0.75])
     scaled = (velocity / 10.0 - low) / (high - low)
     write_hdf5(tmp_path, "", images, scaled, minimum=low, maximum=high)
-    _, target = build("granulation", tmp_path).read("train", 1)
-    np.testing.assert_allclose(target, velocity[1].transpose(1, 0, 2), rtol=1e-6, atol=1e-6)
+    # The twin's is its own.
+    scaled = (velocity / 10.0 - 2 * low) / (2 * high - 2 * low)
+    write_hdf5(tmp_path, "_validation", images, scaled, minimum=2 * low, maximum=2 * high)
+    data = build("granulation", tmp_path)
+    for split in ("train", "val"):
+        _, target = data.read(split, 1)
+        np.testing.assert_allclose(target, velocity[1].transpose(1, 0, 2), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("twin", ["validation", "train"])
@@ -94,7 +99,7 @@ def test_npz(tmp_path: Path, twin: str) -> None:
 def test_pairs_are_held_out_where_there_is_no_twin(tmp_path: Path) -> None:
     images, velocity = pairs(5, seed=1)
     write_hdf5(tmp_path, "", images, stored(velocity))
-    with pytest.raises(DataError, match="no split 'val'; it holds: train"):
+    with pytest.raises(DataError, match=r"no validation pairs; .* data\.options\.held_out=NUMBER"):
         build("granulation", tmp_path).count("val")
     data = build("granulation", tmp_path, None, held_out=2)
     assert (data.count("train"), data.count("val")) == (3, 2)
@@ -129,6 +134,10 @@ def test_wrong_options_are_told(hdf5: Path) -> None:
         build("granulation", hdf5, (8, 8))
     with pytest.raises(DataError, match="x_axis is 2; allowed are 0 and 1"):
         build("granulation", hdf5, None, x_axis=2)
+    with pytest.raises(DataError, match="normalized is 'false'; needed is bool"):
+        build("granulation", hdf5, None, normalized="false")
+    with pytest.raises(DataError, match="held_out is 2.5; needed is int"):
+        build("granulation", hdf5, None, held_out=2.5)
     with pytest.raises(DataError, match="holds validation pairs of its own"):
         build("granulation", hdf5, None, held_out=1)
     for name in ("database_images_validation.h5", "database_velocity_validation.h5"):
@@ -164,7 +173,7 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
     cut = folder("cut", images, velocity)
     content = (cut / "database_images.h5").read_bytes()
     (cut / "database_images.h5").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"database_images\.h5 is not a whole HDF5 file"):
+    with pytest.raises(DataError, match=r"database_images\.h5 cannot be read as HDF5"):
         build("granulation", cut)
     both = folder("both", images, velocity)
     np.savez(both / "pairs.npz", input_train=images, output_train=velocity)
@@ -184,7 +193,7 @@ def test_damaged_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"pairs\.npz holds images; needed are input_train and"):
         build("granulation", archive)
     (archive / "pairs.npz").write_bytes((archive / "pairs.npz").read_bytes()[:200])
-    with pytest.raises(DataError, match=r"pairs\.npz is not a whole npz file"):
+    with pytest.raises(DataError, match=r"pairs\.npz cannot be read as npz"):
         build("granulation", archive)
 
 
