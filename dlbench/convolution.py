@@ -40,8 +40,8 @@ def convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def kernel_gradient(inputs: tf.Tensor, outputs: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
-    """The compiled op: a convolution's inputs (batch, height, width, inputs) and the gradient by its
-    outputs (batch, height, width, outputs), float32 -> (rows, columns, inputs, outputs), the
+    """The compiled op: a convolution's inputs (batch, height, width, inputs) and the gradient by
+    its outputs (batch, height, width, outputs), float32 -> (rows, columns, inputs, outputs), the
     gradient by its kernel, whose rows and columns are odd; else InvalidArgumentError."""
     return ops.load_library().dlbench_conv2d_kernel_gradient(
         input=inputs, gradient=outputs, rows=rows, columns=columns
@@ -49,9 +49,7 @@ def kernel_gradient(inputs: tf.Tensor, outputs: tf.Tensor, rows: int, columns: i
 
 
 @tf.RegisterGradient("DlbenchConv2DKernelGradient")
-def _kernel_gradient_gradient(
-    op: tf.Operation, kernel: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
+def _kernel_gradient_gradient(op: tf.Operation, kernel: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     # The op is linear in both: for any kernel k, <k, op(x, y)> = <convolution(x, k), y>.
     inputs, outputs = op.inputs
     return _input_gradient(inputs, kernel, outputs), convolution(inputs, kernel)

@@ -104,8 +104,8 @@ class MaxUnpool(_WindowLayer):
 
 @register
 class Conv2D(keras.layers.Conv2D):
-    """Keras' layer with a faster gradient by the kernel, see `dlbench.convolution`, where stride and
-    dilation are 1 and the padding is "same"; other convolutions are computed as Keras does."""
+    """Keras' layer with a faster gradient by the kernel, see `dlbench.convolution`, where stride
+    and dilation are 1 and the padding is "same"; other convolutions are computed as Keras does."""
 
     def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         plain = (self.strides, self.dilation_rate, self.groups) == ((1, 1), (1, 1), 1)
