@@ -17,12 +17,21 @@ from setuptools.command.build_ext import build_ext
 OPS = Path("ops")
 # One translation unit per instruction set, the right one is chosen at run time; -march=native
 # would tie the library to the machine that built it (and fails in Eigen with g++ 12).
-CORE: dict[str, list[str]] = {"pooling_cpu.cc": [], "pooling_cpu_portable.cc": []}
+CORE: dict[str, list[str]] = {
+    "convolution_cpu.cc": [],
+    "convolution_cpu_portable.cc": [],
+    "pooling_cpu.cc": [],
+    "pooling_cpu_portable.cc": [],
+}
 if platform.machine() in ("x86_64", "AMD64"):
+    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+    CORE["convolution_cpu_avx2.cc"] = ["-mavx2", "-mfma"]
+    CORE["convolution_cpu_avx512.cc"] = AVX512
     CORE["pooling_cpu_avx2.cc"] = ["-mavx2"]
-    CORE["pooling_cpu_avx512.cc"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+    CORE["pooling_cpu_avx512.cc"] = AVX512
 CUDA = "pooling_cuda.cu"
-GLUE = "pooling_tf.cc"
+# The files that include TensorFlow's headers.
+GLUE = ("pooling_tf.cc", "convolution_tf.cc")
 
 
 def tensorflow_build() -> tuple[Any, list[str]]:
@@ -95,7 +104,7 @@ class BuildPooling(build_ext):
         standard = [flag for flag in flags if flag.startswith(("-std", "--std"))]
         common = [*compiler, "-O3", "-fPIC", "-Wall", "-Wextra", "-DNDEBUG"]
         define = f"-DDLBENCH_BUILD={json.dumps(json.dumps(build))}"
-        jobs = [[*common, *flags, define, "-c", str(OPS / GLUE)]]
+        jobs = [[*common, *flags, define, "-c", str(OPS / name)] for name in GLUE]
         cuda_link: list[str] = []
         if nvcc is not None:
             jobs[0].insert(-2, "-DDLBENCH_CUDA")
@@ -147,7 +156,7 @@ setup(
     ext_modules=[
         Extension(
             "dlbench._pooling",
-            sources=[str(OPS / name) for name in (GLUE, CUDA, *CORE)],
+            sources=[str(OPS / name) for name in (*GLUE, CUDA, *CORE)],
             depends=[str(path) for path in sorted(OPS.glob("*.h"))] + ["setup.py"],
         )
     ],

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlbench.layers import BatchNormalization
+from dlbench.layers import BatchNormalization, Conv2D
 
 
 class Folded:
@@ -107,7 +107,7 @@ def _sources(nodes: Any) -> Iterator[str]:
 
 def _is_linear(layer: Any) -> bool:
     return (
-        type(layer) is keras.layers.Conv2D
+        type(layer) in (keras.layers.Conv2D, Conv2D)
         and layer.activation is keras.activations.linear
         and layer.data_format == "channels_last"
     )

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from dlbench import ops
+from dlbench.convolution import convolution
 
 register = keras.saving.register_keras_serializable(package="dlbench")
 
@@ -99,6 +100,18 @@ class MaxUnpool(_WindowLayer):
                     f"{self.pool_size}: give the (height, width) of the pool's input"
                 )
         return keras.KerasTensor((batch, height, width, channels), self.compute_dtype)
+
+
+@register
+class Conv2D(keras.layers.Conv2D):
+    """Keras' layer with a faster gradient by the kernel, see `dlbench.convolution`, where stride
+    and dilation are 1 and the padding is "same"; other convolutions are computed as Keras does."""
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        plain = (self.strides, self.dilation_rate, self.groups) == ((1, 1), (1, 1), 1)
+        if plain and self.padding == "same" and self.data_format == "channels_last":
+            return convolution(inputs, kernel)
+        return super().convolution_op(inputs, kernel)
 
 
 def fused_batch_normalization(

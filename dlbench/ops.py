@@ -43,11 +43,11 @@ def max_pool_with_indices(
     The first maximum wins, the first NaN wins over all, -0 equals +0. As in SegNet
     (Badrinarayanan et al., 2017, arXiv 1511.00561, section 3).
     """
-    if _for_xla():
+    if for_xla():
         check_windows(pool_size, packed)
         values, indices = ops_xla.max_pool(tf.convert_to_tensor(x), pool_size)
         return values, pack_indices(indices) if packed else indices
-    return _library().dlbench_max_pool(dense=x, pool_size=pool_size, packed=packed)
+    return load_library().dlbench_max_pool(dense=x, pool_size=pool_size, packed=packed)
 
 
 def max_unpool(
@@ -64,13 +64,13 @@ def max_unpool(
     ceil(size / pool_size) is not (rows, columns) raises InvalidArgumentError. A value whose index
     lies outside its window is dropped.
     """
-    if _for_xla():
+    if for_xla():
         check_windows(pool_size, packed)
         values = tf.convert_to_tensor(values)
         if packed:
             indices = unpack_indices(indices, tf.shape(values)[3])
         return ops_xla.max_unpool(values, indices, output_size, pool_size)
-    return _library().dlbench_max_unpool(
+    return load_library().dlbench_max_unpool(
         values=values, indices=indices, output_size=output_size, pool_size=pool_size, packed=packed
     )
 
@@ -81,13 +81,13 @@ def max_gather(
     """Reads a dense tensor at stored indices: (batch, height, width, channels) and
     (batch, rows, columns, channels) -> (batch, rows, columns, channels); an index outside its
     window gives zero."""
-    if _for_xla():
+    if for_xla():
         check_windows(pool_size, packed)
         dense = tf.convert_to_tensor(dense)
         if packed:
             indices = unpack_indices(indices, tf.shape(dense)[3])
         return ops_xla.max_gather(dense, indices, pool_size)
-    return _library().dlbench_max_gather(
+    return load_library().dlbench_max_gather(
         dense=dense, indices=indices, pool_size=pool_size, packed=packed
     )
 
@@ -114,28 +114,35 @@ def unpack_indices(packed: tf.Tensor, channels: int | tf.Tensor) -> tf.Tensor:
     return indices[..., :channels]
 
 
-def load_library() -> None:
-    """Loads the compiled op, once; calling an op does it too. `tf.saved_model.load` needs it before
-    it can read a model that holds the op. ImportError if the library is missing or was built for
-    another TensorFlow."""
-    _library()
+@functools.cache
+def load_library() -> Any:
+    """Loads the compiled ops, once, and gives them; calling an op does it too.
+    `tf.saved_model.load` needs it before it can read a model that holds one. ImportError if the
+    library is missing or was built for another TensorFlow."""
+    check_build(LIBRARY)
+    return tf.load_op_library(str(LIBRARY))
 
 
 def build_info() -> dict[str, Any]:
     """What the compiled op was built for and with, and the instruction set in use."""
-    _library()
+    return {**read_build(LIBRARY), "isa": isa()}
+
+
+def isa() -> str:
+    """The instruction set in use: "avx512", "avx2" or "portable"."""
+    load_library()
     error = ctypes.c_char_p()
-    isa = _c_library().dlbench_pooling_isa(ctypes.byref(error))
-    if isa is None:
+    name = _c_library().dlbench_pooling_isa(ctypes.byref(error))
+    if name is None:
         raise ValueError(_isa_error(os.environ["DLBENCH_POOLING_ISA"], error))
-    return {**read_build(LIBRARY), "isa": isa.decode()}
+    return name.decode()
 
 
 def use_isa(name: str) -> None:
     """Switches this process to another instruction set, "avx512", "avx2" or "portable"; ValueError
     if it is unknown or this processor lacks it. The environment variable DLBENCH_POOLING_ISA does
     the same from the start."""
-    _library()
+    load_library()
     error = ctypes.c_char_p()
     if not _c_library().dlbench_pooling_use_isa(name.encode(), ctypes.byref(error)):
         raise ValueError(_isa_error(name, error))
@@ -167,13 +174,6 @@ def check_build(library: Path) -> None:
 
 
 @functools.cache
-def _library() -> Any:
-    """The op library, loaded at first use so that importing this module needs no compiled part."""
-    check_build(LIBRARY)
-    return tf.load_op_library(str(LIBRARY))
-
-
-@functools.cache
 def _c_library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
     library.dlbench_pooling_isa.restype = ctypes.c_char_p
@@ -191,7 +191,8 @@ def check_windows(pool_size: int, packed: bool) -> None:
         )
 
 
-def _for_xla() -> bool:
+def for_xla() -> bool:
+    """Whether what is being traced is for XLA."""
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
     )

@@ -79,6 +79,21 @@ def test_many_random_cases(sanitized: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_random_convolutions(tmp_path: Path) -> None:
+    sources = [FUZZ.with_name("convolution_fuzz.cc"), ROOT / "ops" / "convolution_cpu_portable.cc"]
+    if platform.machine() == "x86_64":
+        sources += [ROOT / "ops" / f"convolution_cpu_{isa}.cc" for isa in ("avx2", "avx512")]
+    objects = [tmp_path / source.with_suffix(".o").name for source in sources]
+    for source, target in zip(sources, objects, strict=True):
+        own = ["-mavx2", "-mfma"] if source.stem.endswith("avx2") else ["-Wno-psabi"]
+        command = ["g++", "-std=c++17", f"-I{ROOT / 'ops'}", *SANITIZE, *own, "-c", str(source)]
+        subprocess.run([*command, "-o", str(target)], check=True, timeout=300)
+    program = tmp_path / "convolution_fuzz"
+    subprocess.run(["g++", *SANITIZE, *objects, "-o", program], check=True, timeout=100)
+    done = run(program, 300, 1)
+    assert done.returncode == 0, done.stderr
+
+
 needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc on the PATH")
 
 

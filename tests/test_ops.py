@@ -352,12 +352,12 @@ def test_missing_or_foreign_library_is_refused(
 ) -> None:
     monkeypatch.setattr(ops, "LIBRARY", tmp_path / "_pooling.so")
     with pytest.raises(ImportError, match=r"_pooling.so is missing; build it with: pip install"):
-        ops._library.__wrapped__()
+        ops.load_library.__wrapped__()
     ops.LIBRARY.write_bytes(b"something else")
     with pytest.raises(ImportError, match="is not dlbench's pooling op"):
-        ops._library.__wrapped__()
+        ops.load_library.__wrapped__()
 
 
 def test_nothing_is_loaded_on_import() -> None:
-    child = run_python("from dlbench import ops; print(ops._library.cache_info().currsize)")
+    child = run_python("from dlbench import ops; print(ops.load_library.cache_info().currsize)")
     assert child.stdout.strip() == "0", child.stderr

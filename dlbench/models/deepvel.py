@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from dlbench.layers import BatchNormalization
+from dlbench.layers import BatchNormalization, Conv2D
 
 # Of the Keras release that the network was published with.
 MOMENTUM, EPSILON = 0.99, 1e-3
@@ -51,6 +51,6 @@ def _normalized(x: Any, filters: int, name: str, normalization: type[keras.layer
 
 
 def _convolution(x: Any, filters: int, name: str, kernel: int = 3, **options: Any) -> Any:
-    return keras.layers.Conv2D(
+    return Conv2D(
         filters, kernel, padding="same", kernel_initializer="he_normal", name=name, **options
     )(x)

@@ -15,6 +15,7 @@ import numpy as np
 from dlbench.errors import UserError
 from dlbench.layers import (
     BatchNormalization,
+    Conv2D,
     LocalResponseNormalization,
     MaxPoolWithIndices,
     MaxUnpool,
@@ -200,9 +201,7 @@ def _block(
 
 
 def _convolution(x: Any, filters: int, kernel: int, name: str) -> Any:
-    return keras.layers.Conv2D(
-        filters, kernel, padding="same", kernel_initializer="he_normal", name=name
-    )(x)
+    return Conv2D(filters, kernel, padding="same", kernel_initializer="he_normal", name=name)(x)
 
 
 def _scaled(filters: int, width: float) -> int:
