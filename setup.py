@@ -17,12 +17,17 @@ from setuptools.command.build_ext import build_ext
 OPS = Path("ops")
 # One translation unit per instruction set, the right one is chosen at run time; -march=native
 # would tie the library to the machine that built it (and fails in Eigen with g++ 12).
-CORE: dict[str, list[str]] = {"pooling_cpu.cc": [], "pooling_cpu_portable.cc": []}
+ISAS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    CORE["pooling_cpu_avx2.cc"] = ["-mavx2"]
-    CORE["pooling_cpu_avx512.cc"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+    ISAS["avx2"] = ["-mavx2"]
+    ISAS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+CORE: dict[str, list[str]] = {"pooling_cpu.cc": [], "normalization_cpu.cc": []}
+for isa, own in ISAS.items():
+    CORE[f"pooling_cpu_{isa}.cc"] = own
+    # Every processor is to round alike.
+    CORE[f"normalization_cpu_{isa}.cc"] = [*own, "-ffp-contract=off"]
 CUDA = "pooling_cuda.cu"
-GLUE = "pooling_tf.cc"
+GLUE = ["pooling_tf.cc", "normalization_tf.cc"]
 
 
 def tensorflow_build() -> tuple[Any, list[str]]:
@@ -95,7 +100,7 @@ class BuildPooling(build_ext):
         standard = [flag for flag in flags if flag.startswith(("-std", "--std"))]
         common = [*compiler, "-O3", "-fPIC", "-Wall", "-Wextra", "-DNDEBUG"]
         define = f"-DDLBENCH_BUILD={json.dumps(json.dumps(build))}"
-        jobs = [[*common, *flags, define, "-c", str(OPS / GLUE)]]
+        jobs = [[*common, *flags, define, "-c", str(OPS / name)] for name in GLUE]
         cuda_link: list[str] = []
         if nvcc is not None:
             jobs[0].insert(-2, "-DDLBENCH_CUDA")
@@ -147,7 +152,7 @@ setup(
     ext_modules=[
         Extension(
             "dlbench._pooling",
-            sources=[str(OPS / name) for name in (GLUE, CUDA, *CORE)],
+            sources=[str(OPS / name) for name in (*GLUE, CUDA, *CORE)],
             depends=[str(path) for path in sorted(OPS.glob("*.h"))] + ["setup.py"],
         )
     ],

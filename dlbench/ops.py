@@ -43,7 +43,7 @@ def max_pool_with_indices(
     The first maximum wins, the first NaN wins over all, -0 equals +0. As in SegNet
     (Badrinarayanan et al., 2017, arXiv 1511.00561, section 3).
     """
-    if _for_xla():
+    if for_xla():
         check_windows(pool_size, packed)
         values, indices = ops_xla.max_pool(tf.convert_to_tensor(x), pool_size)
         return values, pack_indices(indices) if packed else indices
@@ -64,7 +64,7 @@ def max_unpool(
     ceil(size / pool_size) is not (rows, columns) raises InvalidArgumentError. A value whose index
     lies outside its window is dropped.
     """
-    if _for_xla():
+    if for_xla():
         check_windows(pool_size, packed)
         values = tf.convert_to_tensor(values)
         if packed:
@@ -81,7 +81,7 @@ def max_gather(
     """Reads a dense tensor at stored indices: (batch, height, width, channels) and
     (batch, rows, columns, channels) -> (batch, rows, columns, channels); an index outside its
     window gives zero."""
-    if _for_xla():
+    if for_xla():
         check_windows(pool_size, packed)
         dense = tf.convert_to_tensor(dense)
         if packed:
@@ -114,11 +114,11 @@ def unpack_indices(packed: tf.Tensor, channels: int | tf.Tensor) -> tf.Tensor:
     return indices[..., :channels]
 
 
-def load_library() -> None:
-    """Loads the compiled op, once; calling an op does it too. `tf.saved_model.load` needs it before
-    it can read a model that holds the op. ImportError if the library is missing or was built for
-    another TensorFlow."""
-    _library()
+def load_library() -> Any:
+    """Loads the compiled ops, once, and gives them; calling an op does it too.
+    `tf.saved_model.load` needs it before it can read a model that holds one. ImportError if the
+    library is missing or was built for another TensorFlow."""
+    return _library()
 
 
 def build_info() -> dict[str, Any]:
@@ -191,7 +191,8 @@ def check_windows(pool_size: int, packed: bool) -> None:
         )
 
 
-def _for_xla() -> bool:
+def for_xla() -> bool:
+    """Whether what is being traced is for XLA."""
     return not tf.executing_eagerly() and GraphOrParentsInXlaContext(
         tf.compat.v1.get_default_graph()
     )
