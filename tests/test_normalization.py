@@ -67,7 +67,7 @@ def computed(
     inputs = [tf.constant(x, dtype), tf.constant(gamma), tf.constant(beta)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y, mean, variance = normalization.normalize_batch(*inputs, EPSILON, relu)
+        y, mean, variance = normalization.normalize_batch(*inputs, epsilon=EPSILON, relu=relu)
     gradients = tape.gradient(y, inputs, output_gradients=tf.constant(dy, dtype))
     found = (y, mean, variance, *gradients)
     return {name: one.numpy() for name, one in zip(NAMES, found, strict=True)}
