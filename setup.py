@@ -17,21 +17,23 @@ from setuptools.command.build_ext import build_ext
 OPS = Path("ops")
 # One translation unit per instruction set, the right one is chosen at run time; -march=native
 # would tie the library to the machine that built it (and fails in Eigen with g++ 12).
-CORE: dict[str, list[str]] = {
-    "convolution_cpu.cc": [],
-    "convolution_cpu_portable.cc": [],
-    "pooling_cpu.cc": [],
-    "pooling_cpu_portable.cc": [],
-}
+ISAS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
-    CORE["convolution_cpu_avx2.cc"] = ["-mavx2", "-mfma"]
-    CORE["convolution_cpu_avx512.cc"] = AVX512
-    CORE["pooling_cpu_avx2.cc"] = ["-mavx2"]
-    CORE["pooling_cpu_avx512.cc"] = AVX512
+    ISAS["avx2"] = ["-mavx2"]
+    ISAS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+CORE: dict[str, list[str]] = {
+    "pooling_cpu.cc": [],
+    "convolution_cpu.cc": [],
+    "normalization_cpu.cc": [],
+}
+for isa, own in ISAS.items():
+    CORE[f"pooling_cpu_{isa}.cc"] = own
+    CORE[f"convolution_cpu_{isa}.cc"] = [*own, "-mfma"] if isa == "avx2" else own
+    # Every processor is to round alike.
+    CORE[f"normalization_cpu_{isa}.cc"] = [*own, "-ffp-contract=off"]
 CUDA = "pooling_cuda.cu"
 # The files that include TensorFlow's headers.
-GLUE = ("pooling_tf.cc", "convolution_tf.cc")
+GLUE = ("pooling_tf.cc", "convolution_tf.cc", "normalization_tf.cc")
 
 
 def tensorflow_build() -> tuple[Any, list[str]]:

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dlbench import ops
+from dlbench import normalization, ops
 from dlbench.convolution import convolution
 
 register = keras.saving.register_keras_serializable(package="dlbench")
@@ -144,7 +144,8 @@ def fused_batch_normalization(
 @register
 class BatchNormalization(keras.layers.Layer):
     """Batch normalisation over all axes but the last of (batch, height, width, channels), in
-    TensorFlow's fused kernel (Ioffe & Szegedy, 2015, arXiv 1502.03167).
+    the compiled op of `dlbench.normalization` where that has a kernel and TensorFlow's fused kernel
+    elsewhere (Ioffe & Szegedy, 2015, arXiv 1502.03167).
 
     Inputs keep their dtype; parameters and statistics are float32 (float64 inputs are computed in
     float64, without the fused kernel, which lacks it). The moving variance follows the population
@@ -197,7 +198,9 @@ class BatchNormalization(keras.layers.Layer):
             mean, variance = tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)
         else:
             gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-            outputs, mean, variance = fused_batch_normalization(inputs, gamma, beta, self.epsilon)
+            own = normalization.has_kernel(inputs)
+            normalize = normalization.normalize_batch if own else fused_batch_normalization
+            outputs, mean, variance = normalize(inputs, gamma, beta, self.epsilon)
         some = tf.size(inputs) > 0
         return (
             outputs,

@@ -24,7 +24,7 @@ KINDS = {
     "convolution": r"Conv2D(?!Backprop)\w*$",
     "convolution, gradient of its input": r"Conv2DBackpropInput\w*$",
     "convolution, gradient of its kernel": r"Conv2DBackpropFilter\w*$",
-    "batch normalisation": r"FusedBatchNorm\w*$|_bn(_\d+)?/",
+    "batch normalisation": r"(Fused|Dlbench)BatchNorm\w*$|_bn(_\d+)?/",
     "pooling and unpooling": r":DlbenchMax\w+$|MaxPool\w*$",
     "activation": r":\w*(Relu|Elu|Sigmoid|Tanh)\w*$",
     "loss": r":\w*(SoftmaxCrossEntropy|SquaredDifference)\w*$",

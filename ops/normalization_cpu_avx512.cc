@@ -1,0 +1,11 @@
+#define DLBENCH_VECTOR_BYTES 64
+#include <immintrin.h>
+#define DLBENCH_STREAM(address, vector) \
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(address), (__m512i)(vector))
+#define DLBENCH_STREAM_END() _mm_sfence()
+#include "normalization_cpu_kernels.h"
+
+namespace dlbench {
+const NormalizationKernels kAvx512Normalization{
+    "avx512", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient};
+}
