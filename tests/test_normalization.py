@@ -67,7 +67,8 @@ def computed(
     inputs = [tf.constant(x, dtype), tf.constant(gamma), tf.constant(beta)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        y, mean, variance = normalization.normalize_batch(*inputs, epsilon=EPSILON, relu=relu)
+        a, b, c = inputs
+        y, mean, variance = normalization.normalize_batch(a, b, c, epsilon=EPSILON, relu=relu)
     gradients = tape.gradient(y, inputs, output_gradients=tf.constant(dy, dtype))
     found = (y, mean, variance, *gradients)
     return {name: one.numpy() for name, one in zip(NAMES, found, strict=True)}
