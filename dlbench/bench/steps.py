@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 KINDS = {
     "sums over ranks": r"nccl",  # on the CPU they run beside the step, on Horovod's own thread
     "optimizer": r"(^|/)optimizer/",
-    "convolution": r"Conv2D(?!Backprop)\w*$",
+    "convolution": r"Conv2D(?!Backprop|KernelGradient)\w*$",
     "convolution, gradient of its input": r"Conv2DBackpropInput\w*$",
-    "convolution, gradient of its kernel": r"Conv2DBackpropFilter\w*$",
+    "convolution, gradient of its kernel": r"Conv2D(BackpropFilter|KernelGradient)\w*$",
     "batch normalisation": r"(Fused|Dlbench)BatchNorm\w*$|_bn(_\d+)?/",
     "pooling and unpooling": r":DlbenchMax\w+$|MaxPool\w*$",
     "activation": r":\w*(Relu|Elu|Sigmoid|Tanh)\w*$",

@@ -47,7 +47,8 @@ def test_each_instant_is_given_to_what_ran() -> None:
             "python": [*PYTHON, ("EagerExecute: Something", 10, 50), ("no.op::Name", 10, 50)],
             "tf_Compute/1": [
                 ("StatefulPartitionedCall/a/conv:_MklNativeFusedConv2D", 12, 20),
-                ("g/a/Conv2DBackpropFilter:Conv2DBackpropFilter", 36, 46),
+                ("g/a/Conv2DBackpropFilter:Conv2DBackpropFilter", 36, 40),
+                ("g/b/DlbenchConv2DKernelGradient:DlbenchConv2DKernelGradient", 40, 46),
                 ("x/enc1_bn_1/mul:Mul", 46, 47),
             ],
             "tf_Compute/2": [
