@@ -1,7 +1,7 @@
 """The convolutions of a network alone: the time below which no step of it can come here.
 
 Each convolution runs on what reaches it in the network, in training with both of its gradients, as
-TensorFlow computes them; nothing comes between. They do not wait for each other, as in a network
+our layers compute them; nothing comes between. They do not wait for each other, as in a network
 they must, so the limit is a little lower than what can be reached.
 """
 
@@ -17,6 +17,7 @@ import tensorflow as tf
 from benchmarks import twin_keras
 from benchmarks.twin_cases import CHANNELS, Case, Weights
 from dlbench import models
+from dlbench.convolution import convolution
 
 
 def training_step(
@@ -32,7 +33,7 @@ def training_step(
             kernel = tf.cast(tf.convert_to_tensor(layer.kernel), x.dtype)
             with tf.GradientTape() as tape:
                 tape.watch([x, kernel])
-                y = tf.nn.conv2d(x, kernel, 1, "SAME")
+                y = convolution(x, kernel)
             # The image needs no gradient.
             wanted = [kernel] if number == 0 else [kernel, x]
             found += tape.gradient(y, wanted, output_gradients=y)
