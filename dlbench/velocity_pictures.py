@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dlbench.metrics import Moments
 from dlbench.pictures import FAINT, INK, displayed, save
 
 DIVERGING = "RdBu_r"
@@ -144,6 +145,7 @@ def _agreement(truth: np.ndarray, prediction: np.ndarray) -> str:
     known = np.isfinite(truth) & np.isfinite(prediction)
     if not known.any():
         return "nothing to compare"
-    x, y = (v[known].astype(np.float64) for v in (truth, prediction))
-    r = f"{np.corrcoef(x, y)[0, 1]:.2f}" if x.std() > 0.0 and y.std() > 0.0 else "–"
-    return f"RMSE {np.sqrt(np.mean((y - x) ** 2)):.2f}, r {r}"
+    moments = Moments()
+    moments.update(truth[..., None], prediction[..., None], valid=known)
+    (rmse,), (r,) = moments.rmse, moments.correlation
+    return f"RMSE {rmse:.2f}, r " + (f"{r:.2f}" if np.isfinite(r) else "–")

@@ -89,16 +89,14 @@ class Granulation(DataSet):
         self.ground_sampling_distance = 1000.0 * first.facts.get("pixel_km", PIXEL_KM)
         self.cadence_s: float = first.facts.get("cadence_s", CADENCE_S)
         self._ranges = {split: _range(pairs, normalized) for split, pairs in self._pairs.items()}
-        for pairs in self._pairs.values():
-            shape = pairs.shape if x_axis else pairs.shape[::-1]
+        shapes = {s: p.shape if x_axis else p.shape[::-1] for s, p in self._pairs.items()}
+        for split, shape in shapes.items():
             if size is not None and (size[0] > shape[0] or size[1] > shape[1]):
                 raise DataError(
-                    f"data.size is {list(size)}, but the patches of {pairs.path} have {shape[0]} x "
-                    f"{shape[1]} pixels; set data.size to no more than that"
+                    f"data.size is {list(size)}, but the patches of {self._pairs[split].path} have "
+                    f"{shape[0]} x {shape[1]} pixels; set data.size to no more than that"
                 )
-        self.jitters = size is not None and tuple(size) != (
-            first.shape if x_axis else first.shape[::-1]
-        )
+        self.jitters = size is not None and tuple(size) != shapes["train"]
 
     @property
     def outputs(self) -> tuple[str, ...]:
