@@ -183,7 +183,8 @@ def test_progress_is_told_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def _write_frame(path: Path, frame: np.ndarray, **header: object) -> Path:
-    fits = pytest.importorskip("astropy.io.fits")
+    from astropy.io import fits
+
     fits.PrimaryHDU(frame, fits.Header(header)).writeto(path)
     return path
 
@@ -222,7 +223,6 @@ def test_a_frame_that_is_no_texture_is_named(
 
 
 def test_a_real_frame_lends_its_texture(real_data: Path) -> None:
-    pytest.importorskip("astropy")
     frame = read_texture(real_data / "solar/dkist_photosphere.fits")
     assert frame.shape == (111, 111)
     images, velocities = scene(0, 0, 100, frame)
