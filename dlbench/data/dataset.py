@@ -44,6 +44,8 @@ class DataSet(abc.ABC):
     dtype: np.dtype[Any]
     units: ClassVar[str]
     """Unit of the image values."""
+    value_range: tuple[float, float] = (0.0, 255.0)
+    """The image values that a model gets as -1 and 1 unless its options rescale them."""
     ground_sampling_distance: float | None
     """Metres a pixel; None where the ground is seen in perspective."""
     licence: ClassVar[str]

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from dlbench.data import raster
-from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet, Sample
+from dlbench.data.dataset import IGNORE, ClassInfo, DataError, Sample
+from dlbench.data.windows import WindowedDataSet
 
 IMAGE_FOLDER = "top"
 TILE_NAME = "top_mosaic_09cm_area{area}.tif"
@@ -45,31 +46,25 @@ BLACK = 0b000
 
 @dataclass(frozen=True)
 class _Tile:
-    area: int
-    image: Path
+    name: str
+    file: Path
     label: Path
     height: int
     width: int
 
-
-@dataclass(frozen=True)
-class _Window:
-    tile: _Tile
-    row: int
-    column: int
-    first_row: int
-    """Rows above and columns to the left of these belong to the window before."""
-    first_column: int
+    def read(self, row: int, column: int, height: int, width: int) -> Sample:
+        image, valid = raster.read_window(self.file, row, column, height, width)
+        palette, _ = raster.read_window(self.label, row, column, height, width)
+        target = decode(palette, self.label)
+        target[~valid] = IGNORE
+        return image, target
 
 
-class Vaihingen(DataSet):
-    """Windows of ``size`` that cover each tile; 6 classes, clutter among them.
+class Vaihingen(WindowedDataSet):
+    """Windows of the tiles; 6 classes, clutter among them.
 
-    The last window of a row or column is moved inwards to stay on the tile. In training it
-    overlaps its neighbour, and every window moves at random by up to half its size; in ``val``
-    and ``test`` the overlap is `IGNORE`, so that every pixel counts exactly once. ``stride``
-    spaces training windows (default: their size), ``labels`` is "full" or "eroded", ``areas``
-    replaces the area numbers of splits ({"train": [1, 3]}).
+    ``labels`` is "full" or "eroded", ``areas`` replaces the area numbers of splits
+    ({"train": [1, 3]}); ``stride`` as `WindowedDataSet` has it.
     """
 
     name = "vaihingen"
@@ -80,7 +75,6 @@ class Vaihingen(DataSet):
     ground_sampling_distance: float | None = 0.09
     licence = "ISPRS benchmark terms: research only, after registration"
     source = "https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-vaihingen.aspx"
-    jitters = True
 
     def __init__(
         self,
@@ -90,23 +84,14 @@ class Vaihingen(DataSet):
         labels: str = "full",
         areas: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(root, size)
-        if size is None:
-            raise DataError(
-                f"{self.name} is cut into windows: give data.size=[height, width], say [256, 256]"
-            )
+        super().__init__(root, size, stride)
         if labels not in LABEL_NAMES:
             raise DataError(f"labels is '{labels}', allowed: {', '.join(LABEL_NAMES)}")
-        if stride is not None and not 1 <= stride <= min(size):
-            raise DataError(f"stride is {stride}, allowed: 1 to the window's {min(size)} pixels")
         if areas is not None and not set(areas) <= set(AREAS):
             raise DataError(f"areas names {sorted(areas)}, allowed are the splits {list(AREAS)}")
-        self._window = size
-        self._stride = stride
         self._labels = labels
         self._areas = {split: tuple((areas or {}).get(split, AREAS[split])) for split in AREAS}
         self._refuse_shared_areas()
-        self._windows: dict[str, list[_Window]] = {}
         self.splits = tuple(s for s in AREAS if self._labelled(s))
         if self.splits:
             first = raster.describe(self._image(self._labelled(self.splits[0])[0]))
@@ -120,34 +105,17 @@ class Vaihingen(DataSet):
                 f"and label archives there (from {self.source})"
             )
 
-    def count(self, split: str) -> int:
-        return len(self._grid(split))
+    def scenes(self, split: str) -> list[_Tile]:
+        return [self._tile(a) for a in self._areas[split] if self._image(a).is_file()]
 
-    def read(self, split: str, index: int, jitter: np.random.Generator | None = None) -> Sample:
-        """One window; with ``jitter`` moved by up to half its size, but kept on its tile."""
-        window = self._grid(split)[index]
-        tile, row, column = window.tile, window.row, window.column
-        height, width = self._window
-        if jitter is not None:
-            row, column = (
-                int(np.clip(start + jitter.integers(-(side // 2), side // 2 + 1), 0, room))
-                for start, side, room in (
-                    (row, height, tile.height - height),
-                    (column, width, tile.width - width),
-                )
+    def require_split(self, split: str) -> None:
+        if split in AREAS and not self._labelled(split):
+            raise DataError(
+                f"{self.root} holds no labelled tile of the split '{split}' "
+                f"(areas {', '.join(map(str, self._areas[split]))}); it holds the splits "
+                f"{', '.join(self.splits)}; other areas: data.options.areas={{{split}: [1]}}"
             )
-        image, valid = raster.read_window(tile.image, row, column, height, width)
-        palette, _ = raster.read_window(tile.label, row, column, height, width)
-        target = decode(palette, tile.label)
-        target[~valid] = IGNORE
-        if jitter is None and split != "train":
-            target[: window.first_row - row] = IGNORE
-            target[:, : window.first_column - column] = IGNORE
-        return image, target
-
-    def sample_name(self, split: str, index: int) -> str:
-        window = self._grid(split)[index]
-        return f"{split}/area{window.tile.area}/row{window.row}-column{window.column}"
+        super().require_split(split)
 
     def _refuse_shared_areas(self) -> None:
         for split, other in (("train", "val"), ("train", "test"), ("val", "test")):
@@ -169,20 +137,6 @@ class Vaihingen(DataSet):
     def _labelled(self, split: str) -> list[int]:
         return [a for a in self._areas[split] if self._image(a).is_file() and self._label(a)]
 
-    def _grid(self, split: str) -> list[_Window]:
-        if split not in self._windows:
-            if split in AREAS and not self._labelled(split):
-                raise DataError(
-                    f"{self.root} holds no labelled tile of the split '{split}' "
-                    f"(areas {', '.join(map(str, self._areas[split]))}); it holds the splits "
-                    f"{', '.join(self.splits)}; other areas: data.options.areas={{{split}: [1]}}"
-                )
-            self.require_split(split)
-            tiles = [self._tile(a) for a in self._areas[split] if self._image(a).is_file()]
-            stride = self._stride if split == "train" else None
-            self._windows[split] = [w for t in tiles for w in _cover(t, self._window, stride)]
-        return self._windows[split]
-
     def _tile(self, area: int) -> _Tile:
         image_file, label_file = self._image(area), self._label(area)
         if label_file is None:
@@ -203,12 +157,7 @@ class Vaihingen(DataSet):
                 f"{label_file} is {label.height} x {label.width}, but its image {image_file} is "
                 f"{image.height} x {image.width} pixels; take both from one release"
             )
-        if image.height < self._window[0] or image.width < self._window[1]:
-            raise DataError(
-                f"{image_file} is {image.height} x {image.width} pixels, smaller than the windows "
-                f"of {self._window[0]} x {self._window[1]}; lower data.size"
-            )
-        return _Tile(area, image_file, label_file, image.height, image.width)
+        return _Tile(f"area{area}", image_file, label_file, image.height, image.width)
 
 
 def decode(palette: np.ndarray, file: Path) -> np.ndarray:
@@ -233,16 +182,3 @@ _INDEX_OF_CODE = np.full(8, _UNKNOWN, np.uint8)
 _INDEX_OF_CODE[BLACK] = IGNORE
 for _index, _class in enumerate(CLASSES):
     _INDEX_OF_CODE[_class.code] = _index
-
-
-def _cover(tile: _Tile, window: tuple[int, int], stride: int | None) -> list[_Window]:
-    rows = _starts(tile.height, window[0], stride or window[0])
-    columns = _starts(tile.width, window[1], stride or window[1])
-    return [_Window(tile, r, c, nr, nc) for r, nr in rows for c, nc in columns]
-
-
-def _starts(extent: int, side: int, stride: int) -> list[tuple[int, int]]:
-    """Starts that cover ``extent``, each with the first pixel that no start before it covers."""
-    starts = [*range(0, extent - side, stride), extent - side]
-    covered = [0, *(start + side for start in starts[:-1])]
-    return list(zip(starts, covered, strict=True))

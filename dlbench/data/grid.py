@@ -1,0 +1,82 @@
+"""Pixels on the ground: the grid of a scene, what imagery gives on it, what labels give on it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+METRES_PER_DEGREE = 111_320.0
+"""Of latitude, on a sphere of the Earth's mean radius."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """North-up pixels of one size: row 0 is the northernmost, column 0 the westernmost."""
+
+    crs: CRS
+    transform: Affine
+    """From (column, row) of pixel corners to coordinates of `crs`."""
+    height: int
+    width: int
+
+    def window(self, row: int, column: int, height: int, width: int) -> Grid:
+        """The grid of a part, which may reach over the border."""
+        moved = self.transform * Affine.translation(column, row)
+        return Grid(self.crs, moved, height, width)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in coordinates of `crs`."""
+        west, north = self.transform * (0, 0)
+        east, south = self.transform * (self.width, self.height)
+        return west, south, east, north
+
+    @property
+    def pixel_metres(self) -> float:
+        """Height of a pixel on the ground; of degrees along the meridian."""
+        if self.crs.is_geographic:
+            return abs(self.transform.e) * METRES_PER_DEGREE
+        return float(abs(self.transform.e) * self.crs.linear_units_factor[1])
+
+    def aligned_with(self, other: Grid, tolerance: float = 0.01) -> bool:
+        """Whether pixels of the same size lie on pixels, to ``tolerance`` of a pixel."""
+        if self.crs != other.crs:
+            return False
+        across = ~self.transform * other.transform
+        same = math.isclose(across.a, 1.0, rel_tol=1e-6) and math.isclose(
+            across.e, 1.0, rel_tol=1e-6
+        )
+        return same and all(abs(shift - round(shift)) < tolerance for shift in (across.c, across.f))
+
+
+class Imagery(Protocol):
+    """A georeferenced image of any size, read in windows."""
+
+    file: Path
+    """What an error names."""
+    name: str
+    """A short name of the scene, without slashes."""
+    grid: Grid
+    bands: tuple[str, ...]
+    dtype: np.dtype[Any]
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values (height, width, bands) in `dtype`, and where they can be used (height, width)
+        bool: no-data, clouds that are to be left out and NaN cannot; there values are finite too.
+        Raises `DataError` for a damaged file or a window that leaves `grid`.
+        """
+
+
+class Labels(Protocol):
+    """Classes of the ground, from a raster or from polygons on any grid of their own."""
+
+    def read(self, grid: Grid) -> np.ndarray:
+        """Class indices (height, width) uint8 of the pixels of ``grid``; `IGNORE` where nothing is
+        known. Rasters are warped with nearest neighbour. Raises `DataError`.
+        """

@@ -1,0 +1,207 @@
+"""Data sets of scenes larger than a sample: which windows are read, and of which split they are."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
+from dlbench.data.grid import Imagery, Labels
+
+SPLITS = ("train", "val", "test")
+
+
+class Scene(Protocol):
+    """An image with its labels, read in windows."""
+
+    @property
+    def file(self) -> Path:
+        """What an error names."""
+
+    @property
+    def name(self) -> str:
+        """By which a sample is found again; no slashes."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, row: int, column: int, height: int, width: int) -> Sample:
+        """The sample of a window that lies on the scene. Raises `DataError`."""
+
+
+@dataclass(frozen=True)
+class LabelledImagery:
+    """A scene of imagery, with labels that are brought onto its grid window by window."""
+
+    imagery: Imagery
+    labels: Labels
+
+    @property
+    def file(self) -> Path:
+        return self.imagery.file
+
+    @property
+    def name(self) -> str:
+        return self.imagery.name
+
+    @property
+    def height(self) -> int:
+        return self.imagery.grid.height
+
+    @property
+    def width(self) -> int:
+        return self.imagery.grid.width
+
+    def read(self, row: int, column: int, height: int, width: int) -> Sample:
+        image, valid = self.imagery.read(row, column, height, width)
+        target = self.labels.read(self.imagery.grid.window(row, column, height, width))
+        target[~valid] = IGNORE
+        return image, target
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of a scene, which no window leaves."""
+
+    whole: Scene
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def file(self) -> Path:
+        return self.whole.file
+
+    @property
+    def name(self) -> str:
+        return f"{self.whole.name}-part-row{self.row}-column{self.column}"
+
+    def read(self, row: int, column: int, height: int, width: int) -> Sample:
+        return self.whole.read(self.row + row, self.column + column, height, width)
+
+
+def split_by_blocks(scene: Scene, window: tuple[int, int]) -> dict[str, list[Part]]:
+    """Share the blocks of one scene among the splits: of five, three train, one val, one test.
+
+    Samples beside each other are alike, so windows at random would score a model on what it has
+    all but seen; whole blocks keep the splits apart (Roberts et al., Ecography 2017). A block is
+    some four windows long and wide, fewer where the scene is small; each split has blocks in all
+    parts of the scene, for any seed and number of ranks the same.
+    """
+    rows = _blocks(scene.height, window[0])
+    columns = _blocks(scene.width, window[1])
+    parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
+    for i, (top, bottom) in enumerate(rows):
+        for j, (left, right) in enumerate(columns):
+            # Steps of a knight: no two neighbours have the same remainder.
+            split = {2: "val", 4: "test"}.get((i + 2 * j) % 5, "train")
+            parts[split].append(Part(scene, top, left, bottom - top, right - left))
+    return parts
+
+
+def _blocks(length: int, window: int) -> list[tuple[int, int]]:
+    count = min(max(length // (4 * window), 5), max(length // window, 1))
+    edges = [i * length // count for i in range(count + 1)]
+    return list(itertools.pairwise(edges))
+
+
+@dataclass(frozen=True)
+class _Window:
+    scene: Scene
+    row: int
+    column: int
+    first_row: int
+    """Rows above and columns to the left of these belong to the window before."""
+    first_column: int
+
+
+class WindowedDataSet(DataSet):
+    """Windows of ``size`` that cover each scene.
+
+    The last window of a row or column is moved inwards to stay on the scene. In training it
+    overlaps its neighbour, and every window moves at random by up to half its size; in ``val``
+    and ``test`` the overlap is `IGNORE`, so that every pixel counts exactly once. ``stride``
+    spaces training windows (default: their size).
+    """
+
+    jitters = True
+
+    def __init__(
+        self, root: Path, size: tuple[int, int] | None = None, stride: int | None = None
+    ) -> None:
+        super().__init__(root, size)
+        if size is None:
+            raise DataError(
+                f"{self.name} is cut into windows: give data.size=[height, width], say [256, 256]"
+            )
+        if stride is not None and not 1 <= stride <= min(size):
+            raise DataError(f"stride is {stride}, allowed: 1 to the window's {min(size)} pixels")
+        self.window = size
+        self._stride = stride
+        self._windows: dict[str, list[_Window]] = {}
+
+    @abc.abstractmethod
+    def scenes(self, split: str) -> Sequence[Scene]:
+        """The scenes of a split that `splits` names, headers checked. Raises `DataError`."""
+
+    def count(self, split: str) -> int:
+        return len(self._grid(split))
+
+    def read(self, split: str, index: int, jitter: np.random.Generator | None = None) -> Sample:
+        """One window; with ``jitter`` moved by up to half its size, but kept on its scene."""
+        window = self._grid(split)[index]
+        scene, row, column = window.scene, window.row, window.column
+        height, width = self.window
+        if jitter is not None:
+            row, column = (
+                int(np.clip(start + jitter.integers(-(side // 2), side // 2 + 1), 0, room))
+                for start, side, room in (
+                    (row, height, scene.height - height),
+                    (column, width, scene.width - width),
+                )
+            )
+        image, target = scene.read(row, column, height, width)
+        if jitter is None and split != "train":
+            target[: window.first_row - row] = IGNORE
+            target[:, : window.first_column - column] = IGNORE
+        return image, target
+
+    def sample_name(self, split: str, index: int) -> str:
+        window = self._grid(split)[index]
+        return f"{split}/{window.scene.name}/row{window.row}-column{window.column}"
+
+    def _grid(self, split: str) -> list[_Window]:
+        if split not in self._windows:
+            self.require_split(split)
+            stride = self._stride if split == "train" else None
+            windows = [w for s in self.scenes(split) for w in _cover(s, self.window, stride)]
+            self._windows[split] = windows
+        return self._windows[split]
+
+
+def _cover(scene: Scene, window: tuple[int, int], stride: int | None) -> list[_Window]:
+    if scene.height < window[0] or scene.width < window[1]:
+        raise DataError(
+            f"{scene.file} is {scene.height} x {scene.width} pixels, smaller than the windows "
+            f"of {window[0]} x {window[1]}; lower data.size"
+        )
+    rows = _starts(scene.height, window[0], stride or window[0])
+    columns = _starts(scene.width, window[1], stride or window[1])
+    return [_Window(scene, r, c, nr, nc) for r, nr in rows for c, nc in columns]
+
+
+def _starts(extent: int, side: int, stride: int) -> list[tuple[int, int]]:
+    """Starts that cover ``extent``, each with the first pixel that no start before it covers."""
+    starts = [*range(0, extent - side, stride), extent - side]
+    covered = [0, *(start + side for start in starts[:-1])]
+    return list(zip(starts, covered, strict=True))
