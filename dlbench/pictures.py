@@ -33,7 +33,7 @@ INK, FAINT = "#222222", "#888888"
 def prediction_grid(
     images: Sequence[np.ndarray],
     truths: Sequence[np.ndarray],
-    predictions: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray] | None,
     classes: Sequence[ClassInfo],
     path: Path,
     *,
@@ -41,7 +41,7 @@ def prediction_grid(
     bands: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Write a PNG with a row image | truth | prediction [| uncertainty] per sample, and a legend.
+    """Write a PNG with a row image | truth [| prediction [| uncertainty]] per sample, and a legend.
 
     Images are ``(height, width, bands)`` of any real type, truths and predictions
     ``(height, width)`` class indices (`IGNORE` is drawn in `NEUTRAL`), uncertainties
@@ -50,9 +50,11 @@ def prediction_grid(
     """
     from matplotlib.figure import Figure
 
-    columns = ["image", "truth", "prediction"]
+    columns = ["image", "truth"]
+    columns += [] if predictions is None else ["prediction"]
     columns += [] if uncertainties is None else ["uncertainty"]
-    given: dict[str, Sequence[Any]] = {"truths": truths, "predictions": predictions}
+    given: dict[str, Sequence[Any]] = {"truths": truths}
+    given |= {} if predictions is None else {"predictions": predictions}
     given |= {} if uncertainties is None else {"uncertainties": uncertainties}
     given |= {} if names is None else {"names": names}
     if not images:
@@ -65,7 +67,8 @@ def prediction_grid(
     side, gap, head, margin = 2.4, 0.06, 0.28, 0.08
     side_label = 0.25 if names is not None else 0.0
     width = side_label + len(columns) * (side + gap) - gap + 2 * margin
-    entries = _legend_entries(truths, predictions, classes)
+    maps = [truths] if predictions is None else [truths, predictions]
+    entries = _legend_entries([labels for labeled in maps for labels in labeled], classes)
     legend_columns = max(1, int((width - 2 * margin) / (0.45 + 0.075 * _longest(entries))))
     legend = 0.1 + 0.2 * -(-len(entries) // legend_columns)
     scale_bar = 0.38 if uncertainties is not None else 0.0
@@ -96,14 +99,14 @@ def prediction_grid(
                 -0.03, 0.5, names[row], transform=axes.transAxes, rotation=90,
                 ha="right", va="center", fontsize=9, color=INK,
             )  # fmt: skip
-        for column, labels in enumerate((truths[row], predictions[row]), start=1):
-            place(row, column).imshow(colored(labels, classes), interpolation="nearest")
+        for column, labels in enumerate(maps, start=1):
+            place(row, column).imshow(colored(labels[row], classes), interpolation="nearest")
         if uncertainties is not None:
-            drawn = place(row, 3).imshow(
+            drawn = place(row, len(columns) - 1).imshow(
                 uncertainties[row], cmap="cividis", vmin=0.0, vmax=largest, interpolation="nearest"
             )
     if drawn is not None:
-        left = margin + side_label + 3 * (side + gap)
+        left = margin + side_label + (len(columns) - 1) * (side + gap)
         bottom = (legend + margin + 0.24) / height
         bar = figure.add_axes((left / width, bottom, side / width, 0.1 / height))
         figure.colorbar(drawn, cax=bar, orientation="horizontal").outline.set_visible(False)
@@ -249,10 +252,10 @@ def colored(labels: np.ndarray, classes: Sequence[ClassInfo]) -> Pixels:
 
 
 def _legend_entries(
-    truths: Sequence[np.ndarray], predictions: Sequence[np.ndarray], classes: Sequence[ClassInfo]
+    maps: Sequence[np.ndarray], classes: Sequence[ClassInfo]
 ) -> list[tuple[str, tuple[int, int, int]]]:
     entries = [(c.name, c.color) for c in classes]
-    if any((labels == IGNORE).any() for labels in (*truths, *predictions)):
+    if any((labels == IGNORE).any() for labels in maps):
         entries.append(("void", NEUTRAL))
     return entries
 

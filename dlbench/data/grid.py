@@ -27,14 +27,14 @@ class Grid:
 
     def window(self, row: int, column: int, height: int, width: int) -> Grid:
         """The grid of a part, which may reach over the border."""
-        moved = self.transform * Affine.translation(column, row)
+        moved = self.transform @ Affine.translation(column, row)
         return Grid(self.crs, moved, height, width)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """West, south, east, north in coordinates of `crs`."""
-        west, north = self.transform * (0, 0)
-        east, south = self.transform * (self.width, self.height)
+        west, north = self.transform @ (0, 0)
+        east, south = self.transform @ (self.width, self.height)
         return west, south, east, north
 
     @property
@@ -48,7 +48,7 @@ class Grid:
         """Whether pixels of the same size lie on pixels, to ``tolerance`` of a pixel."""
         if self.crs != other.crs:
             return False
-        across = ~self.transform * other.transform
+        across = ~self.transform @ other.transform
         same = math.isclose(across.a, 1.0, rel_tol=1e-6) and math.isclose(
             across.e, 1.0, rel_tol=1e-6
         )

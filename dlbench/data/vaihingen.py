@@ -75,6 +75,10 @@ class Vaihingen(WindowedDataSet):
     ground_sampling_distance: float | None = 0.09
     licence = "ISPRS benchmark terms: research only, after registration"
     source = "https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-vaihingen.aspx"
+    layout = """\
+top/top_mosaic_09cm_area1.tif ...                            33 images
+gts_for_participants/top_mosaic_09cm_area1.tif ...           labels; or beside top/, as in the
+                     top_mosaic_09cm_area1_noBoundary.tif    COMPLETE archives"""
 
     def __init__(
         self,
@@ -107,6 +111,17 @@ class Vaihingen(WindowedDataSet):
 
     def scenes(self, split: str) -> list[_Tile]:
         return [self._tile(a) for a in self._areas[split] if self._image(a).is_file()]
+
+    def missing(self) -> list[str]:
+        absent = []
+        for split in AREAS:
+            for area in self._areas[split]:
+                if not self._image(area).is_file():
+                    absent.append(f"{self._image(area)} ({split})")
+                if self._label(area) is None:
+                    place = self.root / LABEL_FOLDERS[0] / LABEL_NAMES[self._labels]
+                    absent.append(f"{str(place).format(area=area)} ({split})")
+        return absent
 
     def require_split(self, split: str) -> None:
         if split in AREAS and not self._labelled(split):

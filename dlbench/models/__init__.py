@@ -22,16 +22,11 @@ class SegNetOptions(Section):
 
     width: Annotated[float, Field(gt=0.0, le=4.0)] = 1.0
     """Factor on every layer's number of filters; 1 is the published network."""
-    rescale: tuple[float, float] = (1.0 / 127.5, -1.0)
-    """(scale, offset) applied to the input on the device; the default maps uint8 to [-1, 1]."""
+    rescale: tuple[float, float] | None = None
+    """(scale, offset) applied to the input on the device; empty: what maps the data set's range of
+    values to the range that the network was published with."""
     packed_indices: bool = False
     """Pooling indices of two bits in place of one byte; same results."""
-
-
-class BasicOptions(SegNetOptions):
-    """SegNet-Basic normalises raw grey values itself, by its first (LRN) layer."""
-
-    rescale: tuple[float, float] = (1.0, 0.0)
 
 
 class DeepVelOptions(Section):
@@ -49,10 +44,6 @@ class BayesianOptions(SegNetOptions):
     dropout: Dropout = 0.5
 
 
-class BayesianBasicOptions(BasicOptions):
-    dropout: Dropout = 0.5
-
-
 @dataclass(frozen=True)
 class Entry:
     """A row of the table: where the builder lives, how its options are checked, what it learns."""
@@ -62,13 +53,19 @@ class Entry:
     options: type[Section]
     task: str = "segmentation"
     """As `DataSet.task`."""
+    input_range: tuple[float, float] | None = None
+    """What the smallest and largest values of a data set are mapped to; None: they stay."""
 
+
+BYTES = (0.0, 255.0)
+SYMMETRIC = (-1.0, 1.0)
 
 MODELS: dict[str, Entry] = {
-    "segnet": Entry("segnet", "segnet", SegNetOptions),
-    "segnet_basic": Entry("segnet", "segnet_basic", BasicOptions),
-    "segnet_bayesian": Entry("segnet", "segnet", BayesianOptions),
-    "segnet_basic_bayesian": Entry("segnet", "segnet_basic", BayesianBasicOptions),
+    "segnet": Entry("segnet", "segnet", SegNetOptions, input_range=SYMMETRIC),
+    # SegNet-Basic normalises raw grey values itself, by its first (LRN) layer.
+    "segnet_basic": Entry("segnet", "segnet_basic", SegNetOptions, input_range=BYTES),
+    "segnet_bayesian": Entry("segnet", "segnet", BayesianOptions, input_range=SYMMETRIC),
+    "segnet_basic_bayesian": Entry("segnet", "segnet_basic", BayesianOptions, input_range=BYTES),
     "deepvel": Entry("deepvel", "deepvel", DeepVelOptions, task="velocity"),
 }
 
@@ -101,17 +98,23 @@ def build(
     input_shape: tuple[int | None, int | None, int],
     outputs: int,
     *,
+    value_range: tuple[float, float] = BYTES,
     normalization: type[keras.layers.Layer] | None = None,
     **options: Any,
 ) -> keras.Model:
     """Build the network ``name`` for ``(height, width, bands)`` inputs and ``outputs`` classes, or
     values a pixel.
 
-    ``normalization`` replaces the batch-norm layer, for example by one synchronised over ranks.
+    ``value_range`` is the data set's, for networks that rescale their input; ``normalization``
+    replaces the batch-norm layer, for example by one synchronised over ranks.
     Returns a functional `keras.Model`: ``(batch, height, width, bands)`` to logits or values
     ``(batch, height, width, outputs)``.
     """
     checked = check(name, options)
+    target = MODELS[name].input_range
+    if target is not None and checked["rescale"] is None:
+        scale = (target[1] - target[0]) / (value_range[1] - value_range[0])
+        checked["rescale"] = (scale, target[0] - scale * value_range[0])
     module = importlib.import_module(f"{__name__}.{MODELS[name].module}")
     builder = getattr(module, MODELS[name].builder)
     return builder(input_shape, outputs, name=name, normalization=normalization, **checked)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dlbench import pictures
 from dlbench.config import ClassWeights, ConfigError, Training
+from dlbench.data import statistics
 from dlbench.data.dataset import IGNORE, DataSet
 from dlbench.distributed import SingleProcess
 from dlbench.metrics import ConfusionMatrix, Score
@@ -154,6 +155,7 @@ class Segmentation(Task):
             [np.argmax(mean, axis=-1).astype(np.uint8) for mean in predictions],
             self.dataset.classes,
             path,
+            bands=self.dataset.shown,
             uncertainties=variances and [variance.sum(axis=-1) for variance in variances],
         )
 
@@ -162,7 +164,10 @@ def class_weights(dataset: DataSet, settings: ClassWeights) -> np.ndarray:
     """The loss's weight of each class, as configured; counting reads the training labels once."""
     classes = len(dataset.classes)
     if settings.mode == "median_frequency":
-        return median_frequency_weights(*_count_pixels(dataset), settings.maximum)
+        found = statistics.of(dataset, "train")
+        return median_frequency_weights(
+            np.array(found.class_pixels), np.array(found.pixels_beside_class), settings.maximum
+        )
     if settings.mode == "none":
         return np.ones(classes)
     if len(settings.values) != classes:
@@ -171,17 +176,6 @@ def class_weights(dataset: DataSet, settings: ClassWeights) -> np.ndarray:
             f"{dataset.name} has {classes} classes"
         )
     return np.minimum(settings.values, settings.maximum or np.inf)
-
-
-def _count_pixels(dataset: DataSet) -> tuple[np.ndarray, np.ndarray]:
-    pixels = np.zeros(len(dataset.classes))
-    of_images = np.zeros_like(pixels)
-    for index in range(dataset.count("train")):
-        _, target = dataset.read("train", index)
-        counts = np.bincount(target[target != IGNORE], minlength=len(pixels))
-        pixels += counts
-        of_images += np.where(counts > 0, target.size, 0)
-    return pixels, of_images
 
 
 def median_frequency_weights(

@@ -1,0 +1,225 @@
+"""Look at data before training on it: ``python -m dlbench.data COMMAND ...``.
+
+list                            every data set: classes, bands, licence, where to get it, its layout
+info DATA [ROOT]                what a folder holds
+check DATA [ROOT]               is it complete, and can every sample be read? status 1 if not
+preview DATA [ROOT] OUT.png     pictures of samples with their labels
+stats DATA [ROOT]               pixels of each class, moments of each band (remembered)
+make NAME OUT                   a miniature of the data set in its real layout
+
+DATA is a name of the list, or a configuration (.yaml) as `dlbench.train` takes it; without ROOT,
+what dlbench generates. Options follow as key=value: size=[256,256], split=train, samples=4,
+seed=0, and those of the data set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from dlbench import config, data
+from dlbench.data import DATASETS, DataError, DataSet, miniatures, statistics
+from dlbench.errors import exit_status
+
+SIZE = (256, 256)
+"""Of windows where none is given."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and return the process's exit status: 2 for what the user can mend."""
+    status = 0
+
+    def job() -> None:
+        nonlocal status
+        if not arguments or arguments[0] not in COMMANDS:
+            raise DataError(f"the commands are {', '.join(COMMANDS)}\n\n{__doc__}")
+        places = [a for a in arguments[1:] if "=" not in a]
+        options = {k: _value(k, v) for k, _, v in (a.partition("=") for a in arguments if "=" in a)}
+        status = COMMANDS[arguments[0]](places, options)
+
+    return exit_status("dlbench.data", job) or status
+
+
+def listing(places: list[str], options: dict[str, Any]) -> int:
+    _expect(places, 0, options)
+    for name, kind in DATASETS.items():
+        classes = ", ".join(c.name for c in kind.classes)
+        print(f"{name}: {kind.task}")
+        print(f"  classes  {classes or 'by the labels chosen, or values'}")
+        print(f"  bands    {', '.join(getattr(kind, 'bands', ())) or 'by the imagery'}")
+        print(f"  licence  {kind.licence}")
+        print(f"  source   {kind.source}")
+        print("  layout   " + kind.layout.replace("\n", "\n           "))
+    return 0
+
+
+def info(places: list[str], options: dict[str, Any]) -> int:
+    dataset = _opened(places, options)
+    _describe(dataset)
+    return 0
+
+
+def check(places: list[str], options: dict[str, Any]) -> int:
+    dataset = _opened(places, options)
+    _describe(dataset)
+    for line in dataset.missing():
+        print(f"missing: {line}")
+    problems: dict[str, None] = {}
+    for split in dataset.splits:
+        for problem in _problems(dataset, split):
+            if problem not in problems:
+                print(f"unusable: {problem}")
+                problems[problem] = None
+    if problems:
+        return 1
+    print("every sample of these splits was read")
+    return 0
+
+
+def preview(places: list[str], options: dict[str, Any]) -> int:
+    if len(places) < 2 or not places[-1].endswith(".png"):
+        raise DataError("usage: python -m dlbench.data preview DATA [ROOT] OUT.png")
+    split, samples = options.pop("split", "train"), options.pop("samples", 4)
+    dataset = _opened(places[:-1], options)
+    dataset.require_split(split)
+    count = dataset.count(split)
+    chosen = [i * count // samples for i in range(min(samples, count))]
+    images, targets = zip(*(dataset.read(split, index) for index in chosen), strict=True)
+    names = [dataset.sample_name(split, index).partition("/")[2] for index in chosen]
+    path = Path(places[-1])
+    if dataset.classes:
+        from dlbench.pictures import prediction_grid
+
+        prediction_grid(
+            images, targets, None, dataset.classes, path, bands=dataset.shown, names=names
+        )
+    else:
+        from dlbench.velocity_pictures import velocity_figure
+
+        scale = dataset.ground_sampling_distance
+        assert scale is not None
+        velocity_figure(images, None, targets, path, names=names, pixel_km=scale / 1000.0)
+    print(f"wrote {path}")
+    return 0
+
+
+def stats(places: list[str], options: dict[str, Any]) -> int:
+    split = options.pop("split", "train")
+    dataset = _opened(places, options)
+    found = statistics.of(dataset, split)
+    print(f"{split}: {found.samples} samples, {found.pixels:,} pixels")
+    if dataset.classes:
+        void = 1.0 - sum(found.class_pixels) / found.pixels
+        print(f"{'class':<28} {'pixels':>16} {'share':>8}   ({void:.2%} void)")
+        rows = zip(dataset.classes, found.class_pixels, found.class_shares, strict=True)
+        for info, pixels, share in rows:
+            print(f"{info.name:<28} {pixels:>16,} {share:>8.2%}")
+    print(f"{'band':<28} {'minimum':>10} {'maximum':>10} {'mean':>10} {'deviation':>10}")
+    for band, *moments in zip(
+        dataset.bands,
+        found.band_minimum,
+        found.band_maximum,
+        found.band_mean,
+        found.band_deviation,
+        strict=True,
+    ):
+        print(f"{band:<28} " + " ".join(f"{value:>10.5g}" for value in moments))
+    return 0
+
+
+def make(places: list[str], options: dict[str, Any]) -> int:
+    _expect(places, 2, {k: v for k, v in options.items() if k != "seed"})
+    made = miniatures.make(places[0], Path(places[1]), int(options.get("seed", 0)))
+    print(f"{made} holds a miniature of {places[0]}; look at it: python -m dlbench.data info")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str], dict[str, Any]], int]] = {
+    "list": listing,
+    "info": info,
+    "check": check,
+    "preview": preview,
+    "stats": stats,
+    "make": make,
+}
+
+
+def _opened(places: list[str], options: dict[str, Any]) -> DataSet:
+    if not 1 <= len(places) <= 2:
+        raise DataError(f"expected DATA and perhaps its ROOT, got {places}\n\n{__doc__}")
+    if places[0].endswith((".yaml", ".yml")):
+        settings = config.load([places[0]]).data
+        options = {**settings.options, **options}
+    else:
+        settings = config.Data(name=places[0])
+    root = Path(places[1]) if len(places) == 2 else settings.resolved_root()
+    size = options.pop("size", settings.size)
+    kind = DATASETS.get(settings.name)
+    if size is None and kind is not None and issubclass(kind, data.WindowedDataSet):
+        size = SIZE
+    return data.build(settings.name, root, size and tuple(size), **options)
+
+
+def _describe(dataset: DataSet) -> None:
+    scale = dataset.ground_sampling_distance
+    print(f"{dataset.name} at {dataset.root}: {dataset.task}")
+    print(f"  bands    {', '.join(dataset.bands)}; {dataset.dtype}, {dataset.units}")
+    print(f"  outputs  {', '.join(dataset.outputs)}")
+    print(f"  pixels   {'of no fixed size' if scale is None else f'of {scale:g} m'}")
+    for split in dataset.splits:
+        try:
+            count: str | int = dataset.count(split)
+        except DataError:
+            count = "unusable"
+        print(f"  {split:<8} {count} samples of {dataset.size or 'their own size'}")
+    print(f"  licence  {dataset.licence}")
+
+
+def _problems(dataset: DataSet, split: str) -> Iterator[str]:
+    """What keeps samples of a split from being used, a sentence a sample."""
+    from rich.console import Console
+    from rich.progress import track
+
+    def problem(index: int) -> str | None:
+        try:
+            image, _ = dataset.read(split, index)
+        except DataError as error:
+            return str(error)
+        name = f"{dataset.root}, sample {dataset.sample_name(split, index)}"
+        if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
+            return f"{name}: image values that are not finite"
+        return None
+
+    try:
+        count = dataset.count(split)
+    except DataError as error:
+        yield str(error)
+        return
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(2, thread_name_prefix="dlbench-check") as pool:
+        found = pool.map(problem, range(count))
+        for text in track(found, split, count, console=console, disable=not console.is_terminal):
+            if text is not None:
+                yield text
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"the value in '{key}={text}' is not valid YAML: {error}") from error
+
+
+def _expect(places: list[str], count: int, options: dict[str, Any]) -> None:
+    if len(places) != count or options:
+        raise DataError(f"unexpected {' '.join([*places, *options])}\n\n{__doc__}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
