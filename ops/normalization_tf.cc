@@ -4,7 +4,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "normalization.h"
-#include "pooling_cpu.h"
+#include "processor.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -62,7 +62,7 @@ class NormalizationKernel : public OpKernel {
     OP_REQUIRES_OK(construction, construction->GetAttr("epsilon", &epsilon_));
     OP_REQUIRES_OK(construction, construction->GetAttr("relu", &relu_));
     const char* error = nullptr;
-    OP_REQUIRES(construction, CurrentKernels(&error) != nullptr,
+    OP_REQUIRES(construction, CurrentInstructionSet(&error) != nullptr,
                 absl::InvalidArgumentError(absl::StrCat("DLBENCH_POOLING_ISA: ", error)));
   }
 
