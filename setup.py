@@ -19,16 +19,17 @@ OPS = Path("ops")
 # would tie the library to the machine that built it (and fails in Eigen with g++ 12).
 ISAS: dict[str, list[str]] = {"portable": []}
 if platform.machine() in ("x86_64", "AMD64"):
-    ISAS["avx2"] = ["-mavx2"]
+    ISAS["avx2"] = ["-mavx2", "-mfma"]
     ISAS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
 CORE: dict[str, list[str]] = {
+    "processor.cc": [],
     "pooling_cpu.cc": [],
     "convolution_cpu.cc": [],
     "normalization_cpu.cc": [],
 }
 for isa, own in ISAS.items():
     CORE[f"pooling_cpu_{isa}.cc"] = own
-    CORE[f"convolution_cpu_{isa}.cc"] = [*own, "-mfma"] if isa == "avx2" else own
+    CORE[f"convolution_cpu_{isa}.cc"] = own
     # Every processor is to round alike.
     CORE[f"normalization_cpu_{isa}.cc"] = [*own, "-ffp-contract=off"]
 CUDA = "pooling_cuda.cu"

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from dlbench import ops
+from dlbench.errors import UserError
 
 CHOICE = "DLBENCH_CONVOLUTION_GRADIENT"
-MAX_KERNEL = 63  # rows or columns, as in ops/convolution.h
 
 
 def convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -23,7 +23,7 @@ def convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     (rows, columns, inputs, outputs) -> (batch, height, width, outputs), with gradients of every
     order."""
     inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
-    if not _suits(inputs, kernel) or not _faster():
+    if not _suits(inputs, kernel) or chosen() != "compiled":
         return tf.nn.conv2d(inputs, kernel, 1, "SAME")
 
     @tf.custom_gradient
@@ -37,6 +37,18 @@ def convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         return tf.nn.conv2d(inputs, kernel, 1, "SAME"), gradient
 
     return convolved(inputs, kernel)
+
+
+def chosen() -> str:
+    """Whose gradient by the kernel this machine or the user chooses, "compiled" or "tensorflow":
+    the compiled op is for CPUs. UserError if the variable holds something else."""
+    choice = os.environ.get(CHOICE, "")
+    if choice not in ("", "compiled", "tensorflow"):
+        raise UserError(f"{CHOICE} is {choice!r}; allowed are compiled, tensorflow and nothing")
+    if tf.config.get_visible_devices("GPU"):
+        return "tensorflow"
+    # Measured with AVX2; not with AVX-512, for which TensorFlow has other kernels.
+    return choice or ("compiled" if ops.isa() == "avx2" else "tensorflow")
 
 
 def kernel_gradient(inputs: tf.Tensor, outputs: tf.Tensor, rows: int, columns: int) -> tf.Tensor:
@@ -72,16 +84,7 @@ def _suits(inputs: tf.Tensor, kernel: tf.Tensor) -> bool:
         inputs.dtype == kernel.dtype == tf.float32
         and None not in (rows, columns, channels)
         and rows % 2 == columns % 2 == 1
-        and max(rows, columns) <= MAX_KERNEL
         and inputs.shape[3] == channels
-        and not tf.config.list_logical_devices("GPU")
         and not ops.for_xla()
+        and max(rows, columns) <= ops.max_kernel_length()
     )
-
-
-def _faster() -> bool:
-    choice = os.environ.get(CHOICE, "")
-    if choice not in ("", "compiled", "tensorflow"):
-        raise ValueError(f"{CHOICE} is {choice!r}; allowed are compiled, tensorflow and nothing")
-    # Measured with AVX2; not with AVX-512, for which TensorFlow has other kernels.
-    return choice == "compiled" or (choice == "" and ops.isa() == "avx2")

@@ -104,6 +104,10 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
     setup = {
         name: environment[name] for name in ("python", "cpu", "gpu", "tensorflow", "keras", "op")
     }
+    # Follows from the instruction set, the devices and the variables.
+    setup["op"] = setup["op"] and {
+        k: v for k, v in setup["op"].items() if k != "convolution_gradient"
+    }
     # How many ranks there are, and so whether anything carries sums, belongs to the workload.
     setup["horovod"] = {
         k: v for k, v in environment["horovod"].items() if k not in ("ranks", "backend")
@@ -242,11 +246,13 @@ def loaded_keras(load: bool) -> Description | None:
 
 
 def loaded_op(load: bool) -> Description | None:
-    """Return how the compiled pooling op was built, or why it cannot be loaded."""
+    """Return how the compiled ops were built and which kernels are used, or why none can be."""
     if not load and "dlbench.ops" not in sys.modules:
         return None
     try:
-        return dict(importlib.import_module("dlbench.ops").build_info())
+        build = importlib.import_module("dlbench.ops").build_info()
+        gradient = importlib.import_module("dlbench.convolution").chosen()
+        return {**build, "convolution_gradient": gradient}
     except (ImportError, OSError, ValueError) as error:
         return {"error": str(error)}
 

@@ -129,13 +129,20 @@ def build_info() -> dict[str, Any]:
 
 
 def isa() -> str:
-    """The instruction set in use: "avx512", "avx2" or "portable"."""
+    """The instruction set that all compiled ops use: "avx512", "avx2" (with FMA) or "portable"."""
     load_library()
     error = ctypes.c_char_p()
     name = _c_library().dlbench_pooling_isa(ctypes.byref(error))
     if name is None:
         raise ValueError(_isa_error(os.environ["DLBENCH_POOLING_ISA"], error))
     return name.decode()
+
+
+@functools.cache
+def max_kernel_length() -> int:
+    """The most rows or columns of a kernel whose gradient the compiled op has."""
+    load_library()
+    return ctypes.c_int64.in_dll(_c_library(), "dlbench_max_kernel_length").value
 
 
 def use_isa(name: str) -> None:

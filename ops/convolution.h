@@ -38,7 +38,7 @@ struct ConvolutionKernels {
                           float* result, float* scratch, int64_t begin, int64_t end);
 };
 
-// The kernels of the instruction set that the pooling op uses too, see pooling_cpu.h.
+// Those of the instruction set in use, see processor.h.
 const ConvolutionKernels* CurrentConvolutionKernels(const char** error);
 
 extern const ConvolutionKernels kPortableConvolution;

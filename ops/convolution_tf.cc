@@ -132,3 +132,6 @@ REGISTER_KERNEL_BUILDER(Name("DlbenchConv2DKernelGradient").Device(tensorflow::D
                         KernelGradientOp);
 
 }  // namespace dlbench
+
+// The most rows or columns that a kernel of the op may have.
+extern "C" __attribute__((used)) const int64_t dlbench_max_kernel_length = dlbench::kMaxKernelLength;

@@ -24,34 +24,14 @@ struct Kernels {
                  int64_t begin, int64_t end);
 };
 
-// The kernels of the instruction set in use: the best of this processor, unless
-// DLBENCH_POOLING_ISA or UseKernels names another. Null with a reason in `*error` when the named
-// one is unknown or this processor lacks it.
+// Those of the instruction set in use, see processor.h.
 const Kernels* CurrentKernels(const char** error);
-bool UseKernels(const char* name, const char** error);
-
-// Where the dense tensor is larger than this, outputs go around the caches: what passes through them
-// pushes itself out, and a plain store first reads the line that it overwrites.
-int64_t StreamBytes();
 
 extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512Kernels;
 #endif
-
-// Subnormal numbers keep their order while this lives: TensorFlow has its threads treat them as
-// zero, and results must not depend on who runs the kernels.
-class ExactSubnormals {
- public:
-  ExactSubnormals();
-  ~ExactSubnormals();
-  ExactSubnormals(const ExactSubnormals&) = delete;
-  ExactSubnormals& operator=(const ExactSubnormals&) = delete;
-
- private:
-  uint64_t saved_;
-};
 
 }  // namespace dlbench
 

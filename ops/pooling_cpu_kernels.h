@@ -8,6 +8,7 @@
 // could choose an AVX-512 copy of it for the whole program.
 #include "pooling_cpu.h"
 #include "pooling_cpu_lanes.h"
+#include "processor.h"
 
 namespace dlbench {
 namespace {

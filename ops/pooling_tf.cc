@@ -4,6 +4,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "pooling_cpu.h"
+#include "processor.h"
 #include "tensorflow/core/framework/common_shape_fns.h"
 #include "tensorflow/core/framework/op.h"
 #include "tensorflow/core/framework/op_kernel.h"
@@ -382,11 +383,10 @@ extern "C" __attribute__((used)) const char dlbench_pooling_build[] =
 
 // The instruction set in use, or null with the reason.
 extern "C" const char* dlbench_pooling_isa(const char** error) {
-  const dlbench::Kernels* kernels = dlbench::CurrentKernels(error);
-  return kernels == nullptr ? nullptr : kernels->name;
+  return dlbench::CurrentInstructionSet(error);
 }
 
 // Switches the instruction set of this process; for the tests, which compare all of them.
 extern "C" bool dlbench_pooling_use_isa(const char* name, const char** error) {
-  return dlbench::UseKernels(name, error);
+  return dlbench::UseInstructionSet(name, error);
 }

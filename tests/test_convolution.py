@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlbench import convolution as module
 from dlbench import ops
 from dlbench.convolution import CHOICE, convolution, kernel_gradient
 from dlbench.layers import Conv2D
@@ -225,7 +224,10 @@ def test_what_the_op_lacks_is_tensorflows(monkeypatch: pytest.MonkeyPatch) -> No
     assert not takes_compiled(convolution, tf.cast(x, tf.float64), tf.cast(k, tf.float64))
     assert not takes_compiled(convolution, x, k[:2])
     assert not takes_compiled(convolution, x, k[:, :, :1])  # two groups
-    monkeypatch.setattr(module.tf.config, "list_logical_devices", lambda kind: [kind])
+    edge = ops.max_kernel_length()
+    for rows, expected in ((edge, True), (edge + 2, False)):
+        assert takes_compiled(convolution, x, tf.zeros((rows, 1, 2, 2))) == expected
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
     assert not takes_compiled(convolution, x, k)
 
 

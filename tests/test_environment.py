@@ -52,6 +52,8 @@ print(json.dumps([described["tensorflow"], described["keras"], described["op"]])
     assert tensorflow["version"].startswith("2.21.")
     assert (tensorflow["intra_op_threads"], tensorflow["inter_op_threads"]) == (1, 0)
     assert op["tensorflow"] == tensorflow["version"]
+    assert op["isa"] in ("avx512", "avx2", "portable")
+    assert op["convolution_gradient"] in ("compiled", "tensorflow")
 
 
 def test_the_machine_is_described(described: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FUZZ = ROOT / "tests" / "native" / "pooling_fuzz.cc"
+NATIVE = ROOT / "tests" / "native"
 SANITIZE = [
     "-DDLBENCH_STREAM_BYTES=4096",
     "-O1",
@@ -20,40 +20,49 @@ SANITIZE = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ]
-FLAGS = {  # as in setup.py
-    "avx2": ["-mavx2"],
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"],
-}
+FLAGS: dict[str, list[str]] = {"portable": []}  # as in setup.py
+STAND_IN: list[str] = []
+if platform.machine() == "x86_64":
+    FLAGS["avx2"] = ["-mavx2", "-mfma"]
+    FLAGS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"]
+    if "avx512bw" not in Path("/proc/cpuinfo").read_text():
+        STAND_IN = ["-DDLBENCH_AVX512_STAND_IN", "-Wno-psabi"]
+        FLAGS["avx512"] = []
 
 
-def compile_fuzz(folder: Path, flags: list[str], ops: Path = ROOT / "ops") -> Path:
-    sources = [FUZZ, ops / "pooling_cpu.cc", ops / "pooling_cpu_portable.cc"]
-    sources += [ops / "pooling_cuda.cu"]  # as C++, with tests/native/cuda_runtime.h
-    if platform.machine() == "x86_64":
-        avx512 = "avx512bw" in Path("/proc/cpuinfo").read_text()
-        flags = flags if avx512 else [*flags, "-DDLBENCH_AVX512_STAND_IN", "-Wno-psabi"]
-        wide = ops / "pooling_cpu_avx512.cc" if avx512 else FUZZ.with_name("pooling_cpu_wide.cc")
-        sources += [ops / "pooling_cpu_avx2.cc", wide]
+def compile_fuzz(folder: Path, op: str, ops: Path = ROOT / "ops") -> Path:
+    """The fuzz target of an op with its kernels. Where the processor lacks AVX-512, they have its
+    vectors without its instructions."""
+    sources: dict[Path, list[str]] = {
+        NATIVE / f"{op}_fuzz.cc": [],
+        ops / "processor.cc": [],
+        ops / f"{op}_cpu.cc": [],
+    }
+    for isa, own in FLAGS.items():
+        wide = NATIVE / f"{op}_cpu_wide.cc"
+        instead = isa == "avx512" and STAND_IN and wide.exists()
+        sources[wide if instead else ops / f"{op}_cpu_{isa}.cc"] = own
+    if op == "pooling":
+        sources[ops / "pooling_cuda.cu"] = []  # as C++, with tests/native/cuda_runtime.h
+    flags = [*SANITIZE, *STAND_IN, *(["-ffp-contract=off"] if op == "normalization" else [])]
     objects = [folder / source.with_suffix(".o").name for source in sources]
 
-    def run(pair: tuple[Path, Path]) -> None:
-        source, target = pair
-        own = FLAGS.get(source.stem.rsplit("_", 1)[-1], [])
-        include = [f"-I{ops}", f"-I{FUZZ.parent}"]
+    def run(source: Path, own: list[str], target: Path) -> None:
+        include = [f"-I{ops}", f"-I{NATIVE}"]
         command = ["g++", "-std=c++17", *include, *flags, *own, "-x", "c++", "-c", str(source)]
         command += ["-o", str(target)]
         subprocess.run(command, check=True, timeout=300)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, zip(sources, objects, strict=True)))
-    program = folder / "pooling_fuzz"
+        list(pool.map(run, sources, sources.values(), objects))
+    program = folder / f"{op}_fuzz"
     subprocess.run(["g++", *flags, *objects, "-o", program], check=True, timeout=100)
     return program
 
 
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_fuzz(tmp_path_factory.mktemp("sanitized"), SANITIZE)
+    return compile_fuzz(tmp_path_factory.mktemp("sanitized"), "pooling")
 
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -62,7 +71,7 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_corpus(sanitized: Path) -> None:
-    files = sorted((FUZZ.parent / "corpus").iterdir())
+    files = sorted((NATIVE / "corpus").iterdir())
     done = run(sanitized, *files)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{len(files)} files\n"
@@ -79,19 +88,11 @@ def test_many_random_cases(sanitized: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_random_convolutions(tmp_path: Path) -> None:
-    sources = [FUZZ.with_name("convolution_fuzz.cc"), ROOT / "ops" / "convolution_cpu_portable.cc"]
-    if platform.machine() == "x86_64":
-        sources += [ROOT / "ops" / f"convolution_cpu_{isa}.cc" for isa in ("avx2", "avx512")]
-    objects = [tmp_path / source.with_suffix(".o").name for source in sources]
-    for source, target in zip(sources, objects, strict=True):
-        own = ["-mavx2", "-mfma"] if source.stem.endswith("avx2") else ["-Wno-psabi"]
-        command = ["g++", "-std=c++17", f"-I{ROOT / 'ops'}", *SANITIZE, *own, "-c", str(source)]
-        subprocess.run([*command, "-o", str(target)], check=True, timeout=300)
-    program = tmp_path / "convolution_fuzz"
-    subprocess.run(["g++", *SANITIZE, *objects, "-o", program], check=True, timeout=100)
-    done = run(program, 300, 1)
+@pytest.mark.parametrize(("op", "cases"), [("convolution", 300), ("normalization", 200)])
+def test_random_cases_of_other_ops(tmp_path: Path, op: str, cases: int) -> None:
+    done = run(compile_fuzz(tmp_path, op), cases, 1)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{cases} random cases\n"
 
 
 needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc on the PATH")
@@ -156,6 +157,6 @@ def test_a_broken_kernel_is_found(tmp_path: Path, right: str, wrong: str, found:
         text, changes = re.subn(re.escape(right), wrong, source.read_text())
         assert changes == (source.name == "pooling.h")
         (ops / source.name).write_text(text)
-    done = run(compile_fuzz(tmp_path, SANITIZE, ops), "--random", 1500, 1)
+    done = run(compile_fuzz(tmp_path, "pooling", ops), "--random", 1500, 1)
     assert done.returncode != 0
     assert found in done.stderr

@@ -42,7 +42,7 @@ int main(int count, char** arguments) {
   const auto below = [&](int64_t limit) { return static_cast<int64_t>(random() % limit); };
   std::vector<const ConvolutionKernels*> all{&dlbench::kPortableConvolution};
 #if defined(__x86_64__)
-  // AVX-512's is compiled here without AVX-512, its vectors made of shorter ones.
+  // Compiled without AVX-512 where the processor lacks it, its vectors made of shorter ones.
   all.push_back(&dlbench::kAvx512Convolution);
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     all.push_back(&dlbench::kAvx2Convolution);

@@ -21,6 +21,7 @@
 
 #include "pooling_cpu.h"
 #include "pooling_cuda.h"
+#include "processor.h"
 
 namespace {
 
@@ -102,7 +103,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const char* isa = isas[bytes.Next() % 4];
   const bool cuda = isa == isas[3];
   const char* error = nullptr;
-  if (!cuda && !dlbench::UseKernels(isa, &error)) dlbench::UseKernels(isa = "portable", &error);
+  if (!cuda && !dlbench::UseInstructionSet(isa, &error)) {
+    dlbench::UseInstructionSet(isa = "portable", &error);
+  }
   const dlbench::Kernels& kernels = *dlbench::CurrentKernels(&error);
 
   Geometry g;
