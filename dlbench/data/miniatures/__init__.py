@@ -1,0 +1,1 @@
+"""Small trees in the real layouts, made in seconds."""
