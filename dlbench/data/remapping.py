@@ -113,7 +113,7 @@ def _find(entries: Sequence[ClassInfo], source: str | int, name: str) -> list[Cl
         known = {e.name.casefold(): e.name for e in entries}
         # A part of a name ("wheat") is no close match by letters, yet often what was meant.
         parts = [n for n in known if text in n]
-        close = [*difflib.get_close_matches(text, known, n=3), *parts][:8]
+        close = [*parts, *difflib.get_close_matches(text, known, n=3)][:8]
         hint = "close to it: " + (", ".join(known[n] for n in dict.fromkeys(close)) or "nothing")
     if not found:
         raise DataError(f"{asked} is in no entry of the class table; {hint}")

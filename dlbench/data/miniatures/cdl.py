@@ -25,6 +25,6 @@ def write_labels(folder: Path, codes: np.ndarray, grid: Grid, year: int) -> Path
         Path(folder) / f"{year}_{pixel}m_cdls.tif", codes, grid, CRS.from_epsg(EPSG), pixel,
         ORIGIN, CDL.entries(),
     )  # fmt: skip
-    with rasterio.open(path) as file:  # Opened to read only, the pyramid goes into an .ovr.
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as file:
         file.build_overviews([2, 4], Resampling.nearest)
     return path
