@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from dlbench.data.dataset import DataError
+from dlbench.data.grid import Grid
 
 # Benchmark tiles often come without a CRS; whether one is needed is the data set's to say.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -55,6 +56,25 @@ def describe(path: Path) -> RasterInfo:
             crs=dataset.crs.to_string() if dataset.crs else None,
             pixel_size=(abs(transform.e), abs(transform.a)),
         )
+
+
+def grid_of(path: Path) -> Grid:
+    """The grid of a georeferenced raster. Raises `DataError` for one that has no place or is not
+    north-up."""
+    describe(path)
+    with _open(path) as dataset:
+        transform = dataset.transform
+        if dataset.crs is None:
+            raise DataError(
+                f"{path} has no coordinate reference system, so its place is unknown; set the one "
+                "that it was made in: gdal_edit.py -a_srs EPSG:NUMBER FILE"
+            )
+        if transform.a <= 0 or transform.e >= 0:
+            raise DataError(
+                f"{path} has the geotransform {tuple(transform)[:6]}, which is not north-up; "
+                "georeference it, or warp it first: gdalwarp in.tif out.tif"
+            )
+        return Grid(dataset.crs, transform, dataset.height, dataset.width)
 
 
 def read_window(
