@@ -1,0 +1,1 @@
+"""Small generated trees in the real layouts, one file a data set."""
