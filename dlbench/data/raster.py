@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from dlbench.data.dataset import DataError
+from dlbench.data.grid import Grid
 
 # Benchmark tiles often come without a CRS; whether one is needed is the data set's to say.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
@@ -55,6 +56,20 @@ def describe(path: Path) -> RasterInfo:
             crs=dataset.crs.to_string() if dataset.crs else None,
             pixel_size=(abs(transform.e), abs(transform.a)),
         )
+
+
+def grid_of(path: Path) -> Grid:
+    """Where a raster lies. Raises `DataError` without a CRS or a geotransform, or not north-up."""
+    info = describe(path)
+    with _open(path) as dataset:
+        if not dataset.crs or dataset.transform.is_identity:
+            raise DataError(
+                f"{path} has no georeference (CRS and geotransform), which labels of the ground "
+                "need; set them: gdal_edit.py -a_srs EPSG:... -a_ullr WEST NORTH EAST SOUTH FILE"
+            )
+        if dataset.transform.a < 0 or dataset.transform.e > 0:
+            raise DataError(f"{path} is not north-up; make it so first: gdalwarp in.tif out.tif")
+        return Grid(dataset.crs, dataset.transform, info.height, info.width)
 
 
 def read_window(
