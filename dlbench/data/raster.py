@@ -64,10 +64,11 @@ def grid_of(path: Path) -> Grid:
     describe(path)
     with _open(path) as dataset:
         transform = dataset.transform
-        if dataset.crs is None:
+        if not dataset.crs or transform.is_identity:
             raise DataError(
-                f"{path} has no coordinate reference system, so its place is unknown; set the one "
-                "that it was made in: gdal_edit.py -a_srs EPSG:NUMBER FILE"
+                f"{path} has no georeference (CRS and geotransform), so its place is unknown; set "
+                "what it was made in: gdal_edit.py -a_srs EPSG:... -a_ullr WEST NORTH EAST SOUTH "
+                "FILE"
             )
         if transform.a <= 0 or transform.e >= 0:
             raise DataError(

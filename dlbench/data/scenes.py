@@ -20,10 +20,10 @@ from rasterio.transform import from_origin
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from dlbench.data.dataset import DataError
+from dlbench.data.isprs import CLASSES
 from dlbench.data.suburb import scene
 from dlbench.data.vaihingen import (
     AREAS,
-    CLASSES,
     IMAGE_FOLDER,
     LABEL_FOLDERS,
     LABEL_NAMES,

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
 
-# Class indices in the order of `dlbench.data.vaihingen.CLASSES`.
+# Class indices in the order of `dlbench.data.isprs.CLASSES`.
 IMPERVIOUS, BUILDING, GRASS, TREE, CAR, CLUTTER = range(6)
 SOLID = (BUILDING, CAR, CLUTTER)
 
@@ -32,12 +32,17 @@ Patch = tuple[slice, slice]
 
 def scene(seed: int, area: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """One scene: image (size, size, 3) uint8 near infrared, red, green; label (size, size)."""
+    return survey(seed, area, size)[:2]
+
+
+def survey(seed: int, area: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A scene with heights (size, size) above ground, in widths of a pixel."""
     canvas = _Canvas(np.random.Generator(np.random.PCG64([seed, area])), size)
     canvas.streets()
     canvas.lots()
     canvas.street_cars()
     canvas.trees()
-    return canvas.photograph(), canvas.label
+    return canvas.photograph(), canvas.label, canvas.height
 
 
 class _Canvas:

@@ -9,7 +9,8 @@ import pytest
 import rasterio
 
 from dlbench.data import IGNORE, DataError, build
-from dlbench.data.vaihingen import AREAS, CLASSES, COMMON_VALIDATION, OFFICIAL_TRAIN, decode
+from dlbench.data.isprs import CLASSES, decode
+from dlbench.data.vaihingen import AREAS, COMMON_VALIDATION, OFFICIAL_TRAIN
 
 IMAGE = "top/top_mosaic_09cm_area1.tif"
 LABEL = "gts_for_participants/top_mosaic_09cm_area1.tif"
@@ -205,3 +206,23 @@ def test_bad_options_say_what_is_allowed(miniature: Path, options: dict, reason:
 def test_windows_need_a_size(miniature: Path) -> None:
     with pytest.raises(DataError, match=r"data\.size="):
         build("vaihingen", miniature)
+
+
+def test_heights_are_a_last_band(tree: Path) -> None:
+    metres = 250 + np.tile(np.linspace(0, 20, 300, dtype=np.float32), (300, 1))[..., None]
+    (tree / "dsm").mkdir()
+    _rewrite(tree / "dsm/dsm_09cm_matching_area1.tif", metres)
+    data = build("vaihingen", tree, (300, 300), areas={"train": [1]}, height="dsm")
+    image, _ = data.read("train", 0)
+    assert data.bands == ("near infrared", "red", "green", "surface height")
+    np.testing.assert_array_equal(image[..., :3], _whole(tree / IMAGE))
+    # A hundredth of the ramp of 20 m lies below 0.2 m.
+    np.testing.assert_allclose(
+        image[..., 3] / 4, np.clip(metres[..., 0] - 250.2, 0, None), atol=0.13
+    )
+    (tree / "ndsm").mkdir()
+    _rewrite(tree / "ndsm/dsm_09cm_matching_area1_normalized.tif", metres - 250)
+    image, _ = build("vaihingen", tree, (300, 300), areas={"train": [1]}, height="ndsm").read(
+        "train", 0
+    )
+    np.testing.assert_allclose(image[..., 3] / 10, metres[..., 0] - 250, atol=0.051)

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+from rasterio.warp import transform
+from rasterio.windows import Window
+
+from dlbench.data import IGNORE, DataError
+from dlbench.data.burned_area import BurnedArea
+from dlbench.data.miniatures import burned_area as miniatures
+from dlbench.data.windows import Part
+
+SIZE = 160
+L8, L7 = miniatures.SCENES
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    return miniatures.make(tmp_path_factory.mktemp("scenes") / "burned", 1, scene_size=SIZE)
+
+
+@pytest.fixture
+def own(tree: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tree, tmp_path / "burned"))
+
+
+def _whole(tree: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    data = BurnedArea(tree, (SIZE, SIZE), scenes={"train": [name]})
+    assert data.count("train") == 1
+    return data.read("train", 0)
+
+
+def test_tiles_have_the_real_size_and_are_small(tree: Path) -> None:
+    for year in (2015, 2016):
+        file = tree / f"gabam/{year}/N10W080.TIF"
+        with rasterio.open(file) as dataset:
+            assert dataset.shape == (40_000, 40_000)
+            assert dataset.bounds == pytest.approx((-80, 0, -70, 10))
+            assert dataset.dtypes == ("uint8",)
+        assert file.stat().st_size < 300_000
+
+
+def test_labels_are_the_map_of_the_scenes_year(tree: Path) -> None:
+    for name, year in ((L8, 2015), (L7, 2016)):
+        image, target = _whole(tree, name)
+        band = next((tree / "imagery" / name).glob("*_SR_B4.TIF"))
+        with rasterio.open(band) as file:
+            column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
+            x, y = file.transform * (column.ravel(), row.ravel())
+            longitude, latitude = map(np.array, transform(file.crs, "EPSG:4326", x, y))
+        r = np.floor((10 - latitude) / 0.00025).astype(int)
+        c = np.floor((longitude + 80) / 0.00025).astype(int)
+        with rasterio.open(tree / f"gabam/{year}/N10W080.TIF") as file:
+            window = Window(c.min(), r.min(), np.ptp(c) + 1, np.ptp(r) + 1)
+            codes = file.read(1, window=window)[r - r.min(), c - c.min()].reshape(SIZE, SIZE)
+        known = target != IGNORE
+        assert 0.8 < known.mean() < 1
+        assert (target[known] != codes[known]).mean() < 5e-4
+        assert (image[~known] == 0).all()
+        assert 0.05 < target[known].mean() < 0.3
+
+
+def test_blocks_share_the_scenes_without_overlap(tree: Path) -> None:
+    data = BurnedArea(tree, (32, 32))
+    assert data.splits == ("train", "val", "test")
+    places: list[tuple[str, int, int]] = []
+    for split in data.splits:
+        for part in data.scenes(split):
+            assert isinstance(part, Part)
+            name = part.name.split("-part")[0]
+            rows = range(part.row, part.row + part.height)
+            columns = range(part.column, part.column + part.width)
+            places += [(name, row, column) for row in rows for column in columns]
+    assert len(places) == len(set(places)) == 2 * SIZE * SIZE
+
+
+def test_whole_scenes_as_splits(tree: Path) -> None:
+    data = BurnedArea(tree, (64, 64), scenes={"train": [L8], "test": [L7]})
+    assert data.splits == ("train", "test")
+    assert data.sample_name("test", 0) == f"test/{L7}/row0-column0"
+
+
+def test_burned_is_learnable_but_not_from_near_infrared(tree: Path) -> None:
+    samples = [_whole(tree, name) for name in (L8, L7)]
+    image = np.concatenate([i[t != IGNORE] for i, t in samples]).astype(float)
+    burned = np.concatenate([t[t != IGNORE] for _, t in samples]).astype(bool)
+
+    def overlap(guess: np.ndarray) -> float:
+        return float((guess & burned).sum() / (guess | burned).sum())
+
+    dark = max(overlap(image[:, 3] < limit) for limit in range(300, 3000, 50))
+    assert 0.3 < dark < 0.8
+    design = np.column_stack([image, image**2, image[:, 3] * image[:, 5], np.ones(len(image))])
+    design /= design.std(axis=0) + 1e-9
+    weights = np.linalg.lstsq(design, burned.astype(float), rcond=None)[0]
+    fitted = max(overlap(design @ weights > limit) for limit in np.linspace(0.2, 0.7, 11))
+    assert dark + 0.05 < fitted < 0.97
+
+
+def test_other_imagery_takes_the_only_year_or_the_one_given(own: Path) -> None:
+    shutil.rmtree(own / "imagery")
+    (own / "imagery").mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8)
+    with rasterio.open(
+        own / "imagery/aerial.tif", "w", driver="GTiff", count=3, dtype="uint8", height=64,
+        width=64, crs="EPSG:32618", transform=from_origin(*miniatures.CORNER, 30, 30),
+    ) as file:  # fmt: skip
+        file.write(values)
+    with pytest.raises(DataError, match=r"does not say its year and .* holds \[2015, 2016\]"):
+        BurnedArea(own, (64, 64))
+    scenes = {"train": ["aerial"]}
+    data = BurnedArea(own, (64, 64), scenes=scenes, year=2015)
+    image, target = data.read("train", 0)
+    np.testing.assert_array_equal(image, np.moveaxis(values, 0, -1))
+    assert data.value_range == (0, 255)
+    shutil.rmtree(own / "gabam/2016")
+    np.testing.assert_array_equal(
+        BurnedArea(own, (64, 64), scenes=scenes).read("train", 0)[1], target
+    )
+
+
+def test_a_year_or_a_place_without_labels_is_named(own: Path) -> None:
+    with pytest.raises(DataError, match=r"gabam/2009 holds no GABAM tile .* 2015, 2016"):
+        BurnedArea(own, (64, 64), year=2009)
+    with rasterio.open(own / "gabam/2015/N10W080.TIF", "r+") as file:
+        file.transform = from_origin(10, 10, 0.00025, 0.00025)
+    with pytest.raises(DataError, match=r"LC08_.* lies on no tile of .*gabam/2015"):
+        BurnedArea(own, (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("scenes", "reason"),
+    [
+        ({"train": ["LC09"]}, "allowed are the splits train, val, test and the scenes LC08"),
+        ({"train": [L8], "val": [L8]}, "names a scene twice"),
+    ],
+)
+def test_scenes_are_checked(tree: Path, scenes: dict, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        BurnedArea(tree, (64, 64), scenes=scenes)
+
+
+def test_scenes_of_other_bands_are_named(own: Path) -> None:
+    with rasterio.open(
+        own / "imagery/aerial.tif", "w", driver="GTiff", count=3, dtype="uint8", height=64,
+        width=64, crs="EPSG:32618", transform=from_origin(*miniatures.CORNER, 30, 30),
+    ):  # fmt: skip
+        pass
+    with pytest.raises(
+        DataError, match=r"aerial\.tif has the bands band 1, band 2, band 3 in uint8"
+    ):
+        BurnedArea(own, (64, 64), year=2015)
+
+
+def test_no_imagery_says_what_is_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"imagery holds no scene: a folder of Landsat"):
+        BurnedArea(tmp_path, (64, 64))
