@@ -102,11 +102,13 @@ class Bands:
 
 def grid_of(header: raster.RasterInfo) -> Grid:
     """Raises `DataError` for a raster without CRS or with rows from south to north."""
-    if header.crs is None:
+    # GDAL's transform of a raster that has none is the identity.
+    if header.crs is None or header.transform.is_identity:
+        lacks = "coordinate reference system" if header.crs is None else "geotransform"
         raise DataError(
-            f"{header.path} has no coordinate reference system, so its place is unknown; write it "
-            "in, with the corners: gdal_translate -a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH "
-            f"{header.path.name} {header.path.stem}.tif, and remove the original"
+            f"{header.path} has no {lacks}, so its place is unknown; write it in: gdal_translate "
+            f"-a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH {header.path.name} "
+            f"{header.path.stem}.tif, and remove the original"
         )
     if header.transform.e >= 0 or header.transform.a <= 0:
         raise DataError(

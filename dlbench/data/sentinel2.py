@@ -1,7 +1,8 @@
 """Sentinel-2 Level-1C imagery: SAFE products, Earth Engine exports, folders of single bands.
 
 Values are uint16 top-of-atmosphere reflectance times 10000, whatever the processing baseline:
-offsets are added, and what they make negative is 0.
+offsets are added, and what they make negative is 0. A digital number of 0 is no data in every file,
+also where Earth Engine has harmonised one below 1000 to 0.
 """
 
 from __future__ import annotations
@@ -27,22 +28,10 @@ from dlbench.data.clouds import CloudRaster, Clouds
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
 from dlbench.data.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
+from dlbench.data.spectral_indices import INDICES, normalized_difference
 from dlbench.data.stack import dates_in
 
 BANDS = tuple(RESOLUTION)
-# Normalised differences (a - b) / (a + b), named as in Tucker 1979 (NDVI), McFeeters 1996 (NDWI),
-# Gao 1996 (NDMI), Barnes et al. 2000 (NDRE), Hall et al. 1995 (NDSI), Key & Benson 2006 (NBR).
-INDICES = {
-    "NDVI": ("B08", "B04"),
-    "NDWI": ("B03", "B08"),
-    "NDMI": ("B08", "B11"),
-    "NDRE": ("B08", "B05"),
-    "NDSI": ("B03", "B11"),
-    "NBR": ("B08", "B12"),
-}
-INDEX_SCALE = 5000
-"""An index of -1 to 1 is kept as (index + 1) * 5000, the range of a reflectance of 0 to 1."""
-
 SUFFIXES = (".jp2", ".tif", ".tiff")
 SINGLE_BAND = re.compile(r"(?:(?P<scene>.+)[_.-])?(?P<band>B\d{1,2}|B8A)")
 SPLIT_PART = re.compile(r"(?P<scene>.+)-\d{10}-\d{10}")
@@ -181,13 +170,6 @@ def open_sentinel2(
     return sorted(scenes, key=lambda one: one.name)
 
 
-def normalized_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(a - b) / (a + b) of uint16 values, scaled by `INDEX_SCALE`; of 0 and 0 it is 0."""
-    total = a.astype(np.float64) + b
-    index = (a.astype(np.float64) - b) / np.maximum(total, 1)
-    return np.rint((index + 1) * INDEX_SCALE).astype(np.uint16)
-
-
 def _digital_numbers(plane: np.ndarray, known: np.ndarray, offset: int) -> np.ndarray:
     if np.issubdtype(plane.dtype, np.floating):
         # Halves go up however the interpolation rounds, so that overlapping windows agree.
@@ -196,10 +178,13 @@ def _digital_numbers(plane: np.ndarray, known: np.ndarray, offset: int) -> np.nd
 
 
 def _refuse_fractions(bands: Bands, values: np.ndarray, known: np.ndarray) -> None:
-    if np.issubdtype(bands.dtype, np.floating) and known.any() and values[known].max() < 2:
+    if not np.issubdtype(bands.dtype, np.floating) or not known.any():
+        return
+    middle = np.median(values[known])
+    if middle < 2:
         raise DataError(
-            f"{bands.file} holds values up to {values[known].max():.3g}, expected are digital "
-            "numbers, reflectance times 10000; export it without dividing by 10000"
+            f"{bands.file} holds values about {middle:.3g}, expected are digital numbers, "
+            "reflectance times 10000; export it without dividing by 10000"
         )
 
 

@@ -37,8 +37,8 @@ OFFSET = -1000
 TILE = "T32TQQ"
 CLOUD_SHARE = 0.04
 CLOUD_REFLECTANCE = 0.6
-EDGE = 60
-"""Rows of the northern edge that the last overpass does not see, at its eastern end."""
+EDGE = 6
+"""The last overpass misses a 6th of the eastern border, less and less to the west."""
 
 
 def make(
@@ -68,7 +68,7 @@ def make(
             unseen = np.zeros((size, size), bool)
             if number == len(dates) - 1:
                 y, x = np.indices(unseen.shape)
-                unseen = y < EDGE * (x / size) ** 2
+                unseen = y < size / EDGE * (x / size) ** 2
             _write_safe(unfinished / "SAFE", day, ground, cloudy, unseen)
         _write(unfinished / "cover.tif", np.stack([cover, parcel]), parcels.grid(size))
         manifest = {"generator": VERSION, "seed": seed, "size": size, "classes": list(classes)}
