@@ -96,6 +96,10 @@ def test_an_offset_of_a_band_and_what_it_makes_negative(product: Path) -> None:
         expected = np.maximum(_raw(product, ("B03", "B04")[place]) - offset, 0)
         np.testing.assert_array_equal(image[valid][:, place], expected[valid])
     assert (image[valid][:, 1] == 0).any()
+    # Band identifiers count B8A before B09.
+    _edit(_file(product, "MTD_MSIL1C.xml"), '"8">-1000<', '"8">-500<')
+    image, valid = _whole(_open(product, "B8A", mask_clouds=False))
+    np.testing.assert_array_equal(image[valid][:, 0], _raw(product, "B8A")[valid] - 500)
 
 
 def test_baselines(product: Path) -> None:
