@@ -54,6 +54,13 @@ class Grid:
         )
         return same and all(abs(shift - round(shift)) < tolerance for shift in (across.c, across.f))
 
+    def equals(self, other: Grid) -> bool:
+        """Whether the same pixels lie at the same places, as `aligned_with` has it."""
+        if (self.height, self.width) != (other.height, other.width):
+            return False
+        shift = ~self.transform * other.transform * (0, 0)
+        return self.aligned_with(other) and max(map(abs, shift)) < 0.5
+
 
 class Imagery(Protocol):
     """A georeferenced image of any size, read in windows."""

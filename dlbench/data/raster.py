@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -36,6 +38,10 @@ class RasterInfo:
     crs: str | None
     pixel_size: tuple[float, float]
     """Height and width of a pixel, in units of the CRS."""
+    transform: Affine
+    """From (column, row) of pixel corners to coordinates of the CRS."""
+    names: tuple[str | None, ...]
+    """Descriptions of the bands."""
 
 
 def describe(path: Path) -> RasterInfo:
@@ -55,6 +61,8 @@ def describe(path: Path) -> RasterInfo:
             dtype=np.dtype(dataset.dtypes[0]),
             crs=dataset.crs.to_string() if dataset.crs else None,
             pixel_size=(abs(transform.e), abs(transform.a)),
+            transform=transform,
+            names=dataset.descriptions,
         )
 
 
@@ -79,10 +87,16 @@ def grid_of(path: Path) -> Grid:
 
 
 def read_window(
-    path: Path, row: int, column: int, height: int, width: int
+    path: Path,
+    row: int,
+    column: int,
+    height: int,
+    width: int,
+    indexes: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read (height, width, bands) in the file's dtype, and where every band holds data (height,
-    width) bool. Raises `DataError` for a window outside the raster and for a damaged file.
+    width) bool; ``indexes`` chooses bands, counted from 1. Raises `DataError` for a window outside
+    the raster and for a damaged file.
     """
     dataset = _kept_open(path)
     if min(row, column) < 0 or row + height > dataset.height or column + width > dataset.width:
@@ -92,11 +106,12 @@ def read_window(
         )
     window = Window(column, row, width, height)
     try:
-        values = np.moveaxis(dataset.read(window=window), 0, -1)
-        if all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums):
+        indexes = list(dataset.indexes if indexes is None else indexes)
+        values = np.moveaxis(dataset.read(indexes, window=window), 0, -1)
+        if all(dataset.mask_flag_enums[i - 1] == [MaskFlags.all_valid] for i in indexes):
             valid = np.ones((height, width), bool)
         else:
-            valid = (dataset.read_masks(window=window) != 0).all(axis=0)
+            valid = (dataset.read_masks(indexes, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
         _local.handles.pop(path).close()
         # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.

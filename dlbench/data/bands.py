@@ -1,0 +1,204 @@
+"""Bands of a raster, or of the parts that an export was split into, read on any grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
+
+from dlbench.data import raster
+from dlbench.data.dataset import DataError
+from dlbench.data.grid import Grid
+
+RESAMPLINGS = ("nearest", "bilinear", "cubic")
+_MARGIN = 3
+"""Source pixels around a window that the widest kernel reaches."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    file: Path
+    row: int
+    column: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Chosen bands of one raster on its own grid."""
+
+    file: Path
+    grid: Grid
+    indexes: tuple[int, ...]
+    """Counted from 1."""
+    dtype: np.dtype[Any]
+    parts: tuple[_Part, ...]
+    between: tuple[float, float]
+    """Values that are not strictly between these are no data."""
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values (height, width, bands) and where all are known (height, width) bool, of a window
+        that may reach over the border. Raises `DataError` for a damaged file.
+        """
+        values = np.zeros((height, width, len(self.indexes)), self.dtype)
+        valid = np.zeros((height, width), bool)
+        for part in self.parts:
+            top, left = max(row, part.row), max(column, part.column)
+            bottom = min(row + height, part.row + part.height)
+            right = min(column + width, part.column + part.width)
+            if top >= bottom or left >= right:
+                continue
+            here = np.s_[top - row : bottom - row, left - column : right - column]
+            values[here], valid[here] = raster.read_window(
+                part.file, top - part.row, left - part.column, bottom - top, right - left,
+                self.indexes,
+            )  # fmt: skip
+        low, high = self.between
+        return values, valid & ((values > low) & (values < high)).all(axis=-1)
+
+    def on_grid(self, window: Grid, resampling: str) -> tuple[np.ndarray, np.ndarray]:
+        """`read` on a grid of the same CRS, with one of `RESAMPLINGS`.
+
+        Only what lies under the window is read. What is no data does not take part in the
+        interpolation; a pixel is known where the pixel of the raster under its centre is.
+        """
+        across = ~self.grid.transform * window.transform
+        left, top = across * (0, 0)
+        if self.grid.aligned_with(window):
+            return self.read(round(top), round(left), window.height, window.width)
+        right, bottom = across * (window.width, window.height)
+        row, column = math.floor(top) - _MARGIN, math.floor(left) - _MARGIN
+        height = math.ceil(bottom) + _MARGIN - row
+        width = math.ceil(right) + _MARGIN - column
+        values, valid = self.read(row, column, height, width)
+        rows = np.floor((np.arange(window.height) + 0.5) * across.e + across.f).astype(int) - row
+        columns = np.floor((np.arange(window.width) + 0.5) * across.a + across.c).astype(int)
+        under = np.ix_(rows, columns - column)
+        if resampling == "nearest":
+            return values[under], valid[under]
+        warped = np.full((values.shape[-1], window.height, window.width), np.nan)
+        reproject(
+            np.moveaxis(np.where(valid[..., None], values, np.nan), -1, 0).astype(np.float64),
+            warped,
+            src_transform=self.grid.window(row, column, height, width).transform,
+            dst_transform=window.transform,
+            src_crs=self.grid.crs,
+            dst_crs=self.grid.crs,
+            src_nodata=np.nan,
+            dst_nodata=np.nan,
+            resampling=Resampling[resampling],
+        )
+        warped = np.moveaxis(warped, 0, -1)
+        return warped, valid[under] & np.isfinite(warped).all(axis=-1)
+
+
+def grid_of(header: raster.RasterInfo) -> Grid:
+    """Raises `DataError` for a raster without CRS or with rows from south to north."""
+    # GDAL's transform of a raster that has none is the identity.
+    if header.crs is None or header.transform.is_identity:
+        lacks = "coordinate reference system" if header.crs is None else "geotransform"
+        raise DataError(
+            f"{header.path} has no {lacks}, so its place is unknown; write it in: gdal_translate "
+            f"-a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH {header.path.name} "
+            f"{header.path.stem}.tif, and remove the original"
+        )
+    if header.transform.e >= 0 or header.transform.a <= 0:
+        raise DataError(
+            f"{header.path} has a geotransform {tuple(header.transform)[:6]} that is not north-up; "
+            "make it so first: gdalwarp in.tif out.tif"
+        )
+    crs = CRS.from_string(header.crs)
+    return Grid(crs, header.transform, header.height, header.width)
+
+
+def open_bands(
+    files: Sequence[Path],
+    indexes: Sequence[int],
+    grid: Grid | None = None,
+    between: tuple[float, float] = (-math.inf, math.inf),
+) -> Bands:
+    """Bands of a raster, whose parts may be several ``files`` side by side.
+
+    ``grid`` is that of a single file whose place is known from elsewhere, for formats that need
+    not hold it. Raises `DataError` for files that are empty or that do not match it or each other.
+    """
+    headers = [_describe(file) for file in files]
+    first = headers[0]
+    if grid is None:
+        grids = [grid_of(header) for header in headers]
+    else:
+        grids = [grid]
+        found = Grid(grid.crs, grid.transform, first.height, first.width)
+        if first.crs is not None:
+            found = grid_of(first)
+        if not found.equals(grid):
+            raise DataError(f"{first.path} is {_said(found)}, its metadata say {_said(grid)}")
+    for header, other in zip(headers, grids, strict=True):
+        if (header.names, header.dtype) != (first.names, first.dtype):
+            raise DataError(f"{header.path} has other bands than {first.path}; export both anew")
+        if not grids[0].aligned_with(other):
+            raise DataError(f"{header.path} is {_said(other)}, {first.path} {_said(grids[0])}")
+    whole, parts = _assemble(files, grids)
+    return Bands(files[0], whole, tuple(indexes), first.dtype, parts, between)
+
+
+def require_window(file: Path, grid: Grid, row: int, column: int, height: int, width: int) -> None:
+    """Raise `DataError` unless a window lies on a grid."""
+    if min(row, column) < 0 or row + height > grid.height or column + width > grid.width:
+        raise DataError(
+            f"the window of {height} x {width} pixels at row {row}, column {column} leaves {file} "
+            f"({grid.height} x {grid.width} pixels)"
+        )
+
+
+def require_overlay(file: Path, grid: Grid, other_file: Path, other: Grid) -> None:
+    """Raise `DataError` unless two grids cover the same ground, to a pixel of the coarser."""
+    coarser = max(grid.transform.a, other.transform.a, -grid.transform.e, -other.transform.e)
+    if grid.crs != other.crs or any(
+        abs(a - b) > coarser for a, b in zip(grid.bounds, other.bounds, strict=True)
+    ):
+        raise DataError(
+            f"{file} is {_said(grid)}, but {other_file} {_said(other)}; bands of one scene cover "
+            "the same ground: warp them there first, or take them from one product"
+        )
+
+
+def _describe(file: Path) -> raster.RasterInfo:
+    # Paths into an archive are no files here; whoever opens those has seen their sizes.
+    if file.is_file() and file.stat().st_size == 0:
+        raise DataError(f"{file} is empty (0 bytes); fetch it again")
+    return raster.describe(file)
+
+
+def _said(grid: Grid) -> str:
+    west, _, _, north = grid.bounds
+    return (
+        f"{grid.height} x {grid.width} pixels of {grid.transform.a:g} from {west:.10g}, "
+        f"{north:.10g} in {grid.crs.to_string()[:40]}"
+    )
+
+
+def _assemble(files: Sequence[Path], grids: Sequence[Grid]) -> tuple[Grid, tuple[_Part, ...]]:
+    """The grid of all parts, and where each lies on it."""
+    corners = [~grids[0].transform * grid.transform * (0, 0) for grid in grids]
+    top, left = (min(round(corner[axis]) for corner in corners) for axis in (1, 0))
+    parts = tuple(
+        _Part(file, round(y) - top, round(x) - left, grid.height, grid.width)
+        for file, grid, (x, y) in zip(files, grids, corners, strict=True)
+    )
+    height = max(part.row + part.height for part in parts)
+    width = max(part.column + part.width for part in parts)
+    if sum(part.height * part.width for part in parts) != height * width:
+        raise DataError(
+            f"the {len(files)} parts of {files[0]} do not tile {height} x {width} pixels: one is "
+            "missing or there twice; fetch all parts of the export"
+        )
+    return grids[0].window(top, left, height, width), parts

@@ -1,0 +1,292 @@
+"""Sentinel-2 Level-1C imagery: SAFE products, Earth Engine exports, folders of single bands.
+
+Values are uint16 top-of-atmosphere reflectance times 10000, whatever the processing baseline:
+offsets are added, and what they make negative is 0. A digital number of 0 is no data in every file,
+also where Earth Engine has harmonised one below 1000 to 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlbench.data import raster
+from dlbench.data.bands import (
+    RESAMPLINGS,
+    Bands,
+    open_bands,
+    require_overlay,
+    require_window,
+)
+from dlbench.data.clouds import CloudRaster, Clouds
+from dlbench.data.dataset import DataError
+from dlbench.data.grid import Grid
+from dlbench.data.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
+from dlbench.data.spectral_indices import INDICES, normalized_difference
+from dlbench.data.stack import dates_in
+
+BANDS = tuple(RESOLUTION)
+SUFFIXES = (".jp2", ".tif", ".tiff")
+SINGLE_BAND = re.compile(r"(?:(?P<scene>.+)[_.-])?(?P<band>B\d{1,2}|B8A)")
+SPLIT_PART = re.compile(r"(?P<scene>.+)-\d{10}-\d{10}")
+SHIFT = 1000
+"""In digital numbers since baseline 04.00, of 25 January 2022."""
+SHIFT_SINCE = "20220125"
+# Cloud masks among the bands of an Earth Engine export, with the bits that mean clouds.
+CLOUD_BANDS = {"QA60": 1 << 10 | 1 << 11, "MSK_CLASSI_OPAQUE": 1, "MSK_CLASSI_CIRRUS": 1}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Bands that come from one raster, with what is added to their digital numbers."""
+
+    raster: Bands
+    names: tuple[str, ...]
+    offsets: tuple[int, ...]
+
+
+@dataclass
+class Sentinel2:
+    """A scene on the grid of the finest of its bands, indices after the bands."""
+
+    file: Path
+    name: str
+    measured: tuple[str, ...]
+    indices: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    clouds: tuple[Clouds, ...]
+    resampling: str
+
+    def __post_init__(self) -> None:
+        self.bands: tuple[str, ...] = self.measured + self.indices
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16)
+        finest = min(self.layers, key=lambda layer: layer.raster.grid.pixel_metres).raster
+        self.grid: Grid = finest.grid
+        for layer in self.layers:
+            require_overlay(layer.raster.file, layer.raster.grid, finest.file, finest.grid)
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Imagery`; a pixel is usable where no band is no data or saturated and, if masks are
+        used, no cloud is. Pixels without data are 0, clouds keep their values.
+        """
+        require_window(self.file, self.grid, row, column, height, width)
+        window = self.grid.window(row, column, height, width)
+        planes: dict[str, np.ndarray] = {}
+        valid = np.ones((height, width), bool)
+        for layer in self.layers:
+            values, known = layer.raster.on_grid(window, self.resampling)
+            _refuse_fractions(layer.raster, values, known)
+            valid &= known
+            for band, offset, plane in zip(
+                layer.names, layer.offsets, np.moveaxis(values, -1, 0), strict=True
+            ):
+                planes[band] = _digital_numbers(plane, known, offset)
+        image = np.stack(
+            [planes[band] for band in self.measured]
+            + [normalized_difference(*(planes[b] for b in INDICES[i])) for i in self.indices],
+            axis=-1,
+        )
+        image[~valid] = 0
+        for mask in self.clouds:
+            valid &= ~mask.cover(window)
+        return image, valid
+
+
+def open_sentinel2(
+    path: Path,
+    bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
+    *,
+    resampling: str = "bilinear",
+    harmonized: bool | None = None,
+    mask_clouds: bool = True,
+    indices: Sequence[str] = (),
+) -> list[Sentinel2]:
+    """The scenes of a file or folder, by name, headers checked.
+
+    ``path`` is a SAFE product or its zip archive, a GeoTIFF whose bands are named B1 or B01 as
+    Earth Engine names them (of one split into parts: any part), or a folder of these or of files
+    of one band each (B02.jp2, T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
+
+    ``harmonized`` is of files other than SAFE, which do not tell: False if since 25 January 2022
+    their digital numbers hold +1000 (Earth Engine's COPERNICUS/S2, files out of new products),
+    True if not (COPERNICUS/S2_HARMONIZED); it may be None for GeoTIFFs with an earlier date in
+    their name. ``mask_clouds`` leaves opaque clouds and cirrus out by the masks of SAFE products
+    and by QA60 or MSK_CLASSI bands of exports; other files hold no mask. ``resampling`` is
+    nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
+    """
+    path = Path(path)
+    bands = tuple(_band_name(band) or band for band in bands)
+    for what, given, allowed in (
+        ("bands", bands, BANDS),
+        ("indices", tuple(indices), tuple(INDICES)),
+        ("resampling", (resampling,), RESAMPLINGS),
+    ):
+        if not set(given) <= set(allowed) or len(set(given)) < len(given):
+            raise DataError(
+                f"{what} is {', '.join(map(str, given))}; allowed, each once: {', '.join(allowed)}"
+            )
+    needed = tuple(dict.fromkeys([*bands, *(b for i in indices for b in INDICES[i])]))
+    if not needed:
+        raise DataError(f"bands is empty, allowed: {', '.join(BANDS)}")
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give a SAFE product, a GeoTIFF or their folder")
+
+    def scene(file: Path, name: str, layers: list[Layer], clouds: list[Clouds]) -> Sentinel2:
+        return Sentinel2(
+            file, name, bands, tuple(indices), tuple(layers), tuple(clouds), resampling
+        )
+
+    scenes = []
+    folder = path.is_dir() and not is_safe(path)
+    entries = sorted(path.iterdir()) if folder else [path]
+    for product in (entry for entry in entries if is_safe(entry)):
+        for granule in read_safe(product, needed, mask_clouds):
+            layers = [Layer(granule.bands[b], (b,), (granule.offsets[b],)) for b in needed]
+            clouds = [granule.clouds] if granule.clouds else []
+            scenes.append(scene(granule.file, granule.name, layers, clouds))
+    rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
+    for name, files in _single_bands(rasters).items():
+        layers = _single_band_layers(path, files, needed, harmonized)
+        scenes.append(scene(path, name or path.stem, layers, []))
+    exports = _exports(rasters)
+    for name, (parts, names) in exports.items():
+        layers = [_export_layer(parts, names, needed, harmonized)]
+        clouds = _export_clouds(parts, names) if mask_clouds else []
+        scenes.append(scene(parts[0], name, layers, clouds))
+    if not scenes:
+        raise DataError(
+            f"{path} holds no Sentinel-2 scene: looked for are .SAFE folders and zip archives, "
+            "GeoTIFFs whose bands are described as B1 .. B12, and files named *B02.jp2 or *B02.tif"
+        )
+    twice = [name for name, count in Counter(s.name for s in scenes).items() if count > 1]
+    if twice:
+        raise DataError(f"{path} holds the scene {twice[0]} twice; keep one of them")
+    return sorted(scenes, key=lambda one: one.name)
+
+
+def _digital_numbers(plane: np.ndarray, known: np.ndarray, offset: int) -> np.ndarray:
+    if np.issubdtype(plane.dtype, np.floating):
+        # Halves go up however the interpolation rounds, so that overlapping windows agree.
+        plane = np.floor(np.where(known, plane, 0) + (0.5 + 1e-6))
+    return np.clip(plane.astype(np.int64) + offset, 0, SATURATED).astype(np.uint16)
+
+
+def _refuse_fractions(bands: Bands, values: np.ndarray, known: np.ndarray) -> None:
+    if not np.issubdtype(bands.dtype, np.floating) or not known.any():
+        return
+    middle = np.median(values[known])
+    if middle < 2:
+        raise DataError(
+            f"{bands.file} holds values about {middle:.3g}, expected are digital numbers, "
+            "reflectance times 10000; export it without dividing by 10000"
+        )
+
+
+def _band_name(name: str | None) -> str | None:
+    """B02 of B2, B02 or b2; None of what is no band."""
+    match = re.fullmatch(r"[Bb](\d{1,2})([Aa]?)", name or "")
+    if match is None:
+        return None
+    band = f"B{int(match[1])}A" if match[2] else f"B{int(match[1]):02d}"
+    return band if band in BANDS else None
+
+
+def _single_bands(files: Sequence[Path]) -> dict[str, dict[str, Path]]:
+    """Files of one band each, by scene and band."""
+    scenes: dict[str, dict[str, Path]] = defaultdict(dict)
+    for file in files:
+        match = SINGLE_BAND.fullmatch(file.stem)
+        band = _band_name(match["band"]) if match else None
+        if match is None or band is None:
+            continue
+        bands = scenes[match["scene"] or ""]
+        if band in bands:
+            raise DataError(f"{bands[band]} and {file} are the same band; remove one of them")
+        bands[band] = file
+    return dict(scenes)
+
+
+def _single_band_layers(
+    path: Path, files: dict[str, Path], needed: Sequence[str], harmonized: bool | None
+) -> list[Layer]:
+    _require_bands(path, needed, list(files))
+    layers = []
+    for band in needed:
+        opened = open_bands([files[band]], [1], between=(NO_DATA, SATURATED))
+        layers.append(Layer(opened, (band,), (_offset(files[band], harmonized),)))
+    return layers
+
+
+def _exports(files: Sequence[Path]) -> dict[str, tuple[list[Path], list[str | None]]]:
+    """GeoTIFFs of many bands, by scene: their parts, the names of their bands."""
+    scenes: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        if file.suffix.lower() == ".jp2" or SINGLE_BAND.fullmatch(file.stem):
+            continue
+        part = SPLIT_PART.fullmatch(file.stem)
+        siblings = [file]
+        if part and len(files) == 1:
+            siblings = sorted(
+                other
+                for other in file.parent.iterdir()
+                if (match := SPLIT_PART.fullmatch(other.stem)) and match["scene"] == part["scene"]
+                and other.suffix == file.suffix
+            )  # fmt: skip
+        scenes[part["scene"] if part else file.stem] += siblings
+    found = {}
+    for name, parts in scenes.items():
+        if parts[0].stat().st_size == 0:
+            raise DataError(f"{parts[0]} is empty (0 bytes); fetch it again")
+        names = list(raster.describe(parts[0]).names)
+        # Labels and other rasters may lie beside the scenes.
+        if any(_band_name(n) for n in names):
+            found[name] = (parts, names)
+    return found
+
+
+def _export_layer(
+    parts: list[Path], names: list[str | None], needed: Sequence[str], harmonized: bool | None
+) -> Layer:
+    held = [_band_name(name) for name in names]
+    _require_bands(parts[0], needed, [band for band in held if band])
+    indexes = [held.index(band) + 1 for band in needed]
+    opened = open_bands(parts, indexes, between=(NO_DATA, SATURATED))
+    return Layer(opened, tuple(needed), (_offset(parts[0], harmonized),) * len(needed))
+
+
+def _export_clouds(parts: list[Path], names: list[str | None]) -> list[Clouds]:
+    return [
+        CloudRaster(open_bands(parts, [names.index(name) + 1]), bits)
+        for name, bits in CLOUD_BANDS.items()
+        if name in names
+    ]
+
+
+def _require_bands(file: Path, needed: Sequence[str], held: Sequence[str]) -> None:
+    missing = [band for band in needed if band not in held]
+    if missing:
+        raise DataError(
+            f"{file} has no band {', '.join(missing)}; it holds {', '.join(held)}; choose among "
+            "these, or add the missing"
+        )
+
+
+def _offset(file: Path, harmonized: bool | None) -> int:
+    dates = dates_in(file.stem)
+    # Earth Engine keeps old scenes as they were; ESA has processed them anew with the shift.
+    before = file.suffix.lower() != ".jp2" and bool(dates) and max(dates) < SHIFT_SINCE
+    if harmonized or before:
+        return 0
+    if harmonized is None:
+        raise DataError(
+            f"{file} does not tell whether its digital numbers hold the +1000 of products since "
+            "25 January 2022; give harmonized=false if so (as COPERNICUS/S2 has it), else "
+            "harmonized=true (COPERNICUS/S2_HARMONIZED, products of baselines before 04.00)"
+        )
+    return -SHIFT
