@@ -1,0 +1,1 @@
+"""Small scenes in the real layouts of data sets, for tests and first runs."""
