@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -206,7 +206,7 @@ def _read_table(
 
 
 def _indices(covers: Sequence[str], level: int, file: Path) -> np.ndarray:
-    known: dict[Hashable, int] = {code: i for i, (code, _, _) in enumerate(_table(level))}
+    known = {code: i for i, (code, _, _) in enumerate(_table(level))}
     cut = [_clean(cover)[:level] for cover in covers]
     told = [
         None if _clean(cover) in MISSING_COVER or len(code) < level or "X" in code else code

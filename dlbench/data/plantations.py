@@ -7,7 +7,7 @@ Petersen et al., Mapping Tree Plantations with Multispectral Imagery, World Reso
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,8 +121,8 @@ def _key(value: str) -> str:
     return value.removeprefix("gr-")
 
 
-def _index_of_name(by: str, aliases: Mapping[str, str]) -> dict[Hashable, int]:
-    indices: dict[Hashable, int] = {_key(c.name): c.code for c in CLASSES[by]}
+def _index_of_name(by: str, aliases: Mapping[str, str]) -> dict[str, int]:
+    indices = {_key(c.name): c.code for c in CLASSES[by]}
     indices |= {_key(name): IGNORE for name in UNKNOWN}
     for value, name in aliases.items():
         if _key(name) not in indices:

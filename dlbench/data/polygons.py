@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyogrio
@@ -85,13 +87,7 @@ def layer_names(file: Path) -> list[str]:
     if not file.exists():
         raise DataError(f"{file} does not exist; give the path of the unpacked vector file")
     if file.suffix.lower() == ".shp":
-        held = {p.suffix.lower() for p in file.parent.iterdir() if p.stem == file.stem}
-        missing = [f"{part} ({what})" for part, what in SHAPEFILE_PARTS.items() if part not in held]
-        if missing:
-            raise DataError(
-                f"{file} lacks {', '.join(missing)} beside it: a shapefile is several files of one "
-                "name, copy all of them"
-            )
+        _require_whole_shapefile(file)
     try:
         return [str(name) for name, _ in pyogrio.list_layers(file)]
     except (DataSourceError, DataLayerError) as error:
@@ -108,7 +104,7 @@ def find_field(file: Path, names: Sequence[str], variants: Sequence[str]) -> str
 
 
 def class_indices(
-    values: Iterable[Hashable], indices: Mapping[Hashable, int], file: Path, field: str
+    values: Sequence[Any] | np.ndarray, indices: Mapping[Any, int], file: Path, field: str
 ) -> np.ndarray:
     """Class index of each attribute; `IGNORE` where it is missing (None, NaN).
 
@@ -190,6 +186,34 @@ def no_overlap(
     )
 
 
+def _require_whole_shapefile(file: Path) -> None:
+    parts = {p.suffix.lower(): p for p in file.parent.iterdir() if p.stem == file.stem}
+    missing = [f"{part} ({what})" for part, what in SHAPEFILE_PARTS.items() if part not in parts]
+    if missing:
+        raise DataError(
+            f"{file} lacks {', '.join(missing)} beside it: a shapefile is several files of one "
+            "name, copy all of them"
+        )
+    # Of what is cut off GDAL reads the rest as missing, without an error.
+    head, table = (_head(parts[part]) for part in (".shp", ".dbf"))
+    records, before, each = struct.unpack("<4xIHH", table[:12].ljust(12, b"\0"))
+    for part, size in (
+        (".shp", 2 * int.from_bytes(head[24:28], "big")),
+        (".dbf", before + records * each),
+    ):
+        held = parts[part].stat().st_size
+        if held < max(size, 28):
+            raise DataError(
+                f"{parts[part]} has {held} bytes, its header says {size}; it is incomplete, fetch "
+                "it again"
+            )
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as handle:
+        return handle.read(28)
+
+
 def _crs(file: Path, text: str | None) -> CRS:
     if not text:
         raise DataError(f"{file} has no CRS; assign it: ogr2ogr -a_srs EPSG:CODE out.gpkg {file}")
@@ -250,6 +274,6 @@ def _reproject(
     return shapely.transform(shapely.segmentize(geometries, step), move)
 
 
-def _few(values: Iterable[Hashable]) -> str:
+def _few(values: Iterable[Any]) -> str:
     texts = [f"'{value}'" for value in sorted(map(str, values))]
     return ", ".join(texts[:20]) + (f" and {len(texts) - 20} more" if len(texts) > 20 else "")

@@ -49,7 +49,7 @@ def write_points(
         cover = (cover, f"{cover} ", cover.lower())[number % 3]
         kind = "1"
         if number % 7 == 3:
-            kind, cover = "7", codes[rng.integers(len(codes))]
+            kind, cover = "7", codes[int(rng.integers(len(codes)))]
         elif number % 11 == 5:
             cover = ("8", "")[number % 2]
         gps: list[object] = [f"{north:.8f}", "E" if east >= 0 else "W", f"{abs(east):.8f}"]
