@@ -1,0 +1,279 @@
+"""Polygons of a vector file (shapefile, GeoPackage, file geodatabase, GeoJSON) as labels."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio
+import shapely
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.features import rasterize
+from rasterio.warp import transform, transform_bounds
+
+from dlbench.data.dataset import IGNORE, DataError
+from dlbench.data.grid import Grid
+
+SHAPEFILE_PARTS = {".shx": "index", ".dbf": "attributes", ".prj": "CRS"}
+_VERTICES_ACROSS = 32
+"""An edge across the whole window is bent in at least so many places when it is reprojected."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a layer holds: its geometries, None where there is none, and the fields asked for."""
+
+    file: Path
+    crs: CRS
+    geometries: np.ndarray
+    fields: Mapping[str, np.ndarray]
+    extent: tuple[float, float, float, float]
+    """West, south, east, north of the whole layer, in `crs`."""
+
+
+def read_features(
+    file: Path,
+    fields: Mapping[str, Sequence[str]],
+    layer: str | None = None,
+    grid: Grid | None = None,
+) -> Features:
+    """Read a layer, which must be named where the file has several; only what lies near ``grid``.
+
+    ``fields`` gives for each name of ours those that releases have for it, in any case. Raises
+    `DataError` for a file that is missing, incomplete, unreadable, or without CRS or field.
+    """
+    file = Path(file)
+    layers = layer_names(file)
+    if len(layers) > 1 if layer is None else layer not in layers:
+        asked = "a layer must be named" if layer is None else f"there is no layer '{layer}'"
+        raise DataError(f"{file} has the layers {', '.join(layers)}: {asked}")
+    try:
+        info = pyogrio.read_info(file, layer=layer, force_total_bounds=True)
+        crs = _crs(file, info["crs"])
+        columns = {
+            name: find_field(file, list(info["fields"]), variants)
+            for name, variants in fields.items()
+        }
+        meta, _, geometries, values = pyogrio.raw.read(
+            file,
+            layer=layer,
+            columns=list(columns.values()),
+            force_2d=True,
+            bbox=None if grid is None else _window(grid, crs).bounds,
+        )
+        shapes = shapely.from_wkb(geometries, on_invalid="fix")
+    except (DataSourceError, DataLayerError, shapely.errors.GEOSException) as error:
+        raise DataError(
+            f"cannot read {file}: {error}; it is damaged or incomplete, fetch it again"
+        ) from error
+    place = {name: index for index, name in enumerate(meta["fields"])}
+    return Features(
+        file,
+        crs,
+        shapes,
+        {name: values[place[column]] for name, column in columns.items()},
+        tuple(info["total_bounds"] or [np.nan] * 4),
+    )
+
+
+def layer_names(file: Path) -> list[str]:
+    """The layers of a vector file. Raises `DataError` for a file that is none."""
+    if not file.exists():
+        raise DataError(f"{file} does not exist; give the path of the unpacked vector file")
+    if file.suffix.lower() == ".shp":
+        _require_whole_shapefile(file)
+    try:
+        return [str(name) for name, _ in pyogrio.list_layers(file)]
+    except (DataSourceError, DataLayerError) as error:
+        raise DataError(f"{file} is no readable vector file ({error}); fetch it again") from error
+
+
+def find_field(file: Path, names: Sequence[str], variants: Sequence[str]) -> str:
+    """The first of ``variants`` among a file's field names, in any case. Raises `DataError`."""
+    held = {name.strip().lower(): name for name in names}
+    for variant in variants:
+        if variant.lower() in held:
+            return held[variant.lower()]
+    raise DataError(f"{file} has no field {' or '.join(variants)}; it has {', '.join(names)}")
+
+
+def class_indices(
+    values: Sequence[Any] | np.ndarray, indices: Mapping[Any, int], file: Path, field: str
+) -> np.ndarray:
+    """Class index of each attribute; `IGNORE` where it is missing (None, NaN).
+
+    Raises `DataError` for a value that is not in ``indices``.
+    """
+    found = [IGNORE if v is None or v != v else indices.get(v, -1) for v in values]
+    if -1 in found:
+        unknown = {str(v) for v, index in zip(values, found, strict=True) if index == -1}
+        raise DataError(
+            f"{file} holds in {field} the unknown {_few(unknown)}; known: {_few(indices)}"
+        )
+    return np.array(found, np.uint8)
+
+
+class Polygons:
+    """`Labels` of the polygons of ``features``, ``indices`` (features) their classes.
+
+    A pixel has the class of the polygon that its centre lies in, and ``outside`` under none. Of
+    overlapping polygons the smaller lies on top, so that none vanishes beneath a larger one; the
+    parts of a multipolygon are taken one by one. Invalid rings are repaired. Only what a window
+    touches is reprojected. Threads may share it: nothing changes after it is made.
+    """
+
+    def __init__(self, features: Features, indices: np.ndarray, outside: int = IGNORE) -> None:
+        self.file = features.file
+        self.crs = features.crs
+        self.extent = features.extent
+        self.outside = outside
+        shapes = features.geometries.copy()
+        broken = ~(shapely.is_valid(shapes) | shapely.is_missing(shapes))
+        try:
+            shapes[broken] = shapely.make_valid(shapes[broken])
+        except shapely.errors.GEOSException as error:
+            raise DataError(f"{self.file} holds a polygon beyond repair: {error}") from error
+        parts, owners = _polygon_parts(shapes)
+        if len(parts) == 0 and len(shapes) and not shapely.is_missing(shapes).all():
+            raise DataError(f"{self.file} holds no polygons; points or lines are no areas")
+        order = np.argsort(-shapely.area(parts), kind="stable")
+        self._parts = parts[order]
+        self._indices = indices[owners][order]
+        self._tree = shapely.STRtree(self._parts)
+
+    def read(self, grid: Grid) -> np.ndarray:
+        target = np.full((grid.height, grid.width), self.outside, np.uint8)
+        window = _window(grid, self.crs)
+        near = np.sort(self._tree.query(window))
+        parts, indices = self._parts[near], self._indices[near]
+        if self.crs != grid.crs:
+            parts, owners = _polygon_parts(shapely.intersection(parts, window))
+            parts = _reproject(parts, window, self.crs, grid.crs)
+            indices = indices[owners]
+        if len(parts):
+            pairs = zip(parts, indices.tolist(), strict=True)
+            rasterize(pairs, out=target, transform=grid.transform)
+        return target
+
+    def require_overlap(self, grid: Grid, file: Path) -> None:
+        """Raise `DataError` unless a polygon touches the grid of the image ``file``."""
+        if self._tree.query(_window(grid, self.crs, margin=0), predicate="intersects").size == 0:
+            raise no_overlap("polygon", self.file, self.extent, self.crs, grid, file)
+
+
+def no_overlap(
+    what: str,
+    labels: Path,
+    extent: tuple[float, float, float, float],
+    crs: CRS,
+    grid: Grid,
+    file: Path,
+) -> DataError:
+    """The error for labels that miss an image, with both extents in the CRS of the labels."""
+    places = [
+        f"{west:.6g} to {east:.6g} east, {south:.6g} to {north:.6g} north"
+        for west, south, east, north in (extent, bounds_in(grid, crs))
+    ]
+    return DataError(
+        f"no {what} of {labels} lies on {file}: the labels span {places[0]}, the image "
+        f"{places[1]} (in {crs.to_string()}); take labels and imagery of one region"
+    )
+
+
+def _require_whole_shapefile(file: Path) -> None:
+    parts = {p.suffix.lower(): p for p in file.parent.iterdir() if p.stem == file.stem}
+    missing = [f"{part} ({what})" for part, what in SHAPEFILE_PARTS.items() if part not in parts]
+    if missing:
+        raise DataError(
+            f"{file} lacks {', '.join(missing)} beside it: a shapefile is several files of one "
+            "name, copy all of them"
+        )
+    # Of what is cut off GDAL reads the rest as missing, without an error.
+    head, table = (_head(parts[part]) for part in (".shp", ".dbf"))
+    records, before, each = struct.unpack("<4xIHH", table[:12].ljust(12, b"\0"))
+    for part, size in (
+        (".shp", 2 * int.from_bytes(head[24:28], "big")),
+        (".dbf", before + records * each),
+    ):
+        held = parts[part].stat().st_size
+        if held < max(size, 28):
+            raise DataError(
+                f"{parts[part]} has {held} bytes, its header says {size}; it is incomplete, fetch "
+                "it again"
+            )
+
+
+def _head(file: Path) -> bytes:
+    with file.open("rb") as handle:
+        return handle.read(28)
+
+
+def _crs(file: Path, text: str | None) -> CRS:
+    if not text:
+        raise DataError(f"{file} has no CRS; assign it: ogr2ogr -a_srs EPSG:CODE out.gpkg {file}")
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as error:
+        raise DataError(f"{file} has the CRS {text}, which PROJ cannot read: {error}") from error
+
+
+def bounds_in(grid: Grid, crs: CRS) -> tuple[float, float, float, float]:
+    """West, south, east, north of a grid in another CRS; west > east across the date line."""
+    bounds: tuple[float, float, float, float] = (np.nan,) * 4
+    reason: Exception | None = None
+    try:
+        bounds = transform_bounds(grid.crs, crs, *grid.bounds)
+    except Exception as error:  # GDAL's own errors are of no public class
+        reason = error
+    if not np.isfinite(bounds).all():
+        raise DataError(
+            f"the image's extent {grid.bounds} in {grid.crs.to_string()} has no place in the "
+            f"labels' CRS {crs.to_string()}; is the CRS of one of them wrong?"
+        ) from reason
+    return bounds
+
+
+def _window(grid: Grid, crs: CRS, margin: float = 0.05) -> shapely.Geometry:
+    """The box of a grid in a CRS, widened by a share of its size; two at the date line."""
+    west, south, east, north = bounds_in(grid, crs)
+    width = east - west + (360 if west > east else 0)
+    west, east = west - margin * width, east + margin * width
+    south, north = south - margin * (north - south), north + margin * (north - south)
+    if west > east:
+        return shapely.union(
+            shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)
+        )
+    return shapely.box(west, south, east, north)
+
+
+def _polygon_parts(geometries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Polygons, and which of ``geometries`` each is of: repairs also leave lines and points."""
+    parts, owners = shapely.get_parts(geometries, return_index=True)
+    # Twice: a repaired polygon may be a collection that holds multipolygons.
+    parts, inner = shapely.get_parts(parts, return_index=True)
+    area = (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & ~shapely.is_empty(parts)
+    return parts[area], owners[inner[area]]
+
+
+def _reproject(
+    geometries: np.ndarray, window: shapely.Geometry, source: CRS, target: CRS
+) -> np.ndarray:
+    west, south, east, north = window.bounds
+
+    def move(points: np.ndarray) -> np.ndarray:
+        return np.column_stack(transform(source, target, points[:, 0], points[:, 1])[:2])
+
+    # A long edge that is straight in one CRS is bent in another.
+    step = max(east - west, north - south) / _VERTICES_ACROSS
+    return shapely.transform(shapely.segmentize(geometries, step), move)
+
+
+def _few(values: Iterable[Any]) -> str:
+    texts = [f"'{value}'" for value in sorted(map(str, values))]
+    return ", ".join(texts[:20]) + (f" and {len(texts) - 20} more" if len(texts) > 20 else "")
