@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class RasterInfo:
 
 def describe(path: Path) -> RasterInfo:
     """Read a header. Raises `DataError` for a file that is missing, no raster, or rotated."""
-    with _open(path) as dataset:
+    with open_raster(path) as dataset:
         transform = dataset.transform
         if transform.b or transform.d:
             raise DataError(
@@ -58,10 +59,16 @@ def describe(path: Path) -> RasterInfo:
 
 
 def read_window(
-    path: Path, row: int, column: int, height: int, width: int
+    path: Path,
+    row: int,
+    column: int,
+    height: int,
+    width: int,
+    bands: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read (height, width, bands) in the file's dtype, and where every band holds data (height,
-    width) bool. Raises `DataError` for a window outside the raster and for a damaged file.
+    width) bool; ``bands`` are numbered from 1, by default all. Raises `DataError` for a window
+    outside the raster and for a damaged file.
     """
     dataset = _kept_open(path)
     if min(row, column) < 0 or row + height > dataset.height or column + width > dataset.width:
@@ -70,12 +77,13 @@ def read_window(
             f"({dataset.height} x {dataset.width} pixels)"
         )
     window = Window(column, row, width, height)
+    indexes = list(bands or dataset.indexes)
     try:
-        values = np.moveaxis(dataset.read(window=window), 0, -1)
+        values = np.moveaxis(dataset.read(indexes, window=window), 0, -1)
         if all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums):
             valid = np.ones((height, width), bool)
         else:
-            valid = (dataset.read_masks(window=window) != 0).all(axis=0)
+            valid = (dataset.read_masks(indexes, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
         _local.handles.pop(path).close()
         # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
@@ -95,14 +103,15 @@ def _kept_open(path: Path) -> Any:
     """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
     handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
     if path not in handles:
-        handles[path] = _open(path)
+        handles[path] = open_raster(path)
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
         handles.popitem(last=False)[1].close()
     return handles[path]
 
 
-def _open(path: Path) -> Any:
+def open_raster(path: Path) -> Any:
+    """A rasterio data set. Raises `DataError` for a file that is missing or no raster."""
     try:
         return rasterio.open(path)
     except (RasterioError, OSError) as error:
