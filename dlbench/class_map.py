@@ -10,8 +10,8 @@ import numpy as np
 
 from dlbench.data.dataset import IGNORE, ClassInfo
 from dlbench.distributed import SingleProcess
-from dlbench.raster_output import Layer, publish, scratch_folder
 from dlbench.raster_input import RasterInput
+from dlbench.raster_output import Layer, publish, scratch_folder
 from dlbench.tiling import Window
 
 PROBABILITY_STEP = 1.0 / 250.0
@@ -58,6 +58,8 @@ class ClassMap:
         probability, variance = block[..., :-2], block[..., -2:-1]
         # A diverged network's NaN is no class.
         known = (block[..., -1] > 0.5) & np.isfinite(probability[..., 0])
+        if not known.any():
+            return  # what is never written is no-data
         index = np.where(known, probability.argmax(axis=-1), IGNORE).astype(np.uint8)
         self.pixels += np.bincount(index[known], minlength=len(self.pixels))
         unknown = ~known[..., None]
