@@ -39,6 +39,11 @@ class Predictor:
         self._seed = seed
         self._function = tf.function(self._predict, reduce_retracing=True)
 
+    @property
+    def bayesian(self) -> bool:
+        """Whether predictions have a variance."""
+        return bool(self._dropouts)
+
     def update(self) -> None:
         """Predict with the weights that the network has now."""
         self._folded.update()

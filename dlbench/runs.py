@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from dlbench import config
 from dlbench.checkpoint import write_atomically
+from dlbench.data.facts import Facts
 
 # What may differ between a run and its resumption without changing what is computed.
 FREE_KEYS = (
@@ -33,6 +35,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.dataset = path / "dataset.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.csv"
         self.record = path / "record.json"
@@ -56,6 +59,20 @@ class RunFolder:
                 "python -m dlbench.train wrote, for example runs/segnet-vaihingen"
             )
         return config.validate(config.read_yaml(self.config), str(self.config))
+
+    def facts(self) -> Facts | None:
+        """What the data set of the training told of itself; None in the folder of an older run."""
+        if not self.dataset.is_file():
+            return None
+        try:
+            return Facts.model_validate_json(self.dataset.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise config.ConfigError(
+                f"{self.dataset} is damaged ({where}: {first['msg']}); restore it from a copy, or "
+                "remove it: then classes are known by their numbers alone"
+            ) from None
 
     def prepare(self, experiment: config.Experiment) -> bool:
         """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.

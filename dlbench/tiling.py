@@ -1,20 +1,24 @@
 """Prediction over images of any size by overlapping tiles, without seams; free of TensorFlow.
 
 A network sees a pixel together with those around it. Near a tile's border some of these are cut
-off; so tiles overlap, and of each tile's result the middle alone is kept.
+off; so tiles overlap. Of each tile's result the middle alone is kept (`predict_tiled`), or where
+a network sees too far for that, the results are blended (`blend_tiled`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dlbench.config import ConfigError
 
+Job = TypeVar("Job")
 Window = tuple[slice, slice]
 """Rows and columns."""
 
@@ -78,6 +82,30 @@ class Tiling:
     def __len__(self) -> int:
         return len(self._spans(self.height)) * len(self._spans(self.width))
 
+    def weighted(self, length: int) -> list[tuple[slice, np.ndarray]]:
+        """Along an axis of ``length``: the source of each tile, and the weights of its pixels.
+
+        The weights of a pixel add up to 1 over the tiles. Towards a neighbour they fall as a raised
+        cosine of ``overlap`` pixels and are 0 in the last ``overlap / 2``: what is predicted there
+        lacks its surroundings most.
+        """
+        total = np.zeros(length)
+        found = []
+        for source, _, _ in self._spans(length):
+            place = np.arange(source.start, source.stop) + 0.5
+            weights = np.ones(len(place))
+            if self.overlap:
+                for border, distance in (
+                    (source.start > 0, place - source.start),
+                    (source.stop < length, source.stop - place),
+                ):
+                    if border:
+                        ramp = np.clip(distance / self.overlap - 0.5, 0.0, 1.0)
+                        weights *= np.sin(0.5 * np.pi * ramp) ** 2
+            total[source] += weights
+            found.append((source, weights))
+        return [(source, (w / total[source]).astype(np.float32)) for source, w in found]
+
     @property
     def _smallest(self) -> int:
         return (-(-2 * self.overlap // self.align) + 1) * self.align
@@ -133,3 +161,86 @@ def predict_tiled(
             for one, result in zip(tiles, results, strict=True):
                 output[one.target] = result[one.inner]
     return output
+
+
+def blend_tiled(
+    read: Callable[[list[Window]], Any],
+    predict: Callable[[Any], np.ndarray],
+    tiling: Tiling,
+    outputs: int,
+    batch: int = 1,
+    columns: slice | None = None,
+) -> Generator[tuple[Window, np.ndarray], None, None]:
+    """Blocks of the mean of what tiles predict, from top to bottom, each pixel in one of them.
+
+    Tiles weigh as `Tiling.weighted` says. ``read`` gives what is in windows of one shape, in a
+    thread, while ``predict`` maps what was read before to float32 ``(batch, height, width,
+    outputs)``. A block is ``(rows, columns, outputs)`` float32, to be used before the next; held
+    are ``tile`` rows of ``columns``, those that are wanted (by default all). Tiles that reach over
+    these weigh the same, so that parts that are made apart fit without seams.
+    """
+    wanted = columns or slice(0, tiling.width)
+    down = tiling.weighted(tiling.height)
+    across = [
+        (span, weights)
+        for span, weights in tiling.weighted(tiling.width)
+        if weights[_common(span, wanted, span.start)].any()
+    ]
+
+    def batches() -> Iterator[tuple[int, list[Any]]]:
+        for number in range(len(down)):
+            for _, alike in groupby(across, lambda part: part[0].stop - part[0].start):
+                while chosen := list(islice(alike, batch)):
+                    yield number, chosen
+
+    def load(job: tuple[int, list[Any]]) -> Any:
+        number, chosen = job
+        return read([(down[number][0], span) for span, _ in chosen])
+
+    tallest = down[0][0].stop
+    sums = np.zeros((tallest, wanted.stop - wanted.start, outputs), np.float32)
+    with closing(_ahead(load, batches())) as loaded:
+        for number, row in groupby(loaded, lambda item: item[0][0]):
+            rows, by_row = down[number]
+            for (_, chosen), images in row:
+                results = predict(images)
+                shape = (len(chosen), len(by_row), len(chosen[0][1]), outputs)
+                if results.shape != shape:
+                    raise ValueError(f"predict made {results.shape}; needed is {shape}")
+                for (span, by_column), result in zip(chosen, results, strict=True):
+                    inside = _common(span, wanted, span.start)
+                    weights = by_row[:, None] * by_column[inside]
+                    part = sums[: len(by_row), _common(span, wanted, wanted.start)]
+                    part += result[:, inside] * weights[..., None]
+            stop = down[number + 1][0].start if number + 1 < len(down) else tiling.height
+            done = stop - rows.start
+            for left in range(wanted.start, wanted.stop, tiling.tile):
+                block = slice(left, min(left + tiling.tile, wanted.stop))
+                yield (
+                    (slice(rows.start, stop), block),
+                    sums[:done, _common(block, wanted, wanted.start)],
+                )
+            for top in range(0, tallest, done):  # what the next tiles share moves up
+                rest = sums[top + done : top + 2 * done]
+                sums[top : top + len(rest)] = rest
+            sums[tallest - done :] = 0.0
+
+
+def _common(a: slice, b: slice, start: int) -> slice:
+    """What two spans share, counted from ``start``."""
+    return slice(max(a.start, b.start) - start, max(min(a.stop, b.stop), a.start, b.start) - start)
+
+
+def _ahead(
+    load: Callable[[Job], Any], jobs: Iterable[Job]
+) -> Generator[tuple[Job, Any], None, None]:
+    """Each job with what ``load`` makes of it in a thread, while the one before is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        before: tuple[Job, Future[Any]] | None = None
+        for job in jobs:
+            coming = job, reader.submit(load, job)
+            if before is not None:
+                yield before[0], before[1].result()
+            before = coming
+        if before is not None:
+            yield before[0], before[1].result()

@@ -162,8 +162,10 @@ def _announce(
     session: Session, folder: RunFolder, steps: int, epochs_done: int, complete: bool
 ) -> None:
     from dlbench import environment
+    from dlbench.data.facts import facts
 
     experiment, dataset = session.experiment, session.dataset
+    folder.write_json(folder.dataset, facts(dataset).model_dump(mode="json"))
     folder.write_json(folder.environment, environment.describe(horovod=session.ranks.describe()))
     print(
         f"{experiment.model.name} ({session.network.count_params():,} parameters) on "

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlbench import checkpoint, distributed, models
+import numpy as np
+
+from dlbench import checkpoint, config, distributed, models
 from dlbench.config import ConfigError
+from dlbench.data.facts import Facts
 from dlbench.data.granulation import FRAMES
 from dlbench.runs import RunFolder
 from dlbench.session import build_network
 
 if TYPE_CHECKING:
     import keras
+
+OTHER_NETWORKS = "velocity"
+"""The task of a .keras file whose network has none of our names."""
+
+
+def task(run: Path) -> str:
+    """What the network of a run folder or .keras file has learnt, as `models.Entry.task`.
+
+    TensorFlow is not needed. Raises `ConfigError`.
+    """
+    if run.suffix == ".keras":
+        try:
+            with zipfile.ZipFile(run) as file:
+                name = json.loads(file.read("config.json"))["config"]["name"]
+        except FileNotFoundError:
+            raise ConfigError(
+                f"there is no file {run}; give the model.keras of a finished run"
+            ) from None
+        except Exception as error:  # damaged bytes reach the zip reader, which raises at will
+            raise _unloadable(run, error) from error
+        return models.MODELS[name].task if name in models.MODELS else OTHER_NETWORKS
+    experiment = RunFolder(run).experiment()
+    models.check(experiment.model.name, experiment.model.options)
+    return models.MODELS[experiment.model.name].task
 
 
 def velocity_network(run: Path, kind: str = "best") -> tuple[Callable[[], keras.Model], int]:
@@ -25,28 +55,69 @@ def velocity_network(run: Path, kind: str = "best") -> tuple[Callable[[], keras.
     Raises `ConfigError` or `CheckpointError`.
     """
     if run.suffix == ".keras":
-        if not run.is_file():
-            raise ConfigError(f"there is no file {run}; give the model.keras of a finished run")
-        return lambda: _saved(run), 0
+        return lambda: _saved_velocity(run), 0
     folder = RunFolder(run)
     experiment = folder.experiment()
-    models.check(experiment.model.name, experiment.model.options)
-    _require_velocity(experiment.model.name, run)
     path = folder.checkpoint(kind)
     arrays, _ = checkpoint.load(path)
-    bias = arrays.get("model/velocity/bias")
-    if bias is None or bias.ndim != 1:
-        raise checkpoint.CheckpointError(
-            f"{path} holds no velocity network, which {folder.config} names; give another run"
+    outputs = len(_last_bias(folder, path, arrays, "velocity"))
+    return _builder(experiment, path, arrays, FRAMES, outputs), int(
+        experiment.data.options.get("x_axis", 0)
+    )
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A segmentation network that is not built yet, and what is known of its training."""
+
+    build: Callable[[], keras.Model]
+    """Gives ``(batch, height, width, bands)`` to logits ``(batch, height, width, outputs)``."""
+    bands: int
+    outputs: int
+    facts: Facts | None
+    """Of the data set; None where the run does not tell."""
+    samples: int
+    """Monte-Carlo passes, where the network is Bayesian."""
+    seed: int
+    distributed: config.Distributed
+
+
+def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
+    """The network of a segmentation run, weights of the checkpoint ``kind``, or a .keras file.
+
+    What a run folder holds is checked at once; TensorFlow is loaded for a .keras file alone. Raises
+    `ConfigError` or `CheckpointError`.
+    """
+    if run.suffix == ".keras":
+        network = _saved(run)
+        bands, outputs = network.input_shape[-1], network.output_shape[-1]
+        facts = _fitting(RunFolder(run.parent), run, bands, outputs)
+        defaults = config.Experiment()
+        return Segmenter(
+            lambda: network,
+            bands,
+            outputs,
+            facts,
+            defaults.monte_carlo_samples,
+            defaults.seed,
+            defaults.distributed,
         )
-
-    def build() -> keras.Model:
-        distributed.configure_devices(experiment.training.threads)
-        network = build_network(experiment, FRAMES, len(bias))
-        checkpoint.assign(checkpoint.variables_of(network), arrays, path)
-        return network
-
-    return build, int(experiment.data.options.get("x_axis", 0))
+    folder = RunFolder(run)
+    experiment = folder.experiment()
+    path = folder.checkpoint(kind)
+    arrays, _ = checkpoint.load(path)
+    outputs = len(_last_bias(folder, path, arrays, "classifier"))
+    kernels = [x for name, x in arrays.items() if name.startswith("model/") and x.ndim == 4]
+    bands = kernels[0].shape[2]  # (height, width, bands, filters)
+    return Segmenter(
+        _builder(experiment, path, arrays, bands, outputs),
+        bands,
+        outputs,
+        _fitting(folder, path, bands, outputs),
+        experiment.monte_carlo_samples,
+        experiment.seed,
+        experiment.distributed,
+    )
 
 
 def receptive_radius(network: keras.Model) -> int | None:
@@ -57,6 +128,45 @@ def receptive_radius(network: keras.Model) -> int | None:
     return None if field is None else field // 2
 
 
+def _builder(
+    experiment: config.Experiment,
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    bands: int,
+    outputs: int,
+) -> Callable[[], keras.Model]:
+    def build() -> keras.Model:
+        distributed.configure_devices(experiment.training.threads)
+        network = build_network(experiment, bands, outputs)
+        checkpoint.assign(checkpoint.variables_of(network), arrays, path)
+        return network
+
+    return build
+
+
+def _last_bias(
+    folder: RunFolder, path: Path, arrays: dict[str, np.ndarray], layer: str
+) -> np.ndarray:
+    bias = arrays.get(f"model/{layer}/bias")
+    if bias is None or bias.ndim != 1:
+        what = "velocity" if layer == "velocity" else "segmentation"
+        raise checkpoint.CheckpointError(
+            f"{path} holds no {what} network, which {folder.config} names; give another run"
+        )
+    return bias
+
+
+def _fitting(folder: RunFolder, path: Path, bands: int, outputs: int) -> Facts | None:
+    """The facts in a run folder, if they are of this network."""
+    facts = folder.facts()
+    if facts is not None and (len(facts.bands), len(facts.classes)) != (bands, outputs):
+        raise ConfigError(
+            f"{folder.dataset} tells of {len(facts.bands)} bands and {len(facts.classes)} classes, "
+            f"but {path} has {bands} and {outputs}; they are of two runs: restore the right one"
+        )
+    return facts
+
+
 def _saved(path: Path) -> keras.Model:
     distributed.configure_devices(None)
     import keras
@@ -64,14 +174,13 @@ def _saved(path: Path) -> keras.Model:
     import dlbench.layers  # noqa: F401  # Keras finds them by name
 
     try:
-        network = keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # damaged bytes reach the zip and HDF5 readers, which raise at will
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError(
-            f"{path} cannot be loaded ({line}); give the model.keras of a finished DeepVel run"
-        ) from error
-    if network.name in models.MODELS:
-        _require_velocity(network.name, path)
+        raise _unloadable(path, error) from error
+
+
+def _saved_velocity(path: Path) -> keras.Model:
+    network = _saved(path)
     before, after = network.input_shape, network.output_shape
     if before != (None, None, None, 2) or after[:-1] != (None, None, None):
         raise ConfigError(
@@ -81,11 +190,6 @@ def _saved(path: Path) -> keras.Model:
     return network
 
 
-def _require_velocity(name: str, path: Path) -> None:
-    task = models.MODELS[name].task
-    if task != "velocity":
-        fitting = ", ".join(n for n, entry in models.MODELS.items() if entry.task == "velocity")
-        raise ConfigError(
-            f"{path} is a run of {name}, for {task}; rasters are not read by this command yet, "
-            f"which predicts velocities: give a run of {fitting}"
-        )
+def _unloadable(path: Path, error: Exception) -> ConfigError:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConfigError(f"{path} cannot be loaded ({line}); give the model.keras of a finished run")

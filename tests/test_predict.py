@@ -246,7 +246,7 @@ def files(folder: Path, run: Path) -> None:
         (["elsewhere", "a.fits"], "elsewhere is not a run folder"),
         (["none", "a.fits"], "there is no checkpoint none/checkpoints/best.npz"),
         (["half", "a.fits"], "half/checkpoints/best.npz is damaged"),
-        (["segnet", "a.fits"], "rasters are not read by this command yet"),
+        (["segnet", "a.fits"], "there is no checkpoint segnet/checkpoints/best.npz"),
         (["gone.keras", "a.fits"], "there is no file gone.keras"),
         (["broken.keras", "a.fits"], "broken.keras cannot be loaded"),
         (["three.keras", "a.fits"], "three.keras maps (None, None, None, 3)"),

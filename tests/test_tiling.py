@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from dlbench.config import ConfigError
-from dlbench.tiling import Tiling, predict_tiled
+from dlbench.tiling import Tiling, Window, blend_tiled, predict_tiled
 
 RADIUS = 3
 Network = Callable[[np.ndarray], np.ndarray]
@@ -158,3 +159,86 @@ def test_what_cannot_be_tiled_is_told() -> None:
         Tiling(500, 500, 100, -1)
     with pytest.raises(ValueError, match=r"predict made \(1, 15, 16, 2\) of 1 tiles"):
         predict_tiled(lambda batch: batch[:, 1:], image(40, 40), 16, 0)
+
+
+def blended(
+    network: Network, whole: np.ndarray, tiling: Tiling, columns: slice | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The blocks put together, and how often each pixel came."""
+
+    def read(windows: list[Window]) -> np.ndarray:
+        return np.stack([whole[window] for window in windows])
+
+    result = np.full((*whole.shape[:2], 2), np.nan, np.float32)
+    times = np.zeros(whole.shape[:2], int)
+    for window, block in blend_tiled(read, network, tiling, 2, 3, columns):
+        result[window] = block
+        times[window] += 1
+    return result, times
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "overlap", "align"),
+    [
+        ((9, 7), 32, 8, 1),
+        ((33, 40), 32, 8, 1),
+        ((61, 100), 24, 8, 1),
+        ((70, 45), 32, 8, 4),
+        ((40, 16), 16, 7, 1),
+    ],
+)
+def test_blended_tiles_are_the_whole_where_the_overlap_is_twice_the_radius(
+    size: tuple[int, int], tile: int, overlap: int, align: int
+) -> None:
+    whole = image(*size)
+    result, times = blended(convolutions, whole, Tiling(*size, tile, overlap, align))
+    assert (times == 1).all()
+    np.testing.assert_allclose(result, convolutions(whole[None])[0], rtol=1e-5)
+
+
+def test_weights_add_up_and_leave_the_border_of_a_tile_out() -> None:
+    for length in (1, 31, 32, 33, 50, 64, 100, 1001):
+        total = np.zeros(length)
+        for span, weights in Tiling(length, 1, 32, 6).weighted(length):
+            total[span] += weights
+            if span.start > 0:
+                assert (weights[:3] == 0).all()
+            if span.stop < length:
+                assert (weights[-3:] == 0).all()
+        np.testing.assert_allclose(total, 1.0, rtol=1e-6)
+
+
+def test_blending_leaves_no_step_where_tiles_disagree() -> None:
+    def disagreeing(batch: np.ndarray) -> np.ndarray:
+        """Each tile has a level of its own."""
+        level = np.sin(1000.0 * batch[:, :1, :1, :1])
+        return np.broadcast_to(level, (*batch.shape[:3], 2))
+
+    whole = image(90, 130)
+    result, _ = blended(disagreeing, whole, Tiling(90, 130, 48, 16))
+    steps = max(np.abs(np.diff(result[..., 0], axis=axis)).max() for axis in (0, 1))
+    assert np.ptp(result) > 0.5
+    # A raised cosine over 16 pixels between two levels at most 2 apart is nowhere steeper.
+    assert steps < 2.0 * np.pi / 2.0 / 16.0
+
+
+def test_strips_of_columns_fit_each_other() -> None:
+    whole, tiling = image(50, 90), Tiling(50, 90, 24, 4)
+    expected, _ = blended(strided, whole, tiling)
+    for cuts in ([0, 45, 90], [0, 1, 23, 24, 70, 90]):
+        for start, stop in itertools.pairwise(cuts):
+            part, times = blended(strided, whole, tiling, slice(start, stop))
+            assert times[:, start:stop].all() and times.sum() == 50 * (stop - start)
+            np.testing.assert_array_equal(part[:, start:stop], expected[:, start:stop])
+
+
+def test_reading_goes_ahead_and_its_errors_arrive() -> None:
+    def read(windows: list[Window]) -> np.ndarray:
+        if windows[0][0].start > 20:
+            raise ConfigError("no more")
+        return np.zeros((len(windows), 24, 24, 2), np.float32)
+
+    with pytest.raises(ConfigError, match="no more"):
+        list(blend_tiled(read, lambda batch: batch, Tiling(200, 200, 24, 4), 2))
+    with pytest.raises(ValueError, match=r"predict made \(1, 24, 24, 1\)"):
+        list(blend_tiled(read, lambda batch: batch[..., :1], Tiling(200, 200, 24, 4), 2))

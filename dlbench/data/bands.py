@@ -188,7 +188,7 @@ def _said(grid: Grid) -> str:
 
 def _assemble(files: Sequence[Path], grids: Sequence[Grid]) -> tuple[Grid, tuple[_Part, ...]]:
     """The grid of all parts, and where each lies on it."""
-    corners = [~grids[0].transform * grid.transform * (0, 0) for grid in grids]
+    corners = [~grids[0].transform @ grid.transform @ (0, 0) for grid in grids]
     top, left = (min(round(corner[axis]) for corner in corners) for axis in (1, 0))
     parts = tuple(
         _Part(file, round(y) - top, round(x) - left, grid.height, grid.width)

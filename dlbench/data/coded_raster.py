@@ -124,7 +124,7 @@ class CodedRaster:
         return np.where(valid, indices, _NOTHING)
 
     def _refuse(self, file: Path, own: Grid, code: int, row: int, column: int) -> None:
-        x, y = own.transform * (column + 0.5, row + 0.5)
+        x, y = own.transform @ (column + 0.5, row + 0.5)
         known = sorted(self.legend.index_of_code)
         raise DataError(
             f"{file} holds the code {code} at row {row}, column {column} ({x:.10g}, {y:.10g} in "

@@ -58,7 +58,7 @@ class Grid:
         """Whether the same pixels lie at the same places, as `aligned_with` has it."""
         if (self.height, self.width) != (other.height, other.width):
             return False
-        shift = ~self.transform * other.transform * (0, 0)
+        shift = ~self.transform @ other.transform @ (0, 0)
         return self.aligned_with(other) and max(map(abs, shift)) < 0.5
 
 

@@ -39,7 +39,7 @@ class Points:
         x, y, indices = self._near(grid)
         if len(x) == 0:
             return target
-        columns, rows = ~grid.transform * (x, y)
+        columns, rows = ~grid.transform @ (x, y)
         pixel_height, pixel_width = _pixel_metres(grid, y)
         reach_down = int(self.radius / pixel_height + 1)
         reach_across = int(self.radius / pixel_width.min() + 1)

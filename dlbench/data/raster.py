@@ -46,7 +46,7 @@ class RasterInfo:
 
 def describe(path: Path) -> RasterInfo:
     """Read a header. Raises `DataError` for a file that is missing, no raster, or rotated."""
-    with _open(path) as dataset:
+    with open_raster(path) as dataset:
         transform = dataset.transform
         if transform.b or transform.d:
             raise DataError(
@@ -70,7 +70,7 @@ def grid_of(path: Path) -> Grid:
     """The grid of a georeferenced raster. Raises `DataError` for one that has no place or is not
     north-up."""
     describe(path)
-    with _open(path) as dataset:
+    with open_raster(path) as dataset:
         transform = dataset.transform
         if not dataset.crs or transform.is_identity:
             raise DataError(
@@ -131,14 +131,15 @@ def _kept_open(path: Path) -> Any:
     """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
     handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
     if path not in handles:
-        handles[path] = _open(path)
+        handles[path] = open_raster(path)
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
         handles.popitem(last=False)[1].close()
     return handles[path]
 
 
-def _open(path: Path) -> Any:
+def open_raster(path: Path) -> Any:
+    """A rasterio data set. Raises `DataError` for a file that is missing or no raster."""
     try:
         return rasterio.open(path)
     except (RasterioError, OSError) as error:

@@ -53,7 +53,7 @@ def test_labels_are_the_map_of_the_scenes_year(tree: Path) -> None:
         band = next((tree / "imagery" / name).glob("*_SR_B4.TIF"))
         with rasterio.open(band) as file:
             column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
-            x, y = file.transform * (column.ravel(), row.ravel())
+            x, y = file.transform @ (column.ravel(), row.ravel())
             longitude, latitude = map(np.array, transform(file.crs, "EPSG:4326", x, y))
         r = np.floor((10 - latitude) / 0.00025).astype(int)
         c = np.floor((longitude + 80) / 0.00025).astype(int)

@@ -92,7 +92,7 @@ def _by_hand(file: Path, grid: Grid) -> np.ndarray:
     with rasterio.open(file) as raster:
         codes, crs, place = raster.read(1), raster.crs, raster.transform
     column, row = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
-    x, y = grid.transform * (column.ravel(), row.ravel())
+    x, y = grid.transform @ (column.ravel(), row.ravel())
     c, r = ~place * tuple(map(np.asarray, transform(grid.crs, crs, x, y)))
     found = np.zeros(len(c), codes.dtype)
     inside = (c >= 0) & (c < codes.shape[1]) & (r >= 0) & (r < codes.shape[0])

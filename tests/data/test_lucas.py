@@ -39,7 +39,7 @@ def _codes(level: int) -> np.ndarray:
 
 
 def _degrees(row: float, column: float) -> tuple[float, float]:
-    x, y = GRID.transform * (column, row)
+    x, y = GRID.transform @ (column, row)
     (longitude,), (latitude,) = transform(GRID.crs, "EPSG:4326", [x], [y])[:2]
     return longitude, latitude
 

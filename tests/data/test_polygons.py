@@ -40,7 +40,7 @@ def _labels(file: Path, indices: list[int], outside: int = IGNORE) -> Polygons:
 
 def _centres(grid: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray]:
     row, column = np.mgrid[0 : grid.height, 0 : grid.width] + 0.5
-    x, y = grid.transform * (column.ravel(), row.ravel())
+    x, y = grid.transform @ (column.ravel(), row.ravel())
     x, y = transform(grid.crs, crs, x, y)[:2]
     return np.array(x), np.array(y)
 

@@ -41,7 +41,7 @@ def write_points(
     rng = np.random.default_rng(seed)
     lines: list[list[object]] = []
     for number, (row, column) in enumerate(_places(classes.shape, spacing, rng)):
-        point = np.array(grid.transform * (column, row))
+        point = np.array(grid.transform @ (column, row))
         longitude, latitude = _degrees(grid, point)
         # Where the surveyor stood.
         east, north = _degrees(grid, point + rng.normal(0, 8, 2))
@@ -81,7 +81,7 @@ def write_polygons(
     found: list[shapely.Geometry] = []
     lines: list[list[object]] = []
     for number, (row, column) in enumerate(_places(classes.shape, spacing, rng)):
-        point = shapely.Point(grid.transform * (column, row))
+        point = shapely.Point(grid.transform @ (column, row))
         parcel = parcels[int(row), int(column)]
         around = next((s for s in shapes[numbers == parcel] if s.intersects(point)), None)
         if around is None:

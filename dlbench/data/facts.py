@@ -1,0 +1,35 @@
+"""What a data set tells of itself, kept with a run: a network is used where its data are not."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from dlbench.data.dataset import ClassInfo, DataSet
+
+
+class Facts(BaseModel):
+    """`DataSet`'s attributes of these names, ready for JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    task: str
+    bands: tuple[str, ...]
+    dtype: str
+    """Of the image values, as NumPy names it."""
+    value_range: tuple[float, float]
+    units: str
+    classes: tuple[ClassInfo, ...]
+    outputs: tuple[str, ...]
+    ground_sampling_distance: float | None
+    """Metres a pixel."""
+    cadence_s: float | None
+    """Seconds between two frames, of sequences."""
+    licence: str
+    source: str
+
+
+def facts(dataset: DataSet) -> Facts:
+    """The facts of an open data set."""
+    known = {name: getattr(dataset, name, None) for name in Facts.model_fields}
+    return Facts.model_validate({**known, "dtype": str(dataset.dtype)})

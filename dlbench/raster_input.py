@@ -1,0 +1,140 @@
+"""A raster that a map is made of: which bands, its pixels, and what of them is missing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
+
+from dlbench.command_line import note
+from dlbench.config import ConfigError
+from dlbench.data import raster
+from dlbench.data.dataset import DataError
+from dlbench.data.facts import Facts
+from dlbench.data.grid import Grid
+from dlbench.tiling import Window
+
+TOLERANCE = 0.1
+"""Relative difference from the pixel size of training that is worth a note."""
+
+
+@dataclass(frozen=True)
+class RasterInput:
+    """Any raster that GDAL reads, of any size and transform."""
+
+    path: Path
+    height: int
+    width: int
+    crs: CRS | None
+    transform: Affine
+    dtype: np.dtype[np.generic]
+    bands: tuple[int, ...]
+    """Those that the network sees, from 1."""
+    names: tuple[str | None, ...]
+    """Their descriptions."""
+
+    def read(self, windows: list[Window]) -> tuple[np.ndarray, np.ndarray]:
+        """Values (windows, height, width, bands) in the file's dtype, 0 where one of the bands is
+        missing (no-data, masked, not finite), and where none is (windows, height, width) bool.
+        """
+        parts = [
+            raster.read_window(
+                self.path,
+                rows.start,
+                columns.start,
+                rows.stop - rows.start,
+                columns.stop - columns.start,
+                self.bands,
+            )
+            for rows, columns in windows
+        ]
+        values, valid = (np.stack(part) for part in zip(*parts, strict=True))
+        values[~valid] = 0
+        return values, valid
+
+    @property
+    def pixel_metres(self) -> float | None:
+        """Height of a pixel on the ground; None without a CRS."""
+        if self.crs is None:
+            return None
+        height = math.hypot(self.transform.b, self.transform.e)
+        return Grid(self.crs, Affine.scale(height, -height), 1, 1).pixel_metres
+
+
+def opened(path: Path, chosen: str | None, needed: int, trained_on: Facts | None) -> RasterInput:
+    """The header of ``path``; ``chosen`` are bands by number or description, with commas between.
+
+    Raises `DataError` or `ConfigError` unless there are ``needed`` bands of numbers; an alpha band
+    is a mask, none of them.
+    """
+    with raster.open_raster(path) as file:
+        if not file.count:
+            parts = "; ".join(file.subdatasets) or "none"
+            raise DataError(f"{path} holds no bands; its sub-datasets: {parts}; give one of these")
+        colours = zip(file.indexes, file.colorinterp, strict=True)
+        bands = tuple(index for index, colour in colours if colour != ColorInterp.alpha)
+        names = dict(zip(file.indexes, file.descriptions, strict=True))
+        if chosen is not None:
+            bands = tuple(_index(path, word, names) for word in chosen.split(","))
+        if len(bands) != needed:
+            held = ", ".join(f"{index} {names[index] or ''}".strip() for index in bands)
+            trained = f" ({', '.join(trained_on.bands)})" if trained_on else ""
+            raise ConfigError(
+                f"{path}: {len(bands)} bands ({held}), but the network takes {needed}{trained}; "
+                f"choose them, by number or description: bands={_example(names, trained_on)}"
+            )
+        dtype = np.result_type(*(file.dtypes[index - 1] for index in bands))
+        if dtype.kind not in "iuf":
+            raise DataError(f"{path} has values of {dtype}; needed are whole or real numbers")
+        return RasterInput(
+            path=path,
+            height=file.height,
+            width=file.width,
+            crs=file.crs,
+            transform=file.transform,
+            dtype=dtype,
+            bands=bands,
+            names=tuple(names[index] for index in bands),
+        )
+
+
+def note_differences(image: RasterInput, facts: Facts | None) -> None:
+    """Tell what is unlike the training, which the network cannot know."""
+    if image.crs is None:
+        note(f"{image.path} has no CRS, so the map has none either")
+    if facts is None:
+        return
+    if all(image.names) and image.names != facts.bands:
+        names = ", ".join(str(name) for name in image.names)
+        note(f"{image.path}: bands {names}; the network was trained on {', '.join(facts.bands)}")
+    if image.dtype != facts.dtype:
+        low, high = facts.value_range
+        note(
+            f"{image.path}: values of {image.dtype}; the network was trained on {facts.dtype} "
+            f"({facts.units}, {low:g} to {high:g})"
+        )
+    size, usual = image.pixel_metres, facts.ground_sampling_distance
+    if size is not None and usual is not None and abs(size / usual - 1.0) > TOLERANCE:
+        note(f"{image.path}: pixels of {size:.3g} m; the network was trained on {usual:.3g} m")
+
+
+def _index(path: Path, word: str, names: dict[int, str | None]) -> int:
+    found = [index for index, name in names.items() if word == name]
+    if not found and word.isdecimal() and int(word) in names:
+        found = [int(word)]
+    if len(found) != 1:
+        held = ", ".join(f"{index} {name or ''}".strip() for index, name in names.items())
+        what = f"{len(found)} bands" if found else "no band"
+        raise ConfigError(f"{path} has {what} '{word}'; its bands: {held}")
+    return found[0]
+
+
+def _example(names: dict[int, str | None], facts: Facts | None) -> str:
+    if facts is not None and set(facts.bands) <= set(names.values()):
+        return ",".join(facts.bands)
+    return "1,2,..."

@@ -1,0 +1,327 @@
+"""A map is the network's answer for each pixel, on the pixels of the scene, whole or not there."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from dlbench import checkpoint, config, distributed, models, predict, predict_map
+from dlbench.data.dataset import ClassInfo
+from dlbench.data.facts import Facts
+from dlbench.runs import RunFolder
+
+CLASSES = (ClassInfo("water", (0, 0, 255), 4), ClassInfo("wood", (0, 99, 0), 7),
+           ClassInfo("town", (200, 0, 0), 9))  # fmt: skip
+GRID = Affine(10, 0.5, 500_000, -0.5, -10, 5_000_000)
+KERNEL = np.array([[3.0, -1.0, 0.5], [-2.0, 2.0, 0.0]], np.float32)
+BIAS = np.array([0.0, -0.5, 0.2], np.float32)
+
+
+def facts(**changes: Any) -> Facts:
+    known = {
+        "name": "valley", "task": "segmentation", "bands": ("B4", "B8"), "dtype": "uint8",
+        "value_range": (0, 255), "units": "digital number", "classes": CLASSES,
+        "outputs": [c.name for c in CLASSES], "ground_sampling_distance": 10.0, "cadence_s": None,
+        "licence": "CC0", "source": "here",
+    }  # fmt: skip
+    return Facts.model_validate(known | changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run of SegNet-Basic, Bayesian, with six filters; its model.keras sees one pixel alone."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "valley")
+    options = {"width": 0.1}
+    content = {"model": {"name": "segnet_basic_bayesian", "options": options}}
+    experiment = config.validate({**content, "monte_carlo_samples": 2}, "the test")
+    folder.write_text(folder.config, experiment.to_yaml())
+    folder.write_json(folder.dataset, facts().model_dump(mode="json"))
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(1)
+    network = models.build("segnet_basic_bayesian", (None, None, 2), 3, **options)
+    checkpoint.save(
+        folder.checkpoint("best"), checkpoint.collect(checkpoint.variables_of(network)), {}
+    )
+    image = keras.Input((None, None, 2))
+    scores = keras.layers.Conv2D(3, 1)(keras.layers.Rescaling(1 / 50, -1.0)(image))
+    pixelwise = keras.Model(image, scores, name="segnet_basic")
+    pixelwise.layers[-1].set_weights([KERNEL[None, None], BIAS])
+    pixelwise.save(folder.model)
+    yield folder.path
+    keras.utils.clear_session()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # Threads are set before TensorFlow's first operation, which other tests did long ago.
+    monkeypatch.setattr(distributed, "configure_devices", lambda threads: None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(path: str, values: np.ndarray, **profile: Any) -> np.ndarray:
+    """A GeoTIFF of values (height, width, bands)."""
+    height, width, count = values.shape
+    grid = {"crs": "EPSG:32633", "transform": GRID, "dtype": values.dtype}
+    names = profile.pop("names", ("B4", "B8"))
+    with rasterio.open(path, "w", "GTiff", width, height, count, **(grid | profile)) as file:
+        file.write(np.moveaxis(values, -1, 0))
+        for band, name in enumerate(names, start=1):
+            file.set_band_description(band, name)
+    return values
+
+
+def scene(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 101, (height, width, 2), np.uint8)
+
+
+def probability(values: np.ndarray) -> np.ndarray:
+    """What `pixelwise` gives, in NumPy."""
+    scores = np.exp((values / 50.0 - 1.0) @ KERNEL + BIAS)
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
+def test_each_pixel_has_its_class_on_the_scenes_grid(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = write("a.tif", scene(600, 700))
+    arguments = ["tile=256", "overlap=32", "probabilities=out/p.tif", "a.tif", "out/map.tif"]
+    assert predict.main([str(run / "model.keras"), *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    expected = probability(values)
+    ranks = np.sort(expected, axis=-1)
+    clear = ranks[..., 2] - ranks[..., 1] > 1e-4
+    with rasterio.open("out/map.tif") as file, rasterio.open("a.tif") as source:
+        found = file.read(1)
+        assert (file.crs, file.transform, file.shape) == (source.crs, GRID, source.shape)
+        assert (file.count, file.dtypes, file.nodata) == (1, ("uint8",), 255)
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert file.profile["tiled"] and file.profile["compress"] == "deflate"
+        assert file.overviews(1) == [2]
+        assert file.colormap(1)[1] == (0, 99, 0, 255)
+        assert file.colormap(1)[255] == (0, 0, 0, 0)
+        assert file.tags(1)["CLASS_2"] == "town"
+        assert file.tags()["DLBENCH_TRAINED_ON"] == "valley; CC0"
+    with rasterio.open("out/map.tif", overview_level=0) as file:
+        assert set(np.unique(file.read(1))) <= {0, 1, 2}
+    np.testing.assert_array_equal(found[clear], expected.argmax(axis=-1)[clear])
+    for index, one in enumerate(CLASSES):
+        line = next(x for x in captured.out.splitlines() if x.startswith(one.name))
+        assert f"{(found == index).sum():,} pixels" in line
+    with rasterio.open("out/p.tif") as file:
+        assert file.descriptions == ("water", "wood", "town")
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        stored = np.moveaxis(file.read(), 0, -1) * np.array(file.scales)
+    np.testing.assert_allclose(stored, expected, atol=0.00201)
+    assert sorted(os.listdir("out")) == ["map.tif", "p.tif"]
+
+
+@pytest.mark.parametrize("kind", ["nodata", "nan", "mask"])
+def test_what_is_missing_has_no_class_and_spoils_no_other(run: Path, kind: str) -> None:
+    values = scene(150, 190).astype(np.float32 if kind == "nan" else np.uint8)
+    holes = np.zeros((150, 190), bool)
+    holes[:100, :80] = holes[130, 150:] = True
+    profile: dict[str, Any] = {}
+    if kind == "mask":
+        values = np.concatenate([values, np.where(holes, 0, 255)[..., None]], axis=-1)
+        profile = {"photometric": "RGB", "alpha": "unspecified"}
+    else:
+        values[holes, 1] = np.nan if kind == "nan" else 200
+        profile = {"nodata": None if kind == "nan" else 200}
+    write("a.tif", values.astype(np.float32 if kind == "nan" else np.uint8), **profile)
+    if kind == "mask":
+        with rasterio.open("a.tif", "r+") as file:
+            colours = rasterio.enums.ColorInterp
+            file.colorinterp = [colours.gray, colours.undefined, colours.alpha]
+    arguments = ["a.tif", "m.tif", "tile=64", "overlap=8", "probabilities=p.tif"]
+    assert predict.main([str(run / "model.keras"), *arguments]) == 0
+    with rasterio.open("m.tif") as file, rasterio.open("p.tif") as likely:
+        found = file.read(1)
+        np.testing.assert_array_equal((likely.read() == 255).all(axis=0), holes)
+    np.testing.assert_array_equal(found == 255, holes)
+    expected = probability(values[..., :2].astype(np.float32)).argmax(axis=-1)
+    assert (found == expected)[~holes].mean() > 0.999
+
+
+def test_a_run_folder_with_uncertainty_and_chosen_bands(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = scene(90, 70)
+    three = np.concatenate([values[..., 1:], values[..., :1] // 2, values[..., :1]], axis=-1)
+    write("a.tif", three, names=("B8", "B1", "B4"))
+    write("b.tif", values, names=())
+    assert predict.main([str(run), "a.tif", "a", "bands=B4,B8", "uncertainty=a"]) == 0
+    assert predict.main([str(run), "a.tif", "b", "bands=3,1"]) == 0
+    assert capsys.readouterr().err == ""
+    assert predict.main([str(run), "a.tif", "b.tif", "c"]) == 2
+    assert "a.tif: 3 bands (1 B8, 2 B1, 3 B4), but the network takes 2 (B4, B8)" in (
+        error := capsys.readouterr().err
+    )
+    assert "bands=B4,B8" in error
+    assert predict.main([str(run), "b.tif", "b.tif", "c"]) == 2
+    assert "two maps would be written to c/b_classes.tif" in capsys.readouterr().err
+    maps = []
+    for path in ("a/a_classes.tif", "b/a_classes.tif"):
+        with rasterio.open(path) as file:
+            maps.append(file.read(1))
+    np.testing.assert_array_equal(*maps)
+    with rasterio.open("a/a_uncertainty.tif") as file:
+        variance = file.read(1)
+    assert variance.dtype == np.float32 and variance.min() >= 0 and 1e-6 < variance.mean() < 0.5
+
+
+def test_unlike_the_training_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = scene(40, 40).astype(np.uint16)
+    write("a.tif", values, names=("B8", "B4"), transform=Affine.scale(30, -30))
+    write("b.tif", values, names=(), crs=None)
+    assert predict.main([str(run / "model.keras"), "a.tif", "b.tif", "maps"]) == 0
+    error = capsys.readouterr().err
+    assert "a.tif: bands B8, B4; the network was trained on B4, B8" in error
+    assert "values of uint16; the network was trained on uint8 (digital number, 0 to 255)" in error
+    assert "a.tif: pixels of 30 m; the network was trained on 10 m" in error
+    assert "b.tif has no CRS" in error
+    with rasterio.open("maps/b_classes.tif") as file:
+        assert (file.crs, file.transform) == (None, GRID)
+    older = Path("older.keras")
+    older.write_bytes((run / "model.keras").read_bytes())
+    assert predict.main([str(older), "b.tif", "grey.tif"]) == 0
+    assert "older.keras has no dataset.json" in capsys.readouterr().err
+    with rasterio.open("grey.tif") as file:
+        assert file.tags(1)["CLASS_1"] == "class 1"
+        assert [file.colormap(1)[i][:3] for i in range(3)] == [(40,) * 3, (135,) * 3, (230,) * 3]
+
+
+def test_memory_does_not_grow_with_the_raster(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = {"width": 8_000, "height": 4_000, "count": 2, "dtype": "uint8", "nodata": 0}
+    profile |= {"tiled": True, "compress": "deflate", "sparse_ok": True, "transform": GRID}
+    corner = scene(64, 64) + 1
+    with rasterio.open("a.tif", "w", "GTiff", **profile) as file:
+        window = rasterio.windows.Window(7_936, 3_936, 64, 64)
+        file.write(np.moveaxis(corner, -1, 0), window=window)
+    monkeypatch.setattr(predict_map, "MEMORY", 2**22)
+    write("b.tif", corner)
+    assert predict.main([str(run / "model.keras"), "b.tif", "warm.tif"]) == 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with rasterio.Env(GDAL_CACHEMAX=32):
+        assert predict.main([str(run / "model.keras"), "a.tif", "m.tif", "batch=1"]) == 0
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown * 1024 < 150e6  # the sums of all pixels would be 640 MB
+    with rasterio.open("m.tif") as file:
+        found = file.read(1, window=window)
+        assert file.read(1, window=rasterio.windows.Window(0, 3_000, 7_936, 500)).min() == 255
+    assert (found == probability(corner).argmax(axis=-1)).mean() > 0.999
+
+
+def test_what_ends_early_leaves_nothing(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.tif", scene(300, 300), blockysize=8)
+    whole = Path("a.tif").read_bytes()
+    Path("cut.tif").write_bytes(whole[: len(whole) // 2])
+    Path("map.tif").write_text("mine")
+    before = sorted(here.iterdir())
+    network, size = str(run / "model.keras"), ["tile=64", "overlap=8"]
+    assert predict.main([network, "cut.tif", "out.tif", *size]) == 2
+    assert "cannot read cut.tif" in capsys.readouterr().err
+    assert sorted(here.iterdir()) == before
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_map.ClassMap, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main([network, "a.tif", "map.tif", "overwrite=true", *size])
+    assert sorted(here.iterdir()) == before
+    assert Path("map.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.tif", "m.tif", "border=3"], "unknown option border; usage: python -m dlbench.predict"),
+        (["a.tif", "m.tif", "tile=100"], "tile=100 must be a multiple of 32"),
+        (["a.tif", "m.tif", "samples=0"], "samples=0: allowed are whole numbers from 1"),
+        (["a.tif", "m.png"], "m.png does not end in .tif or .tiff"),
+        (["a.tif", "a.tif"], "a.tif exists; give another name"),
+        (["a.tif", "a.tif", "overwrite=true"], "a.tif is read, so it cannot be written"),
+        (["a.tif", "b.tif", "m.tif"], "2 scenes cannot go into one file, m.tif; give a folder"),
+        (["gone.tif", "m.tif"], "gone.tif does not exist"),
+        (["text.tif", "m.tif"], "text.tif is no readable raster"),
+        (["a.tif", "m.tif", "bands=1"], "a.tif: 1 bands (1 B4), but the network takes 2 (B4, B8)"),
+        (["a.tif", "m.tif", "bands=B4,B9"], "no band 'B9'; its bands: 1 B4, 2 B8"),
+        (["complex.tif", "m.tif"], "complex.tif has values of complex64"),
+        (["a.tif", "m.tif", "checkpoint=last"], "there is no checkpoint"),
+    ],
+)
+def test_wrong_commands_are_told(
+    arguments: list[str],
+    message: str,
+    run: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("a.tif", scene(9, 9))
+    write("complex.tif", scene(9, 9).astype(np.complex64))
+    Path("text.tif").write_text("text")
+    before = sorted(here.iterdir())
+    assert predict.main([str(run), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(here.iterdir()) == before
+
+
+def test_uncertainty_is_of_bayesian_networks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write("a.tif", scene(9, 9))
+    assert predict.main([str(run / "model.keras"), "a.tif", "m.tif", "uncertainty=u.tif"]) == 2
+    assert "is no Bayesian network" in capsys.readouterr().err
+
+
+def test_facts_of_another_run_are_refused(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("a.tif", scene(9, 9))
+    (here / "model.keras").write_bytes((run / "model.keras").read_bytes())
+    folder = RunFolder(here)
+    folder.write_json(folder.dataset, facts(classes=CLASSES[:2]).model_dump(mode="json"))
+    assert predict.main(["model.keras", "a.tif", "m.tif"]) == 2
+    assert "tells of 2 bands and 2 classes, but model.keras has 2 and 3" in capsys.readouterr().err
+    folder.dataset.write_text("{}")
+    assert predict.main(["model.keras", "a.tif", "m.tif"]) == 2
+    assert "dataset.json is damaged (name: Field required)" in capsys.readouterr().err
+
+
+def test_a_real_scene(run: Path) -> None:
+    data = os.environ.get("DLBENCH_DATA")
+    if data is None:
+        pytest.skip("DLBENCH_DATA is not set: it names the folder of real samples")
+    path = Path(data) / "sentinel2_slovenia" / "S2_L1C_20150711.tif"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    assert predict.main([str(run), str(path), "bands=B4,B8", "tile=64", "overlap=16"]) == 0
+    with rasterio.open(path) as source, rasterio.open(f"{path.stem}_classes.tif") as file:
+        assert (file.crs, file.transform) == (source.crs, source.transform)
+        missing = (source.read([4, 8]) == 0).any(axis=0)
+        np.testing.assert_array_equal(file.read(1) == 255, missing)
+
+
+@pytest.mark.slow
+def test_ranks_share_a_scene(run: Path, here: Path, launch: Callable[..., Any]) -> None:
+    write("a.tif", scene(200, 300))
+    command = ["-m", "dlbench.predict", str(run / "model.keras"), "a.tif", "tile=64", "overlap=16"]
+    for ranks in (1, 2):
+        ended = launch([*command, f"m{ranks}.tif", f"probabilities=p{ranks}.tif"], here, ranks)
+        assert ended.status == 0, ended.output
+        assert ended.output.count("wrote m") == 1
+    for kind in "mp":
+        with rasterio.open(f"{kind}1.tif") as one, rasterio.open(f"{kind}2.tif") as two:
+            np.testing.assert_array_equal(one.read(), two.read())
+    assert not [path.name for path in here.iterdir() if path.name.startswith(".")]
