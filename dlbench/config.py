@@ -167,6 +167,9 @@ class Training(Section):
     tensorboard: bool = False
     progress: Literal["auto", "bar", "epoch"] = "auto"
     """A bar, or a line an epoch; auto: a bar on a terminal."""
+    recompute: bool = False
+    """Compute each stage again in the backward pass in place of keeping it: less memory, and up
+    to a third more time."""
     threads: Positive | None = None
     """Compute threads per rank; empty: the usable cores divided by the ranks on the host."""
 

@@ -158,6 +158,8 @@ class BatchNormalization(keras.layers.Layer):
         super().__init__(autocast=False, **options)
         self.momentum = momentum
         self.epsilon = epsilon
+        self.keeps_statistics = False
+        """While set, a training step leaves the moving statistics as they are."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         channels = input_shape[-1]
@@ -186,7 +188,8 @@ class BatchNormalization(keras.layers.Layer):
         if not (training and self.trainable):
             return self._by_statistics(inputs)
         outputs, mean, variance = self.normalize_batch(inputs)
-        self._update(mean, variance)
+        if not self.keeps_statistics:
+            self._update(mean, variance)
         return outputs
 
     def normalize_batch(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

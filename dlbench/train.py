@@ -52,6 +52,7 @@ def train(experiment: config.Experiment) -> RunFolder:
         ranks,
         session.task.loss(training),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
+        training.recompute,
     )
     optimizer = build_optimizer(
         experiment.optimizer,

@@ -6,6 +6,7 @@ that is; so N ranks with batch b follow one rank with batch N*b.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlbench.distributed import SingleProcess
+from dlbench.recomputation import Recomputed
 from dlbench.tasks import Loss
 
 
@@ -40,9 +42,11 @@ class Trainer(keras.Model):
         ranks: SingleProcess,
         loss: Loss,
         weight_decay: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
+        self._forward = Recomputed(network) if recompute else partial(network, training=True)
         self._ranks = ranks
         self._task_loss = loss
         # L2 of kernels alone: biases and batch-norm parameters stay free.
@@ -65,11 +69,12 @@ class Trainer(keras.Model):
         total = tf.maximum(self._ranks.sum(valid, "valid_pixels"), 1.0)
         # A rank that the remainder left without a sample must not sway synchronised batch-norm.
         part = tf.cast(valid > 0.0, tf.float32)
-        with self._ranks.taking_part(part), tf.GradientTape() as tape:
-            prediction = self.network(image, training=True)
-            local = self._task_loss.summed(prediction, target)
-            share = self.optimizer.scale_loss(local / total)
-        gradients = tape.gradient(share, variables)
+        with self._ranks.taking_part(part):  # in the backward pass too, which may recompute
+            with tf.GradientTape() as tape:
+                prediction = self._forward(image)
+                local = self._task_loss.summed(prediction, target)
+                share = self.optimizer.scale_loss(local / total)
+            gradients = tape.gradient(share, variables)
         gradients = [
             self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
             for gradient, variable in zip(gradients, variables, strict=True)

@@ -1,0 +1,82 @@
+"""Recomputed stages: the same step in less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dlbench import models
+from dlbench.bench.memory import high_water_mark
+from dlbench.distributed import SingleProcess
+from dlbench.recomputation import stages
+from dlbench.tasks.segmentation import CrossEntropy
+from dlbench.tasks.velocity import SquaredError
+from dlbench.training import Trainer
+
+CASES: list[tuple[str, dict[str, Any], int]] = [
+    ("deepvel", {"blocks": 2, "filters": 4}, 2),
+    ("segnet_basic_bayesian", {"width": 0.05}, 3),
+]
+OUTPUTS = 3
+
+
+@pytest.fixture(autouse=True)
+def float32() -> None:
+    keras.config.set_dtype_policy("float32")
+
+
+def step(
+    name: str, options: dict[str, Any], bands: int, shape: tuple[int, ...], recompute: bool
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and all variables after one step of SGD with learning rate 1."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    network = models.build(name, (None, None, bands), OUTPUTS, **options)
+    generator = np.random.default_rng(0)
+    image = generator.random((*shape, bands), np.float32)
+    target: np.ndarray = generator.random((*shape, OUTPUTS), np.float32)
+    loss: Any = SquaredError()
+    if name != "deepvel":
+        target, loss = np.argmax(target, axis=-1).astype(np.uint8), CrossEntropy(np.ones(OUTPUTS))
+    trainer = Trainer(network, SingleProcess(), loss, recompute=recompute)
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build(network.trainable_variables)
+    trainer.compile(optimizer=optimizer, jit_compile=False)
+    batch = tf.data.Dataset.from_tensors((image, target))
+    history = trainer.fit(batch, shuffle=False, verbose=0)
+    return history.history["loss"][0], {v.path: v.numpy() for v in network.variables}
+
+
+@pytest.mark.parametrize(("name", "options", "bands"), CASES)
+def test_a_recomputed_step_is_the_same_step(name: str, options: dict[str, Any], bands: int) -> None:
+    """Gradients, moving statistics, which follow a batch once, and dropout masks."""
+    loss, expected = step(name, options, bands, (2, 9, 11), recompute=False)
+    found_loss, found = step(name, options, bands, (2, 9, 11), recompute=True)
+    assert found_loss == pytest.approx(loss, rel=1e-6)
+    assert found.keys() == expected.keys()
+    for path, value in found.items():
+        np.testing.assert_allclose(value, expected[path], rtol=1e-4, atol=1e-6, err_msg=path)
+
+
+def test_a_recomputed_step_needs_less_memory() -> None:
+    """Each of 8 blocks keeps its input alone where four of that size would stay."""
+    shape, filters, blocks = (4, 192, 192), 8, 8
+    of_a_tensor = 4 * filters * int(np.prod(shape))
+    case = ("deepvel", {"blocks": blocks, "filters": filters}, 2, shape)
+    step(*case, recompute=True)
+    lower = high_water_mark()
+    step(*case, recompute=False)
+    assert high_water_mark() - lower > 2 * blocks * of_a_tensor
+
+
+def test_stages_are_those_of_the_names() -> None:
+    network = models.build("segnet", (None, None, 3), 2, width=0.05)
+    found = [[layer.name for layer in stage] for stage in stages(network)]
+    assert [f"enc2_{n}_{part}" for n in (1, 2) for part in ("conv", "bn", "relu")] in found
+    assert sorted(name for stage in found for name in stage) == sorted(
+        layer.name for layer in network.layers
+    )
