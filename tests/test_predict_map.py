@@ -40,7 +40,7 @@ def facts(**changes: Any) -> Facts:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run of SegNet-Basic, Bayesian, with six filters; its model.keras sees one pixel alone."""
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "valley")
-    options = {"width": 0.1}
+    options: dict[str, Any] = {"width": 0.1}
     content = {"model": {"name": "segnet_basic_bayesian", "options": options}}
     experiment = config.validate({**content, "monte_carlo_samples": 2}, "the test")
     folder.write_text(folder.config, experiment.to_yaml())
