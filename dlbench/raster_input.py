@@ -37,11 +37,14 @@ class RasterInput:
     """Those that the network sees, from 1."""
     names: tuple[str | None, ...]
     """Their descriptions."""
+    alpha: int | None
+    """The band that is 0 where there are no data; GDAL itself heeds it in 2 or 4 bands alone."""
 
     def read(self, windows: list[Window]) -> tuple[np.ndarray, np.ndarray]:
         """Values (windows, height, width, bands) in the file's dtype, 0 where one of the bands is
         missing (no-data, masked, not finite), and where none is (windows, height, width) bool.
         """
+        masks = () if self.alpha is None else (self.alpha,)
         parts = [
             raster.read_window(
                 self.path,
@@ -49,11 +52,14 @@ class RasterInput:
                 columns.start,
                 rows.stop - rows.start,
                 columns.stop - columns.start,
-                self.bands,
+                (*self.bands, *masks),
             )
             for rows, columns in windows
         ]
         values, valid = (np.stack(part) for part in zip(*parts, strict=True))
+        if masks:
+            valid &= values[..., -1] != 0
+            values = values[..., :-1]
         values[~valid] = 0
         return values, valid
 
@@ -76,8 +82,9 @@ def opened(path: Path, chosen: str | None, needed: int, trained_on: Facts | None
         if not file.count:
             parts = "; ".join(file.subdatasets) or "none"
             raise DataError(f"{path} holds no bands; its sub-datasets: {parts}; give one of these")
-        colours = zip(file.indexes, file.colorinterp, strict=True)
-        bands = tuple(index for index, colour in colours if colour != ColorInterp.alpha)
+        colours = dict(zip(file.indexes, file.colorinterp, strict=True))
+        alpha = next((i for i, colour in colours.items() if colour == ColorInterp.alpha), None)
+        bands = tuple(index for index in file.indexes if index != alpha)
         names = dict(zip(file.indexes, file.descriptions, strict=True))
         if chosen is not None:
             bands = tuple(_index(path, word, names) for word in chosen.split(","))
@@ -100,6 +107,7 @@ def opened(path: Path, chosen: str | None, needed: int, trained_on: Facts | None
             dtype=dtype,
             bands=bands,
             names=tuple(names[index] for index in bands),
+            alpha=None if alpha in bands else alpha,
         )
 
 

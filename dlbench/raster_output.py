@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # what closing and copying raise, no RasterioError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -35,6 +36,7 @@ class Layer:
         self.path = path
         self.work = folder / f"work_{path.name}"
         self._overviews = overviews
+        self._written, self._sum = 0, 0
         with _writing(path):
             self.dataset = rasterio.open(
                 self.work,
@@ -51,9 +53,8 @@ class Layer:
             )
 
     def write(self, window: Window, values: np.ndarray) -> None:
-        """Put ``values`` (rows, columns, bands) where ``window`` says."""
-        with _writing(self.path):
-            self.dataset.write(np.moveaxis(values, -1, 0), window=RasterWindow.from_slices(*window))
+        """Put ``values`` (rows, columns, bands) where ``window`` says, once for each pixel."""
+        self._put(RasterWindow.from_slices(*window), np.moveaxis(values, -1, 0))
 
     def take(self, work: Path, columns: slice) -> None:
         """Copy ``columns`` of the `work` of another rank's layer."""
@@ -61,7 +62,7 @@ class Layer:
             for top in range(0, other.height, BLOCK):
                 rows = slice(top, min(top + BLOCK, other.height))
                 place = RasterWindow.from_slices(rows, columns)
-                self.dataset.write(other.read(window=place), window=place)
+                self._put(place, other.read(window=place))
 
     def close(self) -> None:
         with _writing(self.path):
@@ -84,7 +85,28 @@ class Layer:
             )
             with finished.open("rb") as file:
                 os.fsync(file.fileno())
+            self._check(finished)
         return finished
+
+    def _put(self, place: RasterWindow, values: np.ndarray) -> None:
+        with _writing(self.path):
+            self.dataset.write(values, window=place)
+        self._written += values.size
+        self._sum += _bits(values)
+
+    def _check(self, finished: Path) -> None:
+        """GDAL says nothing of a disk that is full as it closes a file; so read what is there."""
+        with rasterio.open(finished) as file:
+            nodata = np.full(1, file.nodata, file.dtypes[0])
+            missing = file.count * file.height * file.width - self._written
+            expected = self._sum + missing * _bits(nodata)
+            found = 0
+            for top in range(0, file.height, BLOCK):
+                rows = slice(top, min(top + BLOCK, file.height))
+                place = RasterWindow.from_slices(rows, slice(0, file.width))
+                found += _bits(file.read(window=place))
+        if found != expected:
+            raise OSError("what was written cannot be read again; the disk may be full")
 
 
 def publish(layers: Sequence[Layer]) -> None:
@@ -92,6 +114,12 @@ def publish(layers: Sequence[Layer]) -> None:
     for layer, finished in [(layer, layer.finish()) for layer in layers]:
         with _writing(layer.path):
             os.replace(finished, layer.path)
+
+
+def _bits(values: np.ndarray) -> int:
+    """The sum of the values' bits as whole numbers, whatever their order."""
+    whole = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
+    return int(whole.sum(dtype=np.uint64))
 
 
 @contextmanager
@@ -110,7 +138,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def _writing(path: Path) -> Iterator[None]:
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         raise UserError(
             f"cannot write {path}: {error.__cause__ or error}; make room, or choose another folder"
         ) from error

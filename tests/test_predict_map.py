@@ -22,8 +22,8 @@ from dlbench.runs import RunFolder
 CLASSES = (ClassInfo("water", (0, 0, 255), 4), ClassInfo("wood", (0, 99, 0), 7),
            ClassInfo("town", (200, 0, 0), 9))  # fmt: skip
 GRID = Affine(10, 0.5, 500_000, -0.5, -10, 5_000_000)
-KERNEL = np.array([[3.0, -1.0, 0.5], [-2.0, 2.0, 0.0]], np.float32)
-BIAS = np.array([0.0, -0.5, 0.2], np.float32)
+KERNEL = np.array([[3.02, -1.01, 0.47], [-1.97, 2.03, 0.0]], np.float32)
+BIAS = np.array([0.0, -0.5031, 0.2017], np.float32)
 
 
 def facts(**changes: Any) -> Facts:
@@ -40,7 +40,7 @@ def facts(**changes: Any) -> Facts:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A run of SegNet-Basic, Bayesian, with six filters; its model.keras sees one pixel alone."""
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "valley")
-    options = {"width": 0.1}
+    options: dict[str, Any] = {"width": 0.1}
     content = {"model": {"name": "segnet_basic_bayesian", "options": options}}
     experiment = config.validate({**content, "monte_carlo_samples": 2}, "the test")
     folder.write_text(folder.config, experiment.to_yaml())
@@ -202,11 +202,11 @@ def test_unlike_the_training_is_told(run: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_memory_does_not_grow_with_the_raster(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = {"width": 8_000, "height": 4_000, "count": 2, "dtype": "uint8", "nodata": 0}
+    profile = {"width": 5_000, "height": 4_000, "count": 2, "dtype": "uint8", "nodata": 0}
     profile |= {"tiled": True, "compress": "deflate", "sparse_ok": True, "transform": GRID}
     corner = scene(64, 64) + 1
     with rasterio.open("a.tif", "w", "GTiff", **profile) as file:
-        window = rasterio.windows.Window(7_936, 3_936, 64, 64)
+        window = rasterio.windows.Window(4_936, 3_936, 64, 64)
         file.write(np.moveaxis(corner, -1, 0), window=window)
     monkeypatch.setattr(predict_map, "MEMORY", 2**22)
     write("b.tif", corner)
@@ -215,10 +215,10 @@ def test_memory_does_not_grow_with_the_raster(run: Path, monkeypatch: pytest.Mon
     with rasterio.Env(GDAL_CACHEMAX=32):
         assert predict.main([str(run / "model.keras"), "a.tif", "m.tif", "batch=1"]) == 0
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown * 1024 < 150e6  # the sums of all pixels would be 640 MB
+    assert grown * 1024 < 150e6  # the sums of all pixels would be 400 MB
     with rasterio.open("m.tif") as file:
         found = file.read(1, window=window)
-        assert file.read(1, window=rasterio.windows.Window(0, 3_000, 7_936, 500)).min() == 255
+        assert file.read(1, window=rasterio.windows.Window(0, 3_000, 4_936, 500)).min() == 255
     assert (found == probability(corner).argmax(axis=-1)).mean() > 0.999
 
 
@@ -226,7 +226,10 @@ def test_what_ends_early_leaves_nothing(
     run: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write("a.tif", scene(300, 300), blockysize=8)
-    whole = Path("a.tif").read_bytes()
+    write("cut.tif", np.zeros((300, 300, 2), np.uint8), sparse_ok=True)  # the header comes first
+    with rasterio.open("cut.tif", "r+") as file:
+        file.write(np.moveaxis(scene(300, 300), -1, 0))
+    whole = Path("cut.tif").read_bytes()
     Path("cut.tif").write_bytes(whole[: len(whole) // 2])
     Path("map.tif").write_text("mine")
     before = sorted(here.iterdir())
