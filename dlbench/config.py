@@ -200,6 +200,15 @@ class Experiment(Section):
             raise ValueError("name is one folder name of letters, digits and . _ + -")
         return value
 
+    @model_validator(mode="after")
+    def _recomputation_is_local(self) -> Experiment:
+        if self.training.recompute and self.distributed.batch_norm == "sync":
+            raise ValueError(
+                "training.recompute would reduce synchronised statistics twice; take "
+                "distributed.batch_norm=local, or leave recompute=false"
+            )
+        return self
+
     @property
     def run_folder(self) -> Path:
         return Path(self.output) / (self.name or f"{self.model.name}-{self.data.name}")

@@ -109,11 +109,13 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
     outputs = len(_last_bias(folder, path, arrays, "classifier"))
     kernels = [x for name, x in arrays.items() if name.startswith("model/") and x.ndim == 4]
     bands = kernels[0].shape[2]  # (height, width, bands, filters)
+    facts = _fitting(folder, path, bands, outputs)
+    value_range = models.BYTES if facts is None else facts.value_range
     return Segmenter(
-        _builder(experiment, path, arrays, bands, outputs),
+        _builder(experiment, path, arrays, bands, outputs, value_range),
         bands,
         outputs,
-        _fitting(folder, path, bands, outputs),
+        facts,
         experiment.monte_carlo_samples,
         experiment.seed,
         experiment.distributed,
@@ -134,10 +136,11 @@ def _builder(
     arrays: dict[str, np.ndarray],
     bands: int,
     outputs: int,
+    value_range: tuple[float, float] = models.BYTES,
 ) -> Callable[[], keras.Model]:
     def build() -> keras.Model:
         distributed.configure_devices(experiment.training.threads)
-        network = build_network(experiment, bands, outputs)
+        network = build_network(experiment, bands, outputs, value_range=value_range)
         checkpoint.assign(checkpoint.variables_of(network), arrays, path)
         return network
 

@@ -113,3 +113,10 @@ def test_mistakes_are_told_before_tensorflow_is_loaded() -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("dlbench.train (rank 0):") == 3
+
+
+def test_synchronised_statistics_are_not_recomputed() -> None:
+    sections = ["training.recompute=true", "distributed.batch_norm=sync"]
+    with pytest.raises(config.ConfigError, match=r"distributed\.batch_norm=local"):
+        config.load(sections)
+    assert config.load(sections[:1]).training.recompute
