@@ -96,7 +96,7 @@ def test_a_configuration_tells_the_data_set(
 def test_make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["make", "vaihingen", str(tmp_path / "made"), "seed=3"]) == 0
     assert main(["info", "vaihingen", str(tmp_path / "made")]) == 0
-    assert "train    40 samples" in capsys.readouterr().out
+    assert "train    90 samples" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
