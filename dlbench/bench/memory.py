@@ -24,11 +24,11 @@ import psutil
 INTERVAL_S = 0.05
 """Shorter peaks may be missed; ``host_rss_hwm`` has them, over the life of the process."""
 
-KINDS = ("host_rss", "host_rss_hwm", "gpu_allocated", "gpu_device_used")
+KINDS = ("host_rss", "host_private", "host_rss_hwm", "gpu_allocated", "gpu_device_used")
 
 
 class HostSampler:
-    """Sample the resident memory of process ``pid`` (children not included) until `stop`."""
+    """Sample the memory of process ``pid`` (children not included) until `stop`."""
 
     def __init__(self, pid: int, interval_s: float = INTERVAL_S) -> None:
         if interval_s <= 0:
@@ -51,21 +51,24 @@ class HostSampler:
         """The sampler's own process."""
         return self._process.pid
 
-    def stop(self) -> int | None:
-        """Largest resident memory seen, bytes; None, with a warning, if the sampler was killed."""
+    def stop(self) -> tuple[int, int] | None:
+        """Largest resident and largest private memory seen, bytes; None, with a warning, if the
+        sampler was killed."""
         answer, _ = self._process.communicate()  # closes its standard input: the signal to end
         if self._process.returncode or not answer:
             warnings.warn("the memory sampler died: peak memory is unknown", stacklevel=2)
             return None
-        return int(answer)
+        resident, private = map(int, answer.split())
+        return resident, private
 
 
 class PeakMemory:
     """Peak memory of this process while the ``with`` block runs: ``peak_bytes``, None if unknown.
 
-    ``host_rss`` is sampled over the block, ``host_rss_hwm`` is the kernel's exact high-water mark
-    since the process began. ``gpu`` is called when the block ends and returns the GPU's kinds
-    (``gpu_allocated``: the framework's own peak; ``gpu_device_used``: the device's).
+    ``host_rss`` is sampled over the block, and ``host_private``, what of it is backed by no file:
+    the pages of libraries are shared by the ranks of a host. ``host_rss_hwm`` is the kernel's exact
+    high-water mark since the process began. ``gpu`` is called when the block ends and returns the
+    GPU's kinds (``gpu_allocated``: the framework's own peak; ``gpu_device_used``: the device's).
     """
 
     def __init__(
@@ -82,7 +85,8 @@ class PeakMemory:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self.peak_bytes["host_rss"] = self._sampler.stop()
+        seen = self._sampler.stop()
+        self.peak_bytes["host_rss"], self.peak_bytes["host_private"] = seen or (None, None)
         self.peak_bytes["host_rss_hwm"] = high_water_mark()
         if self._gpu is not None:
             found = self._gpu()
@@ -104,22 +108,28 @@ def high_water_mark() -> int:
 
 
 def _sample(pid: int, interval_s: float) -> None:
-    """Print ``sampling``, sample until standard input closes, print the peak."""
+    """Print ``sampling``, sample until standard input closes, print the peaks."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workload; we end with it
     parent = os.getppid()
     process = psutil.Process(pid)
-    peak = process.memory_info().rss
+
+    def now() -> tuple[int, int]:
+        found = process.memory_info()
+        return found.rss, found.rss - getattr(found, "shared", 0)  # Linux alone tells of files
+
+    peaks = now()
     print("sampling", flush=True)
     closed = False
     # Children that the workload forks may hold our standard input open: watch the parent too.
     while not closed and os.getppid() == parent:
         closed = bool(select.select([sys.stdin], [], [], interval_s)[0])
         try:
-            peak = max(peak, process.memory_info().rss)
+            resident, private = now()
+            peaks = max(peaks[0], resident), max(peaks[1], private)
         except psutil.NoSuchProcess:
             break
     with contextlib.suppress(BrokenPipeError):
-        print(peak, flush=True)
+        print(*peaks, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import mmap
 import os
 import signal
 import subprocess
@@ -157,3 +158,20 @@ def test_bad_requests_are_refused() -> None:
     with pytest.raises(psutil.NoSuchProcess):
         HostSampler(2**22 + 1)
     assert memory.high_water_mark() > MEBIBYTE
+
+
+def test_pages_of_a_file_are_not_private(tmp_path: Path) -> None:
+    """A mapped file that is read grows resident memory; written memory grows both."""
+    size = 96 << 20
+    path = tmp_path / "mapped"
+    path.write_bytes(bytes(size))
+    with PeakMemory() as before:
+        pass
+    with PeakMemory() as peak, path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        time.sleep(0.3)
+        mapped.close()
+    grown = {k: (peak.peak_bytes[k] or 0) - (before.peak_bytes[k] or 0) for k in peak.peak_bytes}
+    assert grown["host_rss"] > 0.8 * size
+    assert grown["host_private"] < 0.2 * size
