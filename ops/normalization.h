@@ -36,9 +36,8 @@ using Parallel =
 
 struct Parameters {
   const float* gamma;
-  const float* beta;
   float epsilon;
-  bool relu;  // what is normalised goes through a ReLU
+  const float* beta = nullptr;  // the gradient does without
 };
 
 // y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, with mean and population variance of
