@@ -47,10 +47,11 @@ def _gradient(op: tf.Operation, dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]
 
 @tf.RegisterGradient("DlbenchBatchNormalizationGrad")
 def _second_gradient(op: tf.Operation, *given: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-    dy, x, gamma = inputs = tuple(op.inputs[:3])
+    dy, x, gamma = op.inputs[:3]
+    inputs = (dy, x, gamma)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        first = _composed_gradient(dy, x, gamma, op.get_attr("epsilon"))
+        first = _composed_gradient(*inputs, op.get_attr("epsilon"))
     found = tape.gradient(first, inputs, output_gradients=list(given))
     return (*found, None, None)
 
