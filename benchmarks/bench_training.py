@@ -100,7 +100,7 @@ def training_step(session: Session) -> Callable[[], float]:
 def inference(session: Session) -> Callable[[], tf.Tensor]:
     """A prediction; returns the class probabilities, (batch, height, width, classes) float32."""
     samples = session.experiment.monte_carlo_samples
-    predictor = Predictor(session.network, session.task.activation, samples=samples)
+    predictor = Predictor(session.network, session.task.activation, samples=samples, frozen=True)
     image, _ = synthetic_batch(session)
 
     def predict() -> tf.Tensor:

@@ -69,7 +69,7 @@ def our_inference(case: Case, weights: Weights, image: np.ndarray) -> Callable[[
     from dlbench.prediction import Predictor
 
     activation = tf.nn.softmax if case.network == "segnet" else tf.identity
-    predictor = Predictor(_our_network(case, weights), activation)
+    predictor = Predictor(_our_network(case, weights), activation, frozen=True)
     tensor = tf.constant(image)
     return lambda: predictor(tensor)[0].numpy()
 

@@ -115,7 +115,7 @@ class _Prediction:
         self._outputs = network.output_shape[-1]
         self._sums = np.zeros((3, self._outputs))
         self._first: tuple[np.ndarray, np.ndarray] | None = None
-        self._predictor = Predictor(network, tf.identity)
+        self._predictor = Predictor(network, tf.identity, frozen=True)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         request = self._request

@@ -8,6 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+# What the exporters of TensorFlow Lite and TensorRT freeze graphs by; it has no public name.
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
 from dlbench.folding import Folded
 from dlbench.layers import MonteCarloDropout
 
@@ -19,6 +22,9 @@ class Predictor:
     the mean over ``samples`` passes and the uncertainty their variance (Kendall et al., arXiv
     1511.02680). Other networks are run once and have no variance. What runs is a `Folded` copy:
     call `update` when the network's weights have changed.
+
+    ``frozen`` makes constants of the weights, which libraries lay out for their kernels once: that
+    takes seconds, so it is for many images and weights that stay. A Bayesian network is not frozen.
     """
 
     def __init__(
@@ -28,6 +34,7 @@ class Predictor:
         *,
         samples: int = 1,
         seed: int = 0,
+        frozen: bool = False,
     ) -> None:
         self._folded = Folded(network)
         self._network = self._folded.network
@@ -38,6 +45,8 @@ class Predictor:
         self._samples = samples if self._dropouts else 1
         self._seed = seed
         self._function = tf.function(self._predict, reduce_retracing=True)
+        self._frozen = frozen and not self._dropouts
+        self._constant: dict[tf.DType, Callable[..., list[tf.Tensor]]] = {}
 
     @property
     def bayesian(self) -> bool:
@@ -47,16 +56,26 @@ class Predictor:
     def update(self) -> None:
         """Predict with the weights that the network has now."""
         self._folded.update()
+        self._constant.clear()
 
     def __call__(self, image: Any, draw: int = 0) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Mean and variance of the prediction, (batch, height, width, outputs) float32.
 
         ``draw`` numbers the batch: the same number draws the same dropout masks, on any rank.
         """
+        if self._frozen:
+            return self._with_constants(tf.convert_to_tensor(image))[0], None
         for layer in self._dropouts:
             layer.seed_generator.state.assign([self._seed, draw * self._samples])
         mean, variance = self._function(image)
         return mean, variance if self._dropouts else None
+
+    def _with_constants(self, image: tf.Tensor) -> list[tf.Tensor]:
+        if image.dtype not in self._constant:
+            any_size = tf.TensorSpec((None, None, None, image.shape[-1]), image.dtype)
+            traced = tf.function(self._pass).get_concrete_function(any_size)
+            self._constant[image.dtype] = convert_variables_to_constants_v2(traced)
+        return self._constant[image.dtype](image)
 
     def _predict(self, image: Any) -> tuple[tf.Tensor, tf.Tensor]:
         first = self._pass(image)

@@ -92,3 +92,32 @@ def test_new_weights_are_seen() -> None:
     after = predictor(IMAGE)[0].numpy()
     assert (before.argmax(-1) != 3).any()
     assert (after.argmax(-1) == 3).all()
+
+
+@pytest.mark.parametrize("name", ["segnet", "segnet_basic"])
+def test_frozen_weights_predict_the_same_at_any_size(name: str) -> None:
+    net = network(name)
+    frozen = Predictor(net, tf.nn.softmax, frozen=True)
+    for image in (IMAGE, IMAGE[:1, :17, :23], IMAGE.astype(np.float32)):
+        mean, variance = frozen(image)
+        assert variance is None
+        expected, _ = Predictor(net, tf.nn.softmax)(image)
+        np.testing.assert_allclose(mean, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_weights_are_taken_again_by_update() -> None:
+    net = network("segnet_basic")
+    frozen = Predictor(net, tf.nn.softmax, frozen=True)
+    before, _ = frozen(IMAGE)
+    bias = net.get_layer("classifier").bias
+    bias.assign(bias + np.array([5.0, 0.0, 0.0, 0.0], np.float32))
+    np.testing.assert_array_equal(frozen(IMAGE)[0], before)
+    frozen.update()
+    assert frozen(IMAGE)[0].numpy()[..., 0].mean() > before.numpy()[..., 0].mean() + 0.1
+
+
+def test_a_bayesian_network_still_draws_when_it_is_to_be_frozen() -> None:
+    predictor = Predictor(network("segnet_basic_bayesian"), tf.nn.softmax, samples=4, frozen=True)
+    _, variance = predictor(IMAGE)
+    assert variance is not None
+    assert variance.numpy().max() > 0.0
