@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.data.camvid import CamVid
+from dlbench.data.crop_maps import Sentinel2AAFC, Sentinel2CDL
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
 from dlbench.data.granulation import Granulation
+from dlbench.data.land_cover import LandCover
+from dlbench.data.plantations import Plantations
+from dlbench.data.sentinel2_lucas import Sentinel2LUCAS
 from dlbench.data.vaihingen import Vaihingen
 from dlbench.data.windows import WindowedDataSet
 
@@ -17,6 +21,11 @@ __all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "WindowedD
 DATASETS: dict[str, type[DataSet]] = {
     "camvid": CamVid,
     "granulation": Granulation,
+    "land_cover": LandCover,
+    "plantations": Plantations,
+    "sentinel2_aafc": Sentinel2AAFC,
+    "sentinel2_cdl": Sentinel2CDL,
+    "sentinel2_lucas": Sentinel2LUCAS,
     "vaihingen": Vaihingen,
 }
 
@@ -26,13 +35,13 @@ def build(
 ) -> DataSet:
     """The data set ``name`` in folder ``root``, its samples of ``size`` (height, width) pixels.
 
-    Without a root, granulation and vaihingen are what dlbench generates itself.
+    Without a root, it is the miniature that dlbench generates itself, where there is one.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}'; known: {', '.join(sorted(DATASETS))}")
     kind = DATASETS[name]
-    known = list(inspect.signature(kind).parameters)[2:]
+    known = _options(kind)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(
@@ -45,15 +54,26 @@ def build(
     return dataset
 
 
+def _options(kind: type[DataSet]) -> list[str]:
+    """What a data set takes beside root and size, with what it hands on to the class below it."""
+    names: list[str] = []
+    for base in kind.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base).parameters.values())[2:]
+        names += [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
+            break
+    return names
+
+
 def _generated(kind: type[DataSet]) -> Path:
     """The folder of the samples that dlbench makes itself, made if it is absent."""
-    from dlbench.data import granulation_files, scenes
+    from dlbench.data import miniatures, scenes
 
-    if kind is Vaihingen:
-        return scenes.ensure_vaihingen_miniature(scenes.default_folder())
-    if kind is Granulation:
-        return granulation_files.ensure_granulation_miniature(scenes.default_folder())
+    if kind.name in miniatures.MINIATURES:
+        return miniatures.ensure(kind.name, scenes.default_folder())
     raise DataError(
         f"{kind.name} needs its folder: data.root=/path/to/{kind.name} (from {kind.source}); "
-        "only granulation and vaihingen have generated samples to start with"
+        f"only {', '.join(miniatures.MINIATURES)} have generated samples to start with"
     )

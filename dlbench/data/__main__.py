@@ -136,7 +136,8 @@ def stats(places: list[str], options: dict[str, Any]) -> int:
 def make(places: list[str], options: dict[str, Any]) -> int:
     _expect(places, 2, {k: v for k, v in options.items() if k != "seed"})
     made = miniatures.make(places[0], Path(places[1]), int(options.get("seed", 0)))
-    print(f"{made} holds a miniature of {places[0]}; look at it: python -m dlbench.data info")
+    print(f"{made} holds a miniature of {places[0]}; look at it:")
+    print(f"python -m dlbench.data info {places[0]} {made}")
     return 0
 
 

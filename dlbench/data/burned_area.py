@@ -22,7 +22,7 @@ from dlbench.data.windows import (
     LabelledImagery,
     Scene,
     WindowedDataSet,
-    split_by_blocks,
+    split_scenes,
 )
 
 IMAGERY_FOLDER = "imagery"
@@ -69,7 +69,7 @@ class BurnedArea(WindowedDataSet):
         self.ground_sampling_distance = first.grid.pixel_metres
         labels: dict[int, Gabam] = {}
         labelled = [self._labelled(image, year, labels) for image in imagery]
-        self._scenes = self._by_blocks(labelled) if scenes is None else _by_name(labelled, scenes)
+        self._scenes = split_scenes(labelled, self.window, scenes)
         self.splits = tuple(split for split in SPLITS if self._scenes[split])
 
     def scenes(self, split: str) -> Sequence[Scene]:
@@ -98,10 +98,6 @@ class BurnedArea(WindowedDataSet):
             )
         return LabelledImagery(image, labels[year])
 
-    def _by_blocks(self, scenes: Sequence[Scene]) -> dict[str, list[Scene]]:
-        parts = [split_by_blocks(scene, self.window) for scene in scenes]
-        return {split: [part for each in parts for part in each[split]] for split in SPLITS}
-
 
 def _imagery(folder: Path, clouds: bool) -> list[Landsat | GeoTiff]:
     found: list[Landsat | GeoTiff] = []
@@ -116,18 +112,3 @@ def _imagery(folder: Path, clouds: bool) -> list[Landsat | GeoTiff]:
             "(*_SR_B1.TIF, ..., *_QA_PIXEL.TIF) or a georeferenced .tif"
         )
     return found
-
-
-def _by_name(scenes: Sequence[Scene], names: Mapping[str, Sequence[str]]) -> dict[str, list[Scene]]:
-    known = {scene.name: scene for scene in scenes}
-    wanted = [name for split in names.values() for name in split]
-    if not set(names) <= set(SPLITS) or not set(wanted) <= set(known):
-        raise DataError(
-            f"scenes is {dict(names)}; allowed are the splits {', '.join(SPLITS)} and the scenes "
-            f"{', '.join(known)}"
-        )
-    if len(set(wanted)) < len(wanted):
-        raise DataError(
-            f"scenes names a scene twice: {wanted}; a model would be scored on what it has seen"
-        )
-    return {split: [known[name] for name in names.get(split, ())] for split in SPLITS}

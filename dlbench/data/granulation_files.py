@@ -45,15 +45,6 @@ Progress = Callable[[str, int, int], None]
 """Told the split, the pairs written and the pairs wanted."""
 
 
-def ensure_granulation_miniature(folder: Path) -> Path:
-    """The folder under ``folder`` of this version's default pairs, made if it is absent."""
-    root = Path(folder) / f"granulation-miniature-v{VERSION}"
-    if not (root / PROOF).is_file():
-        print(f"generating granulation in {root}, which takes minutes", file=sys.stderr, flush=True)
-        make_granulation(root, progress=_Ticker())
-    return root
-
-
 def make_granulation(
     folder: Path,
     pairs: dict[str, int] | None = None,
@@ -71,6 +62,7 @@ def make_granulation(
     from dlbench.data.scenes import new_folder  # What only a maker needs takes long to import.
 
     pairs = PAIRS if pairs is None else pairs
+    progress = progress or _Ticker()
     if not pairs.keys() <= IMAGE_FILES.keys() or min(pairs.values(), default=0) < 1:
         raise DataError(f"pairs={pairs}: allowed are 1 or more for {', '.join(IMAGE_FILES)}")
     if not 1 <= size <= SCENE:
@@ -121,7 +113,7 @@ def _write_split(
     size: int,
     seed: int,
     texture: np.ndarray | None,
-    progress: Progress | None,
+    progress: Progress,
 ) -> None:
     from dlbench.data.photosphere import CADENCE, PIXEL
 
@@ -144,8 +136,7 @@ def _write_split(
             intensity[some] = images[: some.stop - done]
             velocity[some] = _normalized(velocities[: some.stop - done])
             done = some.stop
-            if progress is not None:
-                progress(split, done, count)
+            progress(split, done, count)
             if done == count:
                 break
 
@@ -199,7 +190,7 @@ def _make(arguments: list[str]) -> None:
         raise DataError(f"{folder} holds generated pairs already; name a new folder or remove it")
     pairs = {split: numbers[split] for split in IMAGE_FILES}
     frame = None if texture is None else Path(texture)
-    make_granulation(folder, pairs, numbers["size"], numbers["seed"], frame, _Ticker())
+    make_granulation(folder, pairs, numbers["size"], numbers["seed"], frame)
     print(f"{folder}: {pairs['train']} training pairs, {pairs['val']} validation pairs")
 
 

@@ -10,11 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError
-from dlbench.data.grid import Grid
+from dlbench.data.grid import Grid, Imagery, Labels
+from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
 from dlbench.data.polygons import (
     Features,
     Polygons,
@@ -61,7 +63,53 @@ FIELDS = {
     "species": ("spec_simp", "Spec_1", "species_simp", "simpleName"),
 }
 PERCENT = "percent"
+VECTOR_SUFFIXES = (".shp", ".gdb", ".gpkg", ".geojson")
 SDPT_LAYER = re.compile(r"([a-z]{3})_plant_v2", re.IGNORECASE)
+
+
+class Plantations(LabelledSentinel2):
+    """Sentinel-2 scenes labelled by a map of plantations.
+
+    Options as `LabelledSentinel2` and `plantations` have them; ``labels`` names the file where
+    ``labels/`` holds several.
+    """
+
+    name = "plantations"
+    licence = f"Global Forest Watch and SDPT: CC BY 4.0; {LICENCE}"
+    source = "https://data.globalforestwatch.org"
+    layout = f"""{LAYOUT}\
+{LABEL_FOLDER}/    Tree_plantations.shp with its parts, or the .gdb or .gpkg of SDPT version 2"""
+
+    def __init__(
+        self,
+        root: Path,
+        size: tuple[int, int] | None = None,
+        by: str = "species",
+        minimum_percent: float | None = None,
+        labels: str | None = None,
+        layer: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+        **imagery: Any,
+    ) -> None:
+        self._file = labels
+        self._choice = {
+            "by": by, "minimum_percent": minimum_percent, "layer": layer, "aliases": aliases,
+        }  # fmt: skip
+        super().__init__(root, size, **imagery)
+        self.classes = CLASSES[by]
+
+    def labels(self, image: Imagery) -> Labels:
+        folder = self.root / LABEL_FOLDER
+        held = sorted(p for p in folder.glob("*") if p.suffix.lower() in VECTOR_SUFFIXES)
+        if self._file is None and len(held) != 1:
+            raise DataError(
+                f"{folder} must hold one map, {', '.join(VECTOR_SUFFIXES)}; it holds "
+                f"{', '.join(p.name for p in held) or 'none'}; choose with data.options.labels=..."
+            )
+        file = held[0] if self._file is None else folder / self._file
+        found = plantations(file, grid=image.grid, **self._choice)
+        found.require_overlap(image.grid, image.file)
+        return found
 
 
 def plantations(

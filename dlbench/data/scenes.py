@@ -49,19 +49,11 @@ def default_folder() -> Path:
     return Path(cache) / "dlbench"
 
 
-def ensure_vaihingen_miniature(folder: Path) -> Path:
-    """The folder under ``folder`` of this version's default scenes, made if it is absent."""
-    root = Path(folder) / f"vaihingen-miniature-v{VERSION}"
-    if not (root / "manifest.json").is_file():
-        make_vaihingen(root, tiles=TILES, tile_size=TILE_SIZE)
-    return root
-
-
 def make_vaihingen(
     folder: Path,
     seed: int = 0,
     tiles: dict[str, int] | None = None,
-    tile_size: int = TILE_SIZE,
+    tile_size: int | None = None,
 ) -> Path:
     """Write scenes for the first ``tiles`` official areas of each split to a new ``folder``.
 
@@ -69,6 +61,7 @@ def make_vaihingen(
     Raises `DataError` where a folder without scenes is in the way.
     """
     tiles = TILES if tiles is None else tiles
+    tile_size = TILE_SIZE if tile_size is None else tile_size
     with new_folder(folder, "manifest.json", "scenes") as unfinished:
         for sub in (IMAGE_FOLDER, LABEL_FOLDERS[0]):
             (unfinished / sub).mkdir()

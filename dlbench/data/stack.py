@@ -64,7 +64,7 @@ def stack(scenes: Sequence[Imagery]) -> Stack:
     return Stack(
         scenes=tuple(scenes),
         file=first.file,
-        name="-".join(dict.fromkeys((labels[0], labels[-1]))),
+        name="-".join([first.name, *labels[1:][-1:]]),
         grid=first.grid,
         bands=tuple(
             f"{label}/{band}"

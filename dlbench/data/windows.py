@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -63,9 +63,13 @@ class LabelledImagery:
 
     def read(self, row: int, column: int, height: int, width: int) -> Sample:
         image, valid = self.imagery.read(row, column, height, width)
-        target = self.labels.read(self.imagery.grid.window(row, column, height, width))
+        target = self.target(row, column, height, width)
         target[~valid] = IGNORE
         return image, target
+
+    def target(self, row: int, column: int, height: int, width: int) -> np.ndarray:
+        """The labels of a window, whether its pixels can be used or not."""
+        return self.labels.read(self.imagery.grid.window(row, column, height, width))
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,31 @@ def split_by_blocks(scene: Scene, window: tuple[int, int]) -> dict[str, list[Par
             split = {2: "val", 4: "test"}.get((i + 2 * j) % 5, "train")
             parts[split].append(Part(scene, top, left, bottom - top, right - left))
     return parts
+
+
+def split_scenes(
+    scenes: Sequence[Scene],
+    window: tuple[int, int],
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, list[Scene]]:
+    """Share ``scenes`` among the splits: whole ones by their ``names`` ({"train": ["valley"]}), or
+    without names blocks of each. Raises `DataError` for names that are unknown or given twice.
+    """
+    if names is None:
+        parts = [split_by_blocks(scene, window) for scene in scenes]
+        return {split: [part for each in parts for part in each[split]] for split in SPLITS}
+    known = {scene.name: scene for scene in scenes}
+    wanted = [name for split in names.values() for name in split]
+    if not set(names) <= set(SPLITS) or not set(wanted) <= set(known):
+        raise DataError(
+            f"scenes is {dict(names)}; allowed are the splits {', '.join(SPLITS)} and the scenes "
+            f"{', '.join(known)}"
+        )
+    if len(set(wanted)) < len(wanted):
+        raise DataError(
+            f"scenes names a scene twice: {wanted}; a model would be scored on what it has seen"
+        )
+    return {split: [known[name] for name in names.get(split, ())] for split in SPLITS}
 
 
 def _blocks(length: int, window: int) -> list[tuple[int, int]]:
@@ -154,6 +183,10 @@ class WindowedDataSet(DataSet):
     def scenes(self, split: str) -> Sequence[Scene]:
         """The scenes of a split that `splits` names, headers checked. Raises `DataError`."""
 
+    def keeps(self, scene: Scene, row: int, column: int) -> bool:
+        """Whether a window is a sample; where labels are sparse, those without any need not be."""
+        return True
+
     def count(self, split: str) -> int:
         return len(self._grid(split))
 
@@ -184,7 +217,17 @@ class WindowedDataSet(DataSet):
         if split not in self._windows:
             self.require_split(split)
             stride = self._stride if split == "train" else None
-            windows = [w for s in self.scenes(split) for w in _cover(s, self.window, stride)]
+            windows = [
+                window
+                for scene in self.scenes(split)
+                for window in _cover(scene, self.window, stride)
+                if self.keeps(scene, window.row, window.column)
+            ]
+            if not windows:
+                raise DataError(
+                    f"{self.name} at {self.root} has no label in the split '{split}'; lower "
+                    "data.size for smaller blocks, or give whole scenes: data.options.scenes=..."
+                )
             self._windows[split] = windows
         return self._windows[split]
 

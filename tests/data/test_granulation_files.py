@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dlbench.data import DataError, granulation_files, photosphere
+from dlbench.data import DataError, granulation_files, miniatures, photosphere
 from dlbench.data.granulation_files import make_granulation, read_texture
 from dlbench.data.photosphere import scene
 
@@ -148,10 +148,10 @@ def test_two_processes_may_make_the_same_folder(tmp_path: Path) -> None:
 
 def test_an_existing_miniature_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(granulation_files, "PAIRS", {"train": 1, "val": 1})
-    root = granulation_files.ensure_granulation_miniature(tmp_path)
+    root = miniatures.ensure("granulation", tmp_path)
     assert _read(root, "val")[0].shape == (1, 50, 50, 2)
     before = (root / "manifest.json").stat().st_mtime_ns
-    assert granulation_files.ensure_granulation_miniature(tmp_path) == root
+    assert miniatures.ensure("granulation", tmp_path) == root
     assert (root / "manifest.json").stat().st_mtime_ns == before
 
 

@@ -19,7 +19,7 @@ from dlbench.data.sentinel2 import BANDS, Sentinel2, open_sentinel2
 
 DAY = date(2022, 6, 10)
 SIZE = 60
-WEST, NORTH = parcels.ORIGIN
+WEST, NORTH = parcels.FERRARA.origin
 GML = """<?xml version="1.0" encoding="UTF-8"?>
 <eop:Mask xmlns:eop="http://www.opengis.net/eop/2.0" xmlns:gml="http://www.opengis.net/gml/3.2">
 <gml:boundedBy><gml:Envelope srsName="urn:ogc:def:crs:EPSG:8.7:{epsg}"/></gml:boundedBy>

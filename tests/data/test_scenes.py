@@ -10,7 +10,7 @@ import rasterio
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from dlbench.data import DataError, build, scenes
+from dlbench.data import DataError, build, miniatures, scenes
 from dlbench.data.suburb import scene
 from dlbench.data.vaihingen import AREAS
 
@@ -82,12 +82,12 @@ def test_two_processes_may_make_the_same_folder(tmp_path: Path) -> None:
 def test_an_existing_miniature_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes, "TILES", {"train": 1})
     monkeypatch.setattr(scenes, "TILE_SIZE", 128)
-    root = scenes.ensure_vaihingen_miniature(tmp_path)
+    root = miniatures.ensure("vaihingen", tmp_path)
     before = (root / "manifest.json").stat().st_mtime_ns
-    assert scenes.ensure_vaihingen_miniature(tmp_path) == root
+    assert miniatures.ensure("vaihingen", tmp_path) == root
     assert (root / "manifest.json").stat().st_mtime_ns == before
     monkeypatch.setattr(scenes, "VERSION", scenes.VERSION + 1)
-    assert scenes.ensure_vaihingen_miniature(tmp_path) != root
+    assert miniatures.ensure("vaihingen", tmp_path) != root
 
 
 def test_foreign_files_are_not_overwritten(tmp_path: Path) -> None:

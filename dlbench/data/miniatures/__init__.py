@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 
 from dlbench.data.dataset import DataError
 
 MINIATURES: dict[str, tuple[str, str]] = {
     "granulation": ("dlbench.data.granulation_files", "make_granulation"),
+    "land_cover": ("dlbench.data.miniatures.land_cover", "make"),
+    "plantations": ("dlbench.data.miniatures.plantations", "make"),
+    "sentinel2_aafc": ("dlbench.data.miniatures.aafc", "make"),
+    "sentinel2_cdl": ("dlbench.data.miniatures.cdl", "make"),
+    "sentinel2_lucas": ("dlbench.data.miniatures.lucas", "make"),
     "vaihingen": ("dlbench.data.scenes", "make_vaihingen"),
 }
-"""The module and function, of a new folder and a seed, that make it."""
+"""The module and function, of a new folder and a seed, that make it; the module's VERSION is raised
+whenever the same arguments would give other samples."""
 
 
 def make(name: str, folder: Path, seed: int = 0) -> Path:
@@ -21,3 +28,13 @@ def make(name: str, folder: Path, seed: int = 0) -> Path:
     module, function = MINIATURES[name]
     found: Path = getattr(importlib.import_module(module), function)(Path(folder), seed=seed)
     return found
+
+
+def ensure(name: str, folder: Path) -> Path:
+    """The folder under ``folder`` of this version's miniature, made if it is absent."""
+    version = importlib.import_module(MINIATURES[name][0]).VERSION
+    root = Path(folder) / f"{name}-miniature-v{version}"
+    if not root.is_dir() or not any(root.iterdir()):
+        print(f"generating {name} in {root}", file=sys.stderr, flush=True)
+        make(name, root)
+    return root

@@ -1,7 +1,10 @@
-"""A year's Cropland Data Layer of a small place, as a national file with its pyramid."""
+"""A year's Cropland Data Layer of a small place, as a national file with its pyramid; with SAFE
+products of spring, early and late summer, a data set.
+"""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,18 @@ from rasterio.enums import Resampling
 
 from dlbench.data.cdl import CDL, pixel_metres
 from dlbench.data.grid import Grid
+from dlbench.data.miniatures import parcels
 from dlbench.data.miniatures.coded_raster import write_coded_raster
+from dlbench.data.miniatures.sentinel2 import clouds, labelled_landscape, write_safe
 
+VERSION = 1
+"""Raised whenever the same arguments would give other pixels."""
+DATES = (date(2022, 4, 21), date(2022, 6, 10), date(2022, 8, 4))
+CODES = {
+    "winter wheat": 24, "winter barley": 21, "maize": 1, "soya": 5, "sunflower": 6,
+    "grassland": 176, "forest": 141, "road": 121,
+}  # fmt: skip
+"""Of the covers of `parcels`; all but the last two are sown."""
 EPSG = 5070
 ORIGIN = (-2_356_095.0, 3_172_605.0)
 """North-western corner of the national layer, from which its pixels are counted."""
@@ -28,3 +41,17 @@ def write_labels(folder: Path, codes: np.ndarray, grid: Grid, year: int) -> Path
     with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(path, "r+") as file:
         file.build_overviews([2, 4], Resampling.nearest)
     return path
+
+
+def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
+    """Write three products and the layer of their year to a new ``folder``, whole or not at all."""
+    place = parcels.IOWA
+    start = labelled_landscape(folder, seed, VERSION, list(CODES)[:-2], size, place)
+    with start as (imagery, labels, parcel, cover, grid):
+        for number, day in enumerate(DATES):
+            ground = parcels.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+            write_safe(imagery, day, ground, clouds(seed, number, size), place=place)
+        codes = np.zeros(len(parcels.COVERS), np.uint8)
+        codes[[parcels.INDEX[name] for name in CODES]] = list(CODES.values())
+        write_labels(labels, codes[cover], grid, DATES[0].year)
+    return Path(folder)

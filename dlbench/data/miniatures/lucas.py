@@ -1,9 +1,13 @@
-"""A LUCAS survey of a miniature landscape: points, and polygons of the Copernicus module."""
+"""A LUCAS survey of a miniature landscape, points, and polygons of the Copernicus module; with
+zipped SAFE products of its year, a data set.
+"""
 
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,20 @@ from rasterio.warp import transform
 
 from dlbench.data.grid import Grid
 from dlbench.data.lucas import ATTRIBUTE_FILE, MISSING_DEGREES, POLYGON_FILE
+from dlbench.data.miniatures import parcels as landscapes
 from dlbench.data.miniatures.outlines import outlines, to_degrees, write_vector
+from dlbench.data.miniatures.sentinel2 import clouds, labelled_landscape, write_safe
 
+VERSION = 1
+"""Raised whenever the same arguments would give other pixels."""
+DATES = (date(2018, 4, 21), date(2018, 6, 10), date(2018, 8, 4))
+CODES = {
+    "winter wheat": "B11", "winter barley": "B13", "maize": "B16", "sugar beet": "B22",
+    "sunflower": "B31", "soya": "B33", "grassland": "E20", "forest": "C10", "road": "A22",
+}  # fmt: skip
+"""Of the covers of `parcels`; all but the last two are sown."""
+SPACING = 10
+"""Pixels between points, where the survey has 2 km."""
 POINT_FILE = "EU_{year}_20200213.CSV"
 POINT_FILE_2022 = "EU_LUCAS_2022.csv"
 HEADER = (
@@ -125,3 +141,21 @@ def _write_csv(file: Path, header: list[str], lines: list[list[object]]) -> Path
     with file.open("w", encoding="utf-8", newline="") as text:
         csv.writer(text).writerows([header, *lines])
     return file
+
+
+def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
+    """Write three zipped products and the survey of their year to a new ``folder``, whole or not at
+    all."""
+    start = labelled_landscape(folder, seed, VERSION, list(CODES)[:-2], size)
+    with start as (imagery, labels, parcel, cover, grid):
+        for number, day in enumerate(DATES):
+            ground = landscapes.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+            product = write_safe(imagery, day, ground, clouds(seed, number, size))
+            shutil.make_archive(str(product.with_suffix("")), "zip", imagery, product.name)
+            shutil.rmtree(product)
+        kinds = np.zeros(len(landscapes.COVERS), np.uint8)
+        kinds[[landscapes.INDEX[name] for name in CODES]] = range(len(CODES))
+        classes, codes = kinds[cover], list(CODES.values())
+        write_points(labels, grid, classes, codes, DATES[0].year, SPACING, seed)
+        write_polygons(labels, grid, parcel, classes, codes, SPACING, seed)
+    return Path(folder)

@@ -20,9 +20,22 @@ from dlbench.data.grid import Grid
 
 PIXEL = 10.0
 """Metres."""
-ORIGIN = (600_000.0, 4_920_000.0)
-"""Easting and northing of the north-western corner, in the Po plain near Ferrara."""
-EPSG = 32632
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a landscape lies: a tile of Sentinel-2's grid, easting and northing of the corner in
+    the north-west."""
+
+    tile: str
+    epsg: int
+    origin: tuple[float, float]
+
+
+FERRARA = Place("T32TQQ", 32632, (600_000.0, 4_920_000.0))
+IOWA = Place("T15TVG", 32615, (450_000.0, 4_650_000.0))
+SASKATCHEWAN = Place("T13UDS", 32613, (450_000.0, 5_650_000.0))
+CAMEROON = Place("T32NNK", 32632, (550_000.0, 450_000.0))
 
 
 @dataclass(frozen=True)
@@ -82,10 +95,10 @@ DAYS_OF_CHANGE = 9.0
 """In which a canopy goes from 27 % to 73 % of its height."""
 
 
-def grid(size: int) -> Grid:
+def grid(size: int, place: Place = FERRARA) -> Grid:
     """The pixels of a landscape."""
-    transform = Affine(PIXEL, 0, ORIGIN[0], 0, -PIXEL, ORIGIN[1])
-    return Grid(CRS.from_epsg(EPSG), transform, size, size)
+    transform = Affine(PIXEL, 0, place.origin[0], 0, -PIXEL, place.origin[1])
+    return Grid(CRS.from_epsg(place.epsg), transform, size, size)
 
 
 def landscape(seed: int, size: int, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,28 @@
-"""Plantations of a miniature landscape in the files of Global Forest Watch and SDPT version 2."""
+"""Plantations of a miniature landscape in the files of Global Forest Watch and SDPT version 2; with
+Sentinel-2 scenes in files of a band each, a data set.
+"""
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 
 from dlbench.data.grid import Grid
+from dlbench.data.miniatures import parcels as landscapes
 from dlbench.data.miniatures.outlines import outlines, to_degrees, write_vector
+from dlbench.data.miniatures.sentinel2 import labelled_landscape, write_single_bands
 from dlbench.data.plantations import BACKGROUND, CLASSES
 
+VERSION = 1
+"""Raised whenever the same arguments would give other pixels."""
+DATES = (date(2016, 1, 15), date(2016, 7, 20))
+SOWN = ("oil palm", "vineyard", "grassland", "maize", "built-up")
+SPECIES = {"oil palm": 1, "vineyard": 7}
+"""Class of a cover; vines stand for rubber, which sheds its leaves as they do."""
+LARGE, MEDIUM = 500, 250
+"""Pixels of a parcel from which its plantation is of type 1, or of 2."""
 GFW_FILE = "Tree_plantations.shp"
 SDPT_FILE = "sdpt_v2.gdb"
 MOSAIC_PERCENT = {2: 60, 3: 30}
@@ -84,3 +97,19 @@ def _of_parcel(parcels: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> 
 
 def _text(values: list[str]) -> np.ndarray:
     return np.array(values, object)
+
+
+def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
+    """Write two scenes and the shapefile to a new ``folder``, whole or not at all."""
+    place = landscapes.CAMEROON
+    start = labelled_landscape(folder, seed, VERSION, SOWN, size, place)
+    with start as (imagery, labels, parcel, cover, grid):
+        for day in DATES:
+            ground = landscapes.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+            write_single_bands(imagery, day, ground, place)
+        kinds = np.full(len(landscapes.COVERS), BACKGROUND, np.uint8)
+        kinds[[landscapes.INDEX[name] for name in SPECIES]] = list(SPECIES.values())
+        species, pixels = kinds[cover], np.bincount(parcel.ravel())[parcel]
+        types = np.select([species == BACKGROUND, pixels >= LARGE, pixels >= MEDIUM], [0, 1, 2], 3)
+        write_gfw(labels, grid, parcel, types, species)
+    return Path(folder)

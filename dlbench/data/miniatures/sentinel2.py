@@ -8,7 +8,8 @@ cover.tif                                     index in `parcels.COVERS`, number 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
+from dlbench.data.labelled_sentinel2 import IMAGERY_FOLDER, LABEL_FOLDER
 from dlbench.data.miniatures import parcels
 from dlbench.data.safe import (
     CLASSI_RESOLUTION,
@@ -34,7 +36,6 @@ VERSION = 1
 DATES = (date(2022, 4, 21), date(2022, 6, 10), date(2022, 8, 4))
 CLASSES = ("winter wheat", "winter barley", "maize", "soya", "sunflower", "grassland")
 OFFSET = -1000
-TILE = "T32TQQ"
 CLOUD_SHARE = 0.04
 CLOUD_REFLECTANCE = 0.6
 EDGE = 6
@@ -60,25 +61,78 @@ def make(
         (unfinished / "export").mkdir()
         for number, day in enumerate(dates):
             ground = parcels.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
-            name = f"S2_HARMONIZED_{day:%Y%m%d}.tif"
-            names = [f"B{band[1:].lstrip('0')}" for band in RESOLUTION]
-            values = np.stack([_as_seen(ground, band, 10) for band in RESOLUTION])
-            _write(unfinished / "export" / name, values, parcels.grid(size), names)
-            cloudy = _clouds(seed, number, size)
+            write_export(unfinished / "export", day, ground)
+            cloudy = clouds(seed, number, size)
             unseen = np.zeros((size, size), bool)
             if number == len(dates) - 1:
                 y, x = np.indices(unseen.shape)
                 unseen = y < size / EDGE * (x / size) ** 2
-            _write_safe(unfinished / "SAFE", day, ground, cloudy, unseen)
+            write_safe(unfinished / "SAFE", day, ground, cloudy, unseen)
         _write(unfinished / "cover.tif", np.stack([cover, parcel]), parcels.grid(size))
         manifest = {"generator": VERSION, "seed": seed, "size": size, "classes": list(classes)}
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     return Path(folder)
 
 
-def product_name(day: date) -> str:
+@contextmanager
+def labelled_landscape(
+    folder: Path,
+    seed: int,
+    version: int,
+    classes: Sequence[str],
+    size: int = 360,
+    place: parcels.Place = parcels.FERRARA,
+) -> Iterator[tuple[Path, Path, np.ndarray, np.ndarray, Grid]]:
+    """The start of a labelled data set that becomes ``folder`` at the end of the block: its
+    folders of imagery and labels, the ground as `parcels.landscape` has it, and its grid.
+    """
+    parcel, cover = parcels.landscape(seed, size, classes)
+    with new_folder(folder, "manifest.json", "landscape") as unfinished:
+        imagery, labels = (unfinished / name for name in (IMAGERY_FOLDER, LABEL_FOLDER))
+        imagery.mkdir()
+        labels.mkdir()
+        yield imagery, labels, parcel, cover, parcels.grid(size, place)
+        manifest = {"generator": version, "seed": seed, "size": size, "classes": list(classes)}
+        (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def product_name(day: date, tile: str = parcels.FERRARA.tile) -> str:
     """Of the SAFE folder of a date."""
-    return f"S2A_MSIL1C_{day:%Y%m%d}T101601_N0400_R065_{TILE}_{day:%Y%m%d}T121530.SAFE"
+    return f"S2A_MSIL1C_{day:%Y%m%d}T101601_N0400_R065_{tile}_{day:%Y%m%d}T121530.SAFE"
+
+
+def write_export(
+    folder: Path,
+    day: date,
+    ground: np.ndarray,
+    place: parcels.Place = parcels.FERRARA,
+    cloudy: np.ndarray | None = None,
+) -> Path:
+    """Write a GeoTIFF of COPERNICUS/S2_HARMONIZED from `parcels.reflectance`; ``cloudy`` (height,
+    width) bool becomes its QA60 band.
+    """
+    if cloudy is not None:
+        ground = np.where(cloudy[..., None], CLOUD_REFLECTANCE, ground)
+    values = [_as_seen(ground, band, 10) for band in RESOLUTION]
+    names = [f"B{band[1:].lstrip('0')}" for band in RESOLUTION]
+    if cloudy is not None:
+        values.append(np.where(cloudy, 1 << 10, 0).astype(np.uint16))
+        names.append("QA60")
+    path = folder / f"S2_HARMONIZED_{day:%Y%m%d}.tif"
+    _write(path, np.stack(values), parcels.grid(len(ground), place), names)
+    return path
+
+
+def write_single_bands(
+    folder: Path, day: date, ground: np.ndarray, place: parcels.Place = parcels.FERRARA
+) -> Path:
+    """Write a folder of GeoTIFFs, one a band in its own resolution, without offset."""
+    scene = folder / f"{place.tile}_{day:%Y%m%d}T101601"
+    scene.mkdir()
+    for band, resolution in RESOLUTION.items():
+        grid = _coarser(len(ground), resolution, place)
+        _write(scene / f"{scene.name}_{band}.tif", _as_seen(ground, band, resolution)[None], grid)
+    return scene
 
 
 def block_means(values: np.ndarray, side: int) -> np.ndarray:
@@ -96,17 +150,24 @@ def _as_seen(ground: np.ndarray, band: str, pixel: int) -> np.ndarray:
     return coarse.repeat(repeats, axis=0).repeat(repeats, axis=1).astype(np.uint16)
 
 
-def _clouds(seed: int, number: int, size: int) -> np.ndarray:
+def clouds(seed: int, number: int, size: int) -> np.ndarray:
+    """Where the sky of the overpass ``number`` is not clear (size, size) bool."""
     noise = np.random.default_rng([seed, 3, number]).normal(size=(size, size))
     field = gaussian_filter(noise, size / 24)
     return field > np.quantile(field, 1 - CLOUD_SHARE)
 
 
-def _write_safe(
-    folder: Path, day: date, ground: np.ndarray, cloudy: np.ndarray, unseen: np.ndarray
-) -> None:
-    granule = f"L1C_{TILE}_A035666_{day:%Y%m%d}T101559"
-    root = folder / product_name(day)
+def write_safe(
+    folder: Path,
+    day: date,
+    ground: np.ndarray,
+    cloudy: np.ndarray,
+    unseen: np.ndarray | None = None,
+    place: parcels.Place = parcels.FERRARA,
+) -> Path:
+    """Write a product of a `parcels.reflectance`; ``cloudy``, ``unseen`` (height, width) bool."""
+    granule = f"L1C_{place.tile}_A035666_{day:%Y%m%d}T101559"
+    root = folder / product_name(day, place.tile)
     images, quality = (root / "GRANULE" / granule / sub for sub in ("IMG_DATA", "QI_DATA"))
     images.mkdir(parents=True)
     quality.mkdir()
@@ -115,18 +176,20 @@ def _write_safe(
     for band, resolution in RESOLUTION.items():
         numbers = _as_seen(ground, band, resolution).astype(np.int64) - OFFSET
         numbers = numbers.clip(NO_DATA + 1, SATURATED - 1)
-        numbers[block_means(unseen, resolution // 10) > 0] = NO_DATA
-        name = f"{TILE}_{day:%Y%m%d}T101601_{band}.jp2"
-        _write(images / name, numbers[None].astype(np.uint16), _coarser(size, resolution))
+        if unseen is not None:
+            numbers[block_means(unseen, resolution // 10) > 0] = NO_DATA
+        name = f"{place.tile}_{day:%Y%m%d}T101601_{band}.jp2"
+        _write(images / name, numbers[None].astype(np.uint16), _coarser(size, resolution, place))
     opaque = block_means(cloudy, CLASSI_RESOLUTION // 10) > 0
     mask = np.stack([opaque, np.zeros_like(opaque), np.zeros_like(opaque)]).astype(np.uint8)
-    _write(quality / "MSK_CLASSI_B00.jp2", mask, _coarser(size, CLASSI_RESOLUTION))
-    (root / "MTD_MSIL1C.xml").write_text(_product_xml(day))
-    (root / "GRANULE" / granule / "MTD_TL.xml").write_text(_tile_xml(day, size))
+    _write(quality / "MSK_CLASSI_B00.jp2", mask, _coarser(size, CLASSI_RESOLUTION, place))
+    (root / "MTD_MSIL1C.xml").write_text(_product_xml(day, place))
+    (root / "GRANULE" / granule / "MTD_TL.xml").write_text(_tile_xml(day, size, place))
+    return root
 
 
-def _coarser(size: int, resolution: int) -> Grid:
-    fine = parcels.grid(size)
+def _coarser(size: int, resolution: int, place: parcels.Place) -> Grid:
+    fine = parcels.grid(size, place)
     factor = resolution / parcels.PIXEL
     side = round(size / factor)
     return Grid(fine.crs, fine.transform * fine.transform.scale(factor), side, side)
@@ -147,7 +210,7 @@ def _write(path: Path, values: np.ndarray, grid: Grid, names: Sequence[str] | No
             file.descriptions = names
 
 
-def _product_xml(day: date) -> str:
+def _product_xml(day: date, place: parcels.Place) -> str:
     offsets = "".join(
         f'<RADIO_ADD_OFFSET band_id="{number}">{OFFSET}</RADIO_ADD_OFFSET>\n'
         for number in range(len(RESOLUTION))
@@ -157,7 +220,7 @@ def _product_xml(day: date) -> str:
 <n1:General_Info>
 <Product_Info>
 <PRODUCT_START_TIME>{day}T10:16:01.024Z</PRODUCT_START_TIME>
-<PRODUCT_URI>{product_name(day)}</PRODUCT_URI>
+<PRODUCT_URI>{product_name(day, place.tile)}</PRODUCT_URI>
 <PROCESSING_LEVEL>Level-1C</PROCESSING_LEVEL>
 <PROCESSING_BASELINE>04.00</PROCESSING_BASELINE>
 </Product_Info>
@@ -171,8 +234,8 @@ def _product_xml(day: date) -> str:
 """
 
 
-def _tile_xml(day: date, size: int) -> str:
-    west, north = parcels.ORIGIN
+def _tile_xml(day: date, size: int, place: parcels.Place) -> str:
+    west, north = place.origin
     sizes = "".join(
         f'<Size resolution="{r}"><NROWS>{size * 10 // r}</NROWS><NCOLS>{size * 10 // r}</NCOLS>'
         f'</Size>\n<Geoposition resolution="{r}"><ULX>{west:.0f}</ULX><ULY>{north:.0f}</ULY>'
@@ -186,7 +249,7 @@ def _tile_xml(day: date, size: int) -> str:
 </n1:General_Info>
 <n1:Geometric_Info>
 <Tile_Geocoding metadataLevel="Brief">
-<HORIZONTAL_CS_CODE>EPSG:{parcels.EPSG}</HORIZONTAL_CS_CODE>
+<HORIZONTAL_CS_CODE>EPSG:{place.epsg}</HORIZONTAL_CS_CODE>
 {sizes}</Tile_Geocoding>
 </n1:Geometric_Info>
 </n1:Level-1C_Tile_ID>

@@ -1,0 +1,66 @@
+"""Sentinel-2 imagery labelled by LUCAS, the European Union's survey of land cover in the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlbench.data.dataset import IGNORE
+from dlbench.data.grid import Imagery, Labels
+from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
+from dlbench.data.lucas import (
+    ATTRIBUTE_FILE,
+    IN_SITU,
+    POINT_FILES,
+    POLYGON_FILE,
+    classes,
+    lucas,
+)
+from dlbench.data.points import Points
+from dlbench.data.polygons import Polygons
+from dlbench.data.windows import LabelledImagery, Part, Scene
+
+
+class Sentinel2LUCAS(LabelledSentinel2):
+    """Options as `LabelledSentinel2` and `dlbench.data.lucas.lucas` have them.
+
+    Little of the ground is labelled: only windows with labels are samples.
+    """
+
+    name = "sentinel2_lucas"
+    licence = f"LUCAS: reuse with acknowledgement of Eurostat; {LICENCE}"
+    source = "https://ec.europa.eu/eurostat/web/lucas/database"
+    layout = f"""{LAYOUT}\
+{LABEL_FOLDER}/    {POINT_FILES[0].format(year=2018)} or {POINT_FILES[2].format(year=2018)}: points;
+           or {POLYGON_FILE} with its parts and
+           {ATTRIBUTE_FILE}"""
+
+    def __init__(
+        self,
+        root: Path,
+        size: tuple[int, int] | None = None,
+        year: int = 2018,
+        level: int = 1,
+        geometry: str | None = None,
+        coordinates: str = "theoretical",
+        radius: float = 0.0,
+        observed: Sequence[str] = IN_SITU,
+        **imagery: Any,
+    ) -> None:
+        self._choice = year, level, geometry, coordinates, radius, observed
+        self._survey: Points | Polygons | None = None
+        super().__init__(root, size, **imagery)
+        self.classes = classes(level)
+
+    def labels(self, image: Imagery) -> Labels:
+        if self._survey is None:
+            self._survey = lucas(self.root / LABEL_FOLDER, *self._choice)
+        self._survey.require_overlap(image.grid, image.file)
+        return self._survey
+
+    def keeps(self, scene: Scene, row: int, column: int) -> bool:
+        if isinstance(scene, Part):
+            scene, row, column = scene.whole, scene.row + row, scene.column + column
+        assert isinstance(scene, LabelledImagery)
+        return bool((scene.target(row, column, *self.window) != IGNORE).any())
