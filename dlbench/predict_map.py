@@ -87,7 +87,7 @@ def predict(arguments: list[str]) -> None:
     from dlbench.prediction import Predictor
 
     samples = request.samples or segmenter.samples
-    predictor = Predictor(network, tf.nn.softmax, samples=samples, seed=segmenter.seed, frozen=True)
+    predictor = Predictor(network, tf.nn.softmax, samples=samples, seed=segmenter.seed)
     if "uncertainty" in request.outputs and not predictor.bayesian:
         raise ConfigError(
             f"uncertainty={request.outputs['uncertainty'][0]}: {request.network} is no Bayesian "

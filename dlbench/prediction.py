@@ -23,8 +23,9 @@ class Predictor:
     1511.02680). Other networks are run once and have no variance. What runs is a `Folded` copy:
     call `update` when the network's weights have changed.
 
-    ``frozen`` makes constants of the weights, which libraries lay out for their kernels once: that
-    takes seconds, so it is for many images and weights that stay. A Bayesian network is not frozen.
+    ``frozen`` makes constants of the weights, which libraries lay out for their kernels once. That
+    takes seconds and, meanwhile, some 16 times the memory of the weights; it pays for many images
+    so small that reading the weights counts. A Bayesian network is not frozen.
     """
 
     def __init__(
