@@ -9,7 +9,12 @@ from pathlib import Path
 
 from dlbench.config import ConfigError
 
-CHOICES = {"checkpoint": ("best", "last"), "overwrite": ("true", "false")}
+CHOICES = {
+    "checkpoint": ("best", "last"),
+    "overwrite": ("true", "false"),
+    "harmonized": ("true", "false"),
+    "mask_clouds": ("true", "false"),
+}
 FROM_ONE = {"tile", "batch", "samples"}
 """Numbers that 0 is too small for."""
 

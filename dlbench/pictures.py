@@ -65,7 +65,8 @@ def prediction_grid(
 
     tallest = max(image.shape[0] / image.shape[1] for image in images)
     side, gap, head, margin = 2.4, 0.06, 0.28, 0.08
-    side_label = 0.25 if names is not None else 0.0
+    lines = max(name.count("\n") + 1 for name in names) if names else 0
+    side_label = 0.1 + 0.15 * lines if lines else 0.0
     width = side_label + len(columns) * (side + gap) - gap + 2 * margin
     maps = [truths] if predictions is None else [truths, predictions]
     entries = _legend_entries([labels for labeled in maps for labels in labeled], classes)

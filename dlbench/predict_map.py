@@ -1,8 +1,10 @@
 """A map of the classes in a raster of any size, for `dlbench.predict`.
 
 RUN is the folder of a segmentation training, or a ``.keras`` file; SCENE any raster that GDAL
-reads, of the network's bands. Tiles overlap and are blended; what is held in memory does not grow
-with the raster. The map is a cloud-optimised GeoTIFF on the scene's own grid.
+reads, of the network's bands. A network that has learnt from Sentinel-2 takes what it was trained
+on: a SAFE product, its zip archive, an export; of a time series the folder. Tiles overlap and are
+blended; what is held in memory does not grow with the raster. The map is a cloud-optimised GeoTIFF
+on the scene's own grid.
 """
 
 from __future__ import annotations
@@ -33,11 +35,15 @@ if TYPE_CHECKING:
     from dlbench.prediction import Predictor
 
 USAGE = (
-    "usage: python -m dlbench.predict RUN SCENE.tif [SCENE.tif ...] [OUT.tif|FOLDER] "
+    "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|FOLDER] "
     "[checkpoint=best|last] [bands=1,2,3] [tile=512] [overlap=64] [batch=4] [samples=8] "
-    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [overwrite=false]"
+    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [overwrite=false]; of Sentinel-2 "
+    "[dates=20220421,...] [harmonized=true|false] [mask_clouds=true|false]"
 )
 SUFFIXES = (".tif", ".tiff")
+SENTINEL2 = ("dates", "harmonized", "mask_clouds")
+READING = ("harmonized", "mask_clouds", "resampling")
+"""Options of a Sentinel-2 data set that a map is made with too."""
 ALIGN = 32
 """Tiles start on multiples of this, SegNet's stride, so that all pool the same pixels together."""
 MEMORY = 512 * 2**20
@@ -58,6 +64,8 @@ class Request:
     overlap: int
     batch: int
     samples: int | None
+    reading: dict[str, Any]
+    """What is told of Sentinel-2 scenes, in place of what was told in training."""
 
     @property
     def network(self) -> str:
@@ -69,8 +77,10 @@ def predict(arguments: list[str]) -> None:
     """Read, predict and write; what can be checked without TensorFlow is checked before it."""
     request = _parse(arguments)
     segmenter = trained.segmentation_network(request.run, request.checkpoint)
+    learnt = {k: v for k, v in segmenter.options.items() if k in READING}
+    reading = learnt | {"dates": None} | request.reading
     images = [
-        raster_input.opened(path, request.bands, segmenter.bands, segmenter.facts)
+        raster_input.opened(path, request.bands, segmenter.bands, segmenter.facts, reading)
         for path in request.scenes
     ]
     tilings = [Tiling(x.height, x.width, request.tile, request.overlap, ALIGN) for x in images]
@@ -214,7 +224,7 @@ def _parse(arguments: list[str]) -> Request:
         arguments,
         USAGE,
         {"tile": 512, "overlap": 64, "batch": 4, "samples": 0},
-        {"checkpoint", "bands", "probabilities", "uncertainty", "overwrite"},
+        {"checkpoint", "bands", "probabilities", "uncertainty", "overwrite", *SENTINEL2},
     )
     run, *places = map(Path, line.places)
     line.refuse_checkpoint_of_file(run)
@@ -241,7 +251,17 @@ def _parse(arguments: list[str]) -> Request:
         overlap=line.numbers["overlap"],
         batch=line.numbers["batch"],
         samples=line.numbers["samples"] or None,
+        reading=_reading(line.options),
     )
+
+
+def _reading(options: dict[str, str]) -> dict[str, Any]:
+    reading: dict[str, Any] = {
+        name: options[name] == "true" for name in SENTINEL2 if name != "dates" and name in options
+    }
+    if "dates" in options:
+        reading["dates"] = options["dates"].split(",")
+    return reading
 
 
 def _outputs(kind: str, place: Path, scenes: list[Path]) -> tuple[Path, ...]:

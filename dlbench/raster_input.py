@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -13,19 +15,25 @@ from rasterio.enums import ColorInterp
 
 from dlbench.command_line import note
 from dlbench.config import ConfigError
-from dlbench.data import raster
+from dlbench.data import labelled_sentinel2, raster, sentinel2
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid
+from dlbench.data.spectral_indices import INDICES
 from dlbench.tiling import Window
 
 TOLERANCE = 0.1
 """Relative difference from the pixel size of training that is worth a note."""
 
 
+Pixels = Callable[[int, int, int, int], tuple[np.ndarray, np.ndarray]]
+"""Reads row, column, height, width: values (height, width, bands), where all are known (height,
+width) bool."""
+
+
 @dataclass(frozen=True)
 class RasterInput:
-    """Any raster that GDAL reads, of any size and transform."""
+    """Any raster that GDAL reads, of any size and transform; or a Sentinel-2 scene or series."""
 
     path: Path
     height: int
@@ -33,34 +41,22 @@ class RasterInput:
     crs: CRS | None
     transform: Affine
     dtype: np.dtype[np.generic]
-    bands: tuple[int, ...]
-    """Those that the network sees, from 1."""
     names: tuple[str | None, ...]
-    """Their descriptions."""
-    alpha: int | None
-    """The band that is 0 where there are no data; GDAL itself heeds it in 2 or 4 bands alone."""
+    """Descriptions of the bands that the network sees."""
+    pixels: Pixels
 
     def read(self, windows: list[Window]) -> tuple[np.ndarray, np.ndarray]:
-        """Values (windows, height, width, bands) in the file's dtype, 0 where one of the bands is
-        missing (no-data, masked, not finite), and where none is (windows, height, width) bool.
+        """Values (windows, height, width, bands) in `dtype`, 0 where one of the bands is missing
+        (no-data, masked, not finite), and where none is (windows, height, width) bool; clouds
+        keep their values, as in training.
         """
-        masks = () if self.alpha is None else (self.alpha,)
         parts = [
-            raster.read_window(
-                self.path,
-                rows.start,
-                columns.start,
-                rows.stop - rows.start,
-                columns.stop - columns.start,
-                (*self.bands, *masks),
+            self.pixels(
+                rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
             )
             for rows, columns in windows
         ]
         values, valid = (np.stack(part) for part in zip(*parts, strict=True))
-        if masks:
-            valid &= values[..., -1] != 0
-            values = values[..., :-1]
-        values[~valid] = 0
         return values, valid
 
     @property
@@ -72,12 +68,21 @@ class RasterInput:
         return Grid(self.crs, Affine.scale(height, -height), 1, 1).pixel_metres
 
 
-def opened(path: Path, chosen: str | None, needed: int, trained_on: Facts | None) -> RasterInput:
+def opened(
+    path: Path,
+    chosen: str | None,
+    needed: int,
+    trained_on: Facts | None,
+    options: Mapping[str, Any] | None = None,
+) -> RasterInput:
     """The header of ``path``; ``chosen`` are bands by number or description, with commas between.
 
-    Raises `DataError` or `ConfigError` unless there are ``needed`` bands of numbers; an alpha band
-    is a mask, none of them.
+    Without them a network that has learnt from Sentinel-2 gets its scenes as in training: with
+    ``options`` of `labelled_sentinel2.images`. Raises `DataError` or `ConfigError` unless there
+    are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
+    if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
+        return _sentinel2(path, trained_on, dict(options or {}))
     with raster.open_raster(path) as file:
         if not file.count:
             parts = "; ".join(file.subdatasets) or "none"
@@ -105,10 +110,62 @@ def opened(path: Path, chosen: str | None, needed: int, trained_on: Facts | None
             crs=file.crs,
             transform=file.transform,
             dtype=dtype,
-            bands=bands,
             names=tuple(names[index] for index in bands),
-            alpha=None if alpha in bands else alpha,
+            pixels=_reader(path, bands, None if alpha in bands else alpha),
         )
+
+
+def _reader(path: Path, bands: tuple[int, ...], alpha: int | None) -> Pixels:
+    """``alpha`` is 0 where there are no data; GDAL itself heeds it in 2 or 4 bands alone."""
+    masks = () if alpha is None else (alpha,)
+
+    def pixels(row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        values, valid = raster.read_window(path, row, column, height, width, (*bands, *masks))
+        if masks:
+            valid &= values[..., -1] != 0
+            values = values[..., :-1]
+        values[~valid] = 0
+        return values, valid
+
+    return pixels
+
+
+def _of_sentinel2(facts: Facts) -> bool:
+    return all(band.rpartition("/")[2] in (*sentinel2.BANDS, *INDICES) for band in facts.bands)
+
+
+def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput:
+    """A scene, or as many dates of a place as in training, offsets and clouds seen to."""
+    dates = list(dict.fromkeys(band.rpartition("/")[0] for band in facts.bands))
+    names = [band.rpartition("/")[2] for band in facts.bands[: len(facts.bands) // len(dates)]]
+    options["bands"] = [name for name in names if name in sentinel2.BANDS]
+    options["indices"] = [name for name in names if name in INDICES]
+    series = dates != [""]
+    wanted = options.pop("dates", None)
+    try:
+        found = labelled_sentinel2.images(path, wanted or ("all" if series else None), **options)
+    except DataError as error:
+        raise DataError(
+            f"{error}; or give bands=1,2,..., which takes the numbers of a raster as they are"
+        ) from None
+    if len(found) != 1 or len(found[0].bands) != len(facts.bands):
+        held = ", ".join(image.name for image in found)
+        raise ConfigError(
+            f"{path} holds {held}, of {len(found[0].bands)} bands; the network takes "
+            f"{len(dates) if series else 1} date(s) of one place: give "
+            + ("dates=YYYYMMDD,... or a folder of these" if series else "one of them")
+        )
+    image, grid = found[0], found[0].grid
+    return RasterInput(
+        path=path,
+        height=grid.height,
+        width=grid.width,
+        crs=grid.crs,
+        transform=grid.transform,
+        dtype=image.dtype,
+        names=image.bands,
+        pixels=image.read,
+    )
 
 
 def note_differences(image: RasterInput, facts: Facts | None) -> None:

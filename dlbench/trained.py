@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -76,6 +76,8 @@ class Segmenter:
     outputs: int
     facts: Facts | None
     """Of the data set; None where the run does not tell."""
+    options: Mapping[str, Any]
+    """Of the data set, as configured; a .keras file tells none."""
     samples: int
     """Monte-Carlo passes, where the network is Bayesian."""
     seed: int
@@ -98,6 +100,7 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
             bands,
             outputs,
             facts,
+            {},
             defaults.monte_carlo_samples,
             defaults.seed,
             defaults.distributed,
@@ -116,6 +119,7 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
         bands,
         outputs,
         facts,
+        experiment.data.options,
         experiment.monte_carlo_samples,
         experiment.seed,
         experiment.distributed,

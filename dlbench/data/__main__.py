@@ -91,7 +91,7 @@ def preview(places: list[str], options: dict[str, Any]) -> int:
     count = dataset.count(split)
     chosen = [i * count // samples for i in range(min(samples, count))]
     images, targets = zip(*(dataset.read(split, index) for index in chosen), strict=True)
-    names = [dataset.sample_name(split, index).partition("/")[2] for index in chosen]
+    names = [dataset.sample_name(split, i).partition("/")[2].replace("/", "\n") for i in chosen]
     path = Path(places[-1])
     if dataset.classes:
         from dlbench.pictures import prediction_grid

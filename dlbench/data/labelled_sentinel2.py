@@ -63,7 +63,7 @@ class LabelledSentinel2(WindowedDataSet):
             harmonized=harmonized, mask_clouds=mask_clouds, resampling=resampling,
         )  # fmt: skip
         first = self.imagery[0]
-        self.bands, self.dtype = _common_bands(self.imagery), first.dtype
+        self.bands, self.dtype = common_bands(self.imagery), first.dtype
         self.ground_sampling_distance = first.grid.pixel_metres
         self.shown = _shown(self.bands)
         of_grid: dict[tuple[Grid, int | None], Labels] = {}
@@ -157,7 +157,7 @@ def _as_dates(dates: str | Sequence[Any]) -> list[str]:
     return [day for (day,) in found]
 
 
-def _common_bands(found: Sequence[Imagery]) -> tuple[str, ...]:
+def common_bands(found: Sequence[Imagery]) -> tuple[str, ...]:
     """The bands of all images; series of several places need not have the same dates."""
     first = found[0]
     for image in found:

@@ -92,7 +92,7 @@ class Plantations(LabelledSentinel2):
         **imagery: Any,
     ) -> None:
         self._file = labels
-        self._choice = {
+        self._choice: dict[str, Any] = {
             "by": by, "minimum_percent": minimum_percent, "layer": layer, "aliases": aliases,
         }  # fmt: skip
         super().__init__(root, size, **imagery)

@@ -19,7 +19,7 @@ from dlbench.data.lucas import (
 )
 from dlbench.data.points import Points
 from dlbench.data.polygons import Polygons
-from dlbench.data.windows import LabelledImagery, Part, Scene
+from dlbench.data.windows import LabelledImagery, Scene, place_of
 
 
 class Sentinel2LUCAS(LabelledSentinel2):
@@ -60,7 +60,6 @@ class Sentinel2LUCAS(LabelledSentinel2):
         return self._survey
 
     def keeps(self, scene: Scene, row: int, column: int) -> bool:
-        if isinstance(scene, Part):
-            scene, row, column = scene.whole, scene.row + row, scene.column + column
+        scene, row, column = place_of(scene, row, column)
         assert isinstance(scene, LabelledImagery)
         return bool((scene.target(row, column, *self.window) != IGNORE).any())

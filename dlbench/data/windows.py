@@ -88,10 +88,17 @@ class Part:
 
     @property
     def name(self) -> str:
-        return f"{self.whole.name}-part-row{self.row}-column{self.column}"
+        return self.whole.name
 
     def read(self, row: int, column: int, height: int, width: int) -> Sample:
         return self.whole.read(self.row + row, self.column + column, height, width)
+
+
+def place_of(scene: Scene, row: int, column: int) -> tuple[Scene, int, int]:
+    """The whole scene that a window is of, its row and column there."""
+    while isinstance(scene, Part):
+        row, column, scene = scene.row + row, scene.column + column, scene.whole
+    return scene, row, column
 
 
 def split_by_blocks(scene: Scene, window: tuple[int, int]) -> dict[str, list[Part]]:
@@ -211,7 +218,8 @@ class WindowedDataSet(DataSet):
 
     def sample_name(self, split: str, index: int) -> str:
         window = self._grid(split)[index]
-        return f"{split}/{window.scene.name}/row{window.row}-column{window.column}"
+        whole, row, column = place_of(window.scene, window.row, window.column)
+        return f"{split}/{whole.name}/row{row}-column{column}"
 
     def _grid(self, split: str) -> list[_Window]:
         if split not in self._windows:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, plantations
 from dlbench.data.scenes import make_vaihingen
 
 
@@ -18,6 +19,18 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generated scenes of 300 x 300 pixels, which windows of 128 do not divide. Read only."""
     folder = tmp_path_factory.mktemp("scenes") / "vaihingen"
     return make_vaihingen(folder, seed=3, tiles={"train": 2, "val": 2, "test": 1}, tile_size=300)
+
+
+@pytest.fixture(scope="session")
+def landscapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the miniature of each Sentinel-2 data set, of 120 x 120 pixels. Read only."""
+    folder = tmp_path_factory.mktemp("landscapes")
+    for module, name in (
+        (aafc, "sentinel2_aafc"), (cdl, "sentinel2_cdl"), (lucas, "sentinel2_lucas"),
+        (land_cover, "land_cover"), (plantations, "plantations"),
+    ):  # fmt: skip
+        module.make(folder / name, size=120)
+    return folder
 
 
 @pytest.fixture

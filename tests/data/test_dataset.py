@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,28 @@ import pytest
 from dlbench import data as package
 from dlbench.data import DATASETS, IGNORE, DataError, DataSet, build
 
+CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "land_cover": {"classes": CLASSES},
+    "sentinel2_aafc": {"dates": "all"},
+    "sentinel2_cdl": {"mapping": "belgiu_csillik_2018"},  # crops of its own table share colours
+    "sentinel2_lucas": {"level": 2},
+}
+
 
 @pytest.fixture(params=sorted(DATASETS))
 def data(
-    request: pytest.FixtureRequest, miniature: Path, camvid_tree: Path, granulation_tree: Path
+    request: pytest.FixtureRequest,
+    miniature: Path,
+    landscapes: Path,
+    camvid_tree: Path,
+    granulation_tree: Path,
 ) -> DataSet:
+    name = request.param
     root = {"camvid": camvid_tree, "granulation": granulation_tree, "vaihingen": miniature}
-    return build(request.param, root[request.param], (64, 64))
+    if name in root:
+        return build(name, root[name], (64, 64))
+    return build(name, landscapes / name, (24, 24), **OPTIONS.get(name, {}))
 
 
 def test_samples_keep_the_contract(data: DataSet) -> None:
@@ -64,7 +80,7 @@ def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="unknown data set 'camvit'; known: camvid, granulation, vaihingen"
+        DataError, match="unknown data set 'camvit'; known: camvid, granulation, land_cover"
     ):
         build("camvit", tmp_path)
 
@@ -72,6 +88,8 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 def test_an_unknown_option_lists_the_known_ones(miniature: Path, camvid_tree: Path) -> None:
     with pytest.raises(DataError, match="no option label; its options: stride, labels, areas"):
         build("vaihingen", miniature, (64, 64), label="full")
+    with pytest.raises(DataError, match="options: by, .*aliases, stride, bands, indices, harm"):
+        build("plantations", miniature, (64, 64), species="Oil palm")
     with pytest.raises(DataError, match="no option stride; its options: none"):
         build("camvid", camvid_tree, stride=3)
 
@@ -90,6 +108,17 @@ def test_without_a_root_vaihingen_is_generated_in_the_cache(
     data = build("vaihingen", None, (64, 64))
     assert tmp_path in data.root.parents
     assert data.count("train") == 4
+
+
+def test_without_a_root_a_landscape_is_generated_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    root = build("land_cover", None, (64, 64), classes=CLASSES).root
+    before = (root / "manifest.json").stat().st_mtime_ns
+    assert root == tmp_path / "dlbench" / "land_cover-miniature-v1"
+    assert build("land_cover", None, (64, 64), classes=CLASSES).count("val") > 0
+    assert (root / "manifest.json").stat().st_mtime_ns == before
 
 
 def test_the_package_loads_no_tensorflow() -> None:

@@ -192,7 +192,7 @@ def _coarser(size: int, resolution: int, place: parcels.Place) -> Grid:
     fine = parcels.grid(size, place)
     factor = resolution / parcels.PIXEL
     side = round(size / factor)
-    return Grid(fine.crs, fine.transform * fine.transform.scale(factor), side, side)
+    return Grid(fine.crs, fine.transform @ fine.transform.scale(factor), side, side)
 
 
 def _write(path: Path, values: np.ndarray, grid: Grid, names: Sequence[str] | None = None) -> None:
