@@ -6,17 +6,21 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from dlbench.data.burned_area import BurnedArea
 from dlbench.data.camvid import CamVid
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
 from dlbench.data.granulation import Granulation
+from dlbench.data.potsdam import Potsdam
 from dlbench.data.vaihingen import Vaihingen
 from dlbench.data.windows import WindowedDataSet
 
 __all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "WindowedDataSet", "build"]
 
 DATASETS: dict[str, type[DataSet]] = {
+    "burned_area": BurnedArea,
     "camvid": CamVid,
     "granulation": Granulation,
+    "potsdam": Potsdam,
     "vaihingen": Vaihingen,
 }
 

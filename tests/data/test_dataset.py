@@ -11,14 +11,26 @@ import pytest
 
 from dlbench import data as package
 from dlbench.data import DATASETS, IGNORE, DataError, DataSet, build
+from dlbench.data.miniatures import burned_area, potsdam
+
+
+@pytest.fixture(scope="session")
+def burned_area_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    return burned_area.make(tmp_path_factory.mktemp("scenes") / "burned_area", scene_size=200)
+
+
+@pytest.fixture(scope="session")
+def potsdam_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    folder = tmp_path_factory.mktemp("scenes") / "potsdam"
+    return potsdam.make(folder, tiles=["2_10", "2_11", "3_13"], tile_size=96)
 
 
 @pytest.fixture(params=sorted(DATASETS))
-def data(
-    request: pytest.FixtureRequest, miniature: Path, camvid_tree: Path, granulation_tree: Path
-) -> DataSet:
-    root = {"camvid": camvid_tree, "granulation": granulation_tree, "vaihingen": miniature}
-    return build(request.param, root[request.param], (64, 64))
+def data(request: pytest.FixtureRequest) -> DataSet:
+    tree = "miniature" if request.param == "vaihingen" else f"{request.param}_tree"
+    return build(request.param, request.getfixturevalue(tree), (64, 64))
 
 
 def test_samples_keep_the_contract(data: DataSet) -> None:
@@ -54,7 +66,17 @@ def test_classes_are_told_apart(data: DataSet) -> None:
 def test_it_says_where_it_comes_from(data: DataSet) -> None:
     assert data.licence
     assert data.units
+    assert data.layout
     assert data.source.startswith("https://")
+
+
+def test_pictures_and_networks_know_what_values_mean(data: DataSet) -> None:
+    low, high = data.value_range
+    image, _ = data.read(data.splits[0], 0)
+    assert np.isfinite(image).all()
+    assert low <= np.percentile(image, 10) < np.percentile(image, 90) <= high
+    if data.shown is not None:
+        assert set(data.shown) <= set(range(len(data.bands)))
 
 
 def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
@@ -64,7 +86,7 @@ def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="unknown data set 'camvit'; known: camvid, granulation, vaihingen"
+        DataError, match=f"unknown data set 'camvit'; known: {', '.join(sorted(DATASETS))}"
     ):
         build("camvit", tmp_path)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from dlbench.data.dataset import DataError
 
 MINIATURES: dict[str, tuple[str, str]] = {
+    "burned_area": ("dlbench.data.miniatures.burned_area", "make"),
     "granulation": ("dlbench.data.granulation_files", "make_granulation"),
+    "potsdam": ("dlbench.data.miniatures.potsdam", "make"),
     "vaihingen": ("dlbench.data.scenes", "make_vaihingen"),
 }
 """The module and function, of a new folder and a seed, that make it."""
