@@ -6,12 +6,14 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from dlbench.data.burned_area import BurnedArea
 from dlbench.data.camvid import CamVid
 from dlbench.data.crop_maps import Sentinel2AAFC, Sentinel2CDL
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
 from dlbench.data.granulation import Granulation
 from dlbench.data.land_cover import LandCover
 from dlbench.data.plantations import Plantations
+from dlbench.data.potsdam import Potsdam
 from dlbench.data.sentinel2_lucas import Sentinel2LUCAS
 from dlbench.data.vaihingen import Vaihingen
 from dlbench.data.windows import WindowedDataSet
@@ -19,6 +21,7 @@ from dlbench.data.windows import WindowedDataSet
 __all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "WindowedDataSet", "build"]
 
 DATASETS: dict[str, type[DataSet]] = {
+    "burned_area": BurnedArea,
     "camvid": CamVid,
     "granulation": Granulation,
     "land_cover": LandCover,
@@ -26,6 +29,7 @@ DATASETS: dict[str, type[DataSet]] = {
     "sentinel2_aafc": Sentinel2AAFC,
     "sentinel2_cdl": Sentinel2CDL,
     "sentinel2_lucas": Sentinel2LUCAS,
+    "potsdam": Potsdam,
     "vaihingen": Vaihingen,
 }
 

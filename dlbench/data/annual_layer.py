@@ -1,4 +1,4 @@
-"""Crop maps that come as a raster of codes a year: which files a folder holds, what codes mean."""
+"""Maps that come as rasters of codes a year: which files a folder holds, what codes mean."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class AnnualLayer:
     nothing: frozenset[int]
     """Codes that leave the ground unknown."""
     file_names: tuple[str, ...]
-    """Regular expressions with a group ``year``; where two files hold a pixel, the one of the
-    earlier expression counts."""
+    """Regular expressions with a group ``year``, of a file's name, or of its folder and name;
+    where two files hold a pixel, the one of the earlier expression counts."""
     examples: str
     """What the files are called, for people."""
     source: str
@@ -75,7 +75,8 @@ class AnnualLayer:
         # An archive unpacks into a folder of its own name.
         for path in sorted([*folder.iterdir(), *folder.glob("*/*")]):
             for rank, pattern in enumerate(self.file_names):
-                match = re.fullmatch(pattern, path.name, re.IGNORECASE)
+                place = path.relative_to(folder).as_posix()
+                match = re.fullmatch(rf"(?:.*/)?(?:{pattern})", place, re.IGNORECASE)
                 if match and path.is_file():
                     found.setdefault(int(match["year"]), []).append((rank, path))
                     break

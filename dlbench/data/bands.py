@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
@@ -33,10 +32,12 @@ class _Part:
 
 @dataclass(frozen=True)
 class Bands:
-    """Chosen bands of one raster on its own grid."""
+    """Chosen bands of one raster on its own grid: `Imagery` in the dtype of the file."""
 
     file: Path
     grid: Grid
+    bands: tuple[str, ...]
+    """As the file describes them, or `band 1` and so on."""
     indexes: tuple[int, ...]
     """Counted from 1."""
     dtype: np.dtype[Any]
@@ -44,7 +45,20 @@ class Bands:
     between: tuple[float, float]
     """Values that are not strictly between these are no data."""
 
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        shape = self.grid.height, self.grid.width
+        raster.require_window(self.file, shape, row, column, height, width)
+        values, valid = self._padded(row, column, height, width)
+        values[~valid] = 0
+        return values, valid
+
+    def _padded(
+        self, row: int, column: int, height: int, width: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Values (height, width, bands) and where all are known (height, width) bool, of a window
         that may reach over the border. Raises `DataError` for a damaged file.
         """
@@ -65,7 +79,7 @@ class Bands:
         return values, valid & ((values > low) & (values < high)).all(axis=-1)
 
     def on_grid(self, window: Grid, resampling: str) -> tuple[np.ndarray, np.ndarray]:
-        """`read` on a grid of the same CRS, with one of `RESAMPLINGS`.
+        """The same on any grid of the CRS, with one of `RESAMPLINGS`.
 
         Only what lies under the window is read. What is no data does not take part in the
         interpolation; a pixel is known where the pixel of the raster under its centre is.
@@ -73,12 +87,12 @@ class Bands:
         across = ~self.grid.transform * window.transform
         left, top = across * (0, 0)
         if self.grid.aligned_with(window):
-            return self.read(round(top), round(left), window.height, window.width)
+            return self._padded(round(top), round(left), window.height, window.width)
         right, bottom = across * (window.width, window.height)
         row, column = math.floor(top) - _MARGIN, math.floor(left) - _MARGIN
         height = math.ceil(bottom) + _MARGIN - row
         width = math.ceil(right) + _MARGIN - column
-        values, valid = self.read(row, column, height, width)
+        values, valid = self._padded(row, column, height, width)
         rows = np.floor((np.arange(window.height) + 0.5) * across.e + across.f).astype(int) - row
         columns = np.floor((np.arange(window.width) + 0.5) * across.a + across.c).astype(int)
         under = np.ix_(rows, columns - column)
@@ -100,90 +114,37 @@ class Bands:
         return warped, valid[under] & np.isfinite(warped).all(axis=-1)
 
 
-def grid_of(header: raster.RasterInfo) -> Grid:
-    """Raises `DataError` for a raster without CRS or with rows from south to north."""
-    # GDAL's transform of a raster that has none is the identity.
-    if header.crs is None or header.transform.is_identity:
-        lacks = "coordinate reference system" if header.crs is None else "geotransform"
-        raise DataError(
-            f"{header.path} has no {lacks}, so its place is unknown; write it in: gdal_translate "
-            f"-a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH {header.path.name} "
-            f"{header.path.stem}.tif, and remove the original"
-        )
-    if header.transform.e >= 0 or header.transform.a <= 0:
-        raise DataError(
-            f"{header.path} has a geotransform {tuple(header.transform)[:6]} that is not north-up; "
-            "make it so first: gdalwarp in.tif out.tif"
-        )
-    crs = CRS.from_string(header.crs)
-    return Grid(crs, header.transform, header.height, header.width)
-
-
 def open_bands(
     files: Sequence[Path],
-    indexes: Sequence[int],
+    indexes: Sequence[int] | None = None,
     grid: Grid | None = None,
     between: tuple[float, float] = (-math.inf, math.inf),
 ) -> Bands:
-    """Bands of a raster, whose parts may be several ``files`` side by side.
+    """Bands of a raster, all or those of ``indexes``; its parts may be ``files`` side by side.
 
     ``grid`` is that of a single file whose place is known from elsewhere, for formats that need
     not hold it. Raises `DataError` for files that are empty or that do not match it or each other.
     """
-    headers = [_describe(file) for file in files]
+    headers = [raster.describe(file) for file in files]
     first = headers[0]
     if grid is None:
-        grids = [grid_of(header) for header in headers]
+        grids = [header.grid() for header in headers]
     else:
         grids = [grid]
         found = Grid(grid.crs, grid.transform, first.height, first.width)
         if first.crs is not None:
-            found = grid_of(first)
+            found = first.grid()
         if not found.equals(grid):
-            raise DataError(f"{first.path} is {_said(found)}, its metadata say {_said(grid)}")
+            raise DataError(f"{first.path} is {found}, its metadata say {grid}")
     for header, other in zip(headers, grids, strict=True):
         if (header.names, header.dtype) != (first.names, first.dtype):
             raise DataError(f"{header.path} has other bands than {first.path}; export both anew")
         if not grids[0].aligned_with(other):
-            raise DataError(f"{header.path} is {_said(other)}, {first.path} {_said(grids[0])}")
+            raise DataError(f"{header.path} is {other}, {first.path} {grids[0]}")
     whole, parts = _assemble(files, grids)
-    return Bands(files[0], whole, tuple(indexes), first.dtype, parts, between)
-
-
-def require_window(file: Path, grid: Grid, row: int, column: int, height: int, width: int) -> None:
-    """Raise `DataError` unless a window lies on a grid."""
-    if min(row, column) < 0 or row + height > grid.height or column + width > grid.width:
-        raise DataError(
-            f"the window of {height} x {width} pixels at row {row}, column {column} leaves {file} "
-            f"({grid.height} x {grid.width} pixels)"
-        )
-
-
-def require_overlay(file: Path, grid: Grid, other_file: Path, other: Grid) -> None:
-    """Raise `DataError` unless two grids cover the same ground, to a pixel of the coarser."""
-    coarser = max(grid.transform.a, other.transform.a, -grid.transform.e, -other.transform.e)
-    if grid.crs != other.crs or any(
-        abs(a - b) > coarser for a, b in zip(grid.bounds, other.bounds, strict=True)
-    ):
-        raise DataError(
-            f"{file} is {_said(grid)}, but {other_file} {_said(other)}; bands of one scene cover "
-            "the same ground: warp them there first, or take them from one product"
-        )
-
-
-def _describe(file: Path) -> raster.RasterInfo:
-    # Paths into an archive are no files here; whoever opens those has seen their sizes.
-    if file.is_file() and file.stat().st_size == 0:
-        raise DataError(f"{file} is empty (0 bytes); fetch it again")
-    return raster.describe(file)
-
-
-def _said(grid: Grid) -> str:
-    west, _, _, north = grid.bounds
-    return (
-        f"{grid.height} x {grid.width} pixels of {grid.transform.a:g} from {west:.10g}, "
-        f"{north:.10g} in {grid.crs.to_string()[:40]}"
-    )
+    indexes = tuple(range(1, first.bands + 1) if indexes is None else indexes)
+    names = tuple(first.names[i - 1] or f"band {i}" for i in indexes)
+    return Bands(files[0], whole, names, indexes, first.dtype, parts, between)
 
 
 def _assemble(files: Sequence[Path], grids: Sequence[Grid]) -> tuple[Grid, tuple[_Part, ...]]:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
 
-from dlbench.data import gabam
-from dlbench.data.dataset import DataError
-from dlbench.data.gabam import Gabam
-from dlbench.data.geotiff import GeoTiff
+from dlbench.data.bands import Bands, open_bands
+from dlbench.data.coded_raster import CodedRaster
+from dlbench.data.dataset import IGNORE, DataError
+from dlbench.data.gabam import GABAM
+from dlbench.data.grid import Grid
 from dlbench.data.landsat import Landsat
 from dlbench.data.windows import (
     SPLITS,
@@ -27,6 +29,8 @@ from dlbench.data.windows import (
 
 IMAGERY_FOLDER = "imagery"
 LABEL_FOLDER = "gabam"
+SHOWN = ("shortwave infrared 1", "near infrared", "red")
+"""As red, green and blue, in which scars are dark red."""
 
 
 class BurnedArea(WindowedDataSet):
@@ -38,11 +42,20 @@ class BurnedArea(WindowedDataSet):
     """
 
     name = "burned_area"
-    classes = gabam.CLASSES
+    classes = GABAM.legend().classes
     units = "reflectance x 10000"
-    value_range = (0.0, 10_000.0)
-    licence = "GABAM: free for research, cite Long et al. 2019; Landsat: public domain"
-    source = gabam.SOURCE
+    value_range = (0.0, 5_000.0)
+    """But for clouds, snow and bright sand."""
+    licence = (
+        "GABAM: free for research, cite Long et al., Remote Sensing 11 (2019) 489; "
+        "Landsat: public domain (U.S. Geological Survey)"
+    )
+    source = GABAM.source
+    layout = """\
+imagery/LC08_L2SP_007056_20150310_20200909_02_T1/           scenes of Landsat Collection 2 Level-2
+    *_SR_B2.TIF ... *_SR_B7.TIF, *_QA_PIXEL.TIF             (from https://earthexplorer.usgs.gov)
+imagery/SCENE.tif ...                                       or other georeferenced imagery
+gabam/2015/N10W080.TIF ...                                  tiles of the years of the scenes"""
 
     def __init__(
         self,
@@ -64,48 +77,63 @@ class BurnedArea(WindowedDataSet):
                     "set must agree"
                 )
         self.bands, self.dtype = first.bands, first.dtype
+        if set(SHOWN) <= set(self.bands):
+            red, green, blue = map(self.bands.index, SHOWN)
+            self.shown = red, green, blue
         if self.dtype == np.uint8:
             self.value_range = (0.0, 255.0)
+        elif self.dtype.kind == "f":
+            self.value_range = (0.0, 0.5)
         self.ground_sampling_distance = first.grid.pixel_metres
-        labels: dict[int, Gabam] = {}
-        labelled = [self._labelled(image, year, labels) for image in imagery]
-        self._scenes = split_scenes(labelled, self.window, scenes)
+        self._years = GABAM.find(self.root / LABEL_FOLDER)
+        labels: dict[int, CodedRaster] = {}
+        self._labelled = [self._with_labels(image, year, labels) for image in imagery]
+        self._scenes = split_scenes(self._labelled, self.window, scenes)
         self.splits = tuple(split for split in SPLITS if self._scenes[split])
 
     def scenes(self, split: str) -> Sequence[Scene]:
         return self._scenes[split]
 
-    def _labelled(
-        self, image: Landsat | GeoTiff, year: int | None, labels: dict[int, Gabam]
+    def missing(self) -> list[str]:
+        absent = []
+        for scene in self._labelled:
+            unknown = np.mean(scene.labels.read(_sparse(scene.imagery.grid)) == IGNORE)
+            if unknown:
+                absent.append(f"labels of {unknown:.0%} of {scene.file}: tiles of its place")
+        return absent
+
+    def _with_labels(
+        self, image: Landsat | Bands, year: int | None, labels: dict[int, CodedRaster]
     ) -> LabelledImagery:
-        root = self.root / LABEL_FOLDER
         if year is None and isinstance(image, Landsat):
             year = image.year
         if year is None:
-            held = gabam.years(root)
-            if len(held) != 1:
+            if len(self._years) != 1:
                 raise DataError(
-                    f"{image.file} does not say its year and {root} holds {held}; give "
-                    "data.options.year=..."
+                    f"{image.file} does not say its year and {self.root / LABEL_FOLDER} holds "
+                    f"{list(self._years)}; give data.options.year=..."
                 )
-            year = held[0]
+            (year,) = self._years
         if year not in labels:
-            labels[year] = Gabam(root, year)
-        if not labels[year].covers(image.grid):
-            raise DataError(
-                f"{image.file} lies on no tile of {labels[year].folder}; fetch the tile of its "
-                f"place (from {self.source})"
-            )
+            files = GABAM.find(self.root / LABEL_FOLDER, year)[year]
+            labels[year] = CodedRaster(files, GABAM.legend())
+        labels[year].require_overlap(image.grid, image.file)
         return LabelledImagery(image, labels[year])
 
 
-def _imagery(folder: Path, clouds: bool) -> list[Landsat | GeoTiff]:
-    found: list[Landsat | GeoTiff] = []
+def _sparse(grid: Grid) -> Grid:
+    """Pixels whose centres lie all over a grid."""
+    across = Affine.scale(grid.width / 16, grid.height / 16)
+    return Grid(grid.crs, grid.transform @ across, 16, 16)
+
+
+def _imagery(folder: Path, clouds: bool) -> list[Landsat | Bands]:
+    found: list[Landsat | Bands] = []
     for place in sorted(folder.glob("*")):
         if place.is_dir() and any(place.glob("*_SR_B*")):
             found.append(Landsat(place, clouds=clouds))
         elif place.suffix.lower() in (".tif", ".tiff"):
-            found.append(GeoTiff(place))
+            found.append(open_bands([place]))
     if not found:
         raise DataError(
             f"{folder} holds no scene: a folder of Landsat Collection 2 Level-2 "

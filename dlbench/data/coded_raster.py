@@ -13,7 +13,7 @@ from rasterio.warp import transform, transform_bounds
 
 from dlbench.data import raster
 from dlbench.data.dataset import IGNORE, DataError
-from dlbench.data.grid import Grid
+from dlbench.data.grid import Grid, crs_name
 from dlbench.data.legend import Legend
 
 LATTICE_METRES = 200.0
@@ -44,6 +44,11 @@ class CodedRaster:
             raise DataError("a label raster is needed, but no file was given")
         self.legend = legend
         self._grids = [_checked_grid(file) for file in self.files]
+        # A pixel about each file, for centres on its very border.
+        self._reach = [g.window(-1, -1, g.height + 2, g.width + 2).bounds for g in self._grids]
+        # The first file in the same CRS: a CRS takes long to look up in a dict.
+        systems = [grid.crs for grid in self._grids]
+        self._systems = [systems.index(crs) for crs in systems]
         known = {**legend.index_of_code, **dict.fromkeys(legend.nothing, _NOTHING)}
         self._index_of_code = np.full(max(known, default=0) + 1, _UNKNOWN, np.int16)
         for code, index in known.items():
@@ -58,15 +63,16 @@ class CodedRaster:
 
     def require_overlap(self, grid: Grid, file: Path) -> None:
         """Raise `DataError` unless a file of labels meets ``grid``, which is that of ``file``."""
-        extents = [(_bounds_in(grid, own.crs), own) for own in self._grids]
-        if any(extent and _meet(extent, own.bounds) for extent, own in extents):
-            return
-        extent, own = extents[0]
+        extents = {i: _bounds_in(grid, self._grids[i].crs) for i in set(self._systems)}
+        for own, system in zip(self._grids, self._systems, strict=True):
+            if (extent := extents[system]) and _meet(extent, own.bounds):
+                return
+        own, extent = self._grids[0], extents[0]
         where = _extent(extent) if extent else "cannot be expressed in its CRS"
         more = f" (and {len(self.files) - 1} more files)" if len(self.files) > 1 else ""
         raise DataError(
-            f"{file} and its labels {self.files[0]}{more} do not overlap: in {_name(own.crs)} the "
-            f"image lies at {where}, the labels at {_extent(own.bounds)}; take labels of the "
+            f"{file} and its labels {self.files[0]}{more} do not overlap: in {crs_name(own.crs)} "
+            f"the image lies at {where}, the labels at {_extent(own.bounds)}; take labels of the "
             "image's place"
         )
 
@@ -85,14 +91,17 @@ class CodedRaster:
 
     def _fill_block(self, target: np.ndarray, grid: Grid) -> bool:
         """Fill a block at once; False, and nothing useful, where too much would be read."""
-        centres: dict[CRS, tuple[np.ndarray, np.ndarray] | None] = {}
+        centres: dict[int, tuple[np.ndarray, np.ndarray, Bounds] | None] = {}
         still_open = np.ones(target.shape, bool)
-        for file, own in zip(self.files, self._grids, strict=True):
-            if own.crs not in centres:
-                centres[own.crs] = _centres_in(grid, own.crs)
-            if (place := centres[own.crs]) is None:
+        tiles = zip(self.files, self._grids, self._reach, self._systems, strict=True)
+        for file, own, reach, system in tiles:
+            if system not in centres:
+                centres[system] = _centres_in(grid, own.crs)
+            place = centres[system]
+            # Of hundreds of tiles one or two lie here.
+            if place is None or not _meet(place[2], reach):
                 continue
-            x, y = place
+            x, y, _ = place
             columns = np.floor((x - own.transform.c) / own.transform.a + TIE)
             rows = np.floor((y - own.transform.f) / own.transform.e + TIE)
             wanted = still_open & (rows >= 0) & (rows < own.height)
@@ -128,7 +137,7 @@ class CodedRaster:
         known = sorted(self.legend.index_of_code)
         raise DataError(
             f"{file} holds the code {code} at row {row}, column {column} ({x:.10g}, {y:.10g} in "
-            f"{_name(own.crs)}), which is none of the {len(known)} codes of its class table "
+            f"{crs_name(own.crs)}), which is none of the {len(known)} codes of its class table "
             f"({known[0]} to {known[-1]}); is it the file of another product or year?"
         )
 
@@ -145,12 +154,12 @@ def _checked_grid(file: Path) -> Grid:
             f"{file} holds {header.dtype}, expected whole numbers, class codes; take the original, "
             "or if nothing was interpolated: gdal_translate -ot Byte in.tif out.tif"
         )
-    return raster.grid_of(file)
+    return header.grid()
 
 
-def _centres_in(grid: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray] | None:
-    """Coordinates x, y (height, width) in ``crs`` of the pixels' centres, to a millimetre; None
-    where the grid lies off what ``crs`` can express."""
+def _centres_in(grid: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray, Bounds] | None:
+    """Coordinates x, y (height, width) in ``crs`` of the pixels' centres, to a millimetre, and
+    what they lie within; None where the grid lies off what ``crs`` can express."""
     near = int(np.clip(LATTICE_METRES / grid.pixel_metres, 1, 16))
     step = max(grid.height, grid.width) if grid.crs == crs else near
     rows, columns = (np.append(np.arange(0, n - 1, step), n - 1) for n in (grid.height, grid.width))
@@ -164,7 +173,12 @@ def _centres_in(grid: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray] | None:
         except (RasterioError, CPLE_BaseError):
             return None
         x, y = (np.reshape(values, x.shape) for values in moved)
-    return _between(_between(x, rows, 0), columns, 1), _between(_between(y, rows, 0), columns, 1)
+    x, y = (_between(_between(values, rows, 0), columns, 1) for values in (x, y))
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return None
+    within = x[known].min(), y[known].min(), x[known].max(), y[known].max()
+    return x, y, within
 
 
 def _between(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
@@ -193,9 +207,3 @@ def _meet(one: Bounds, other: Bounds) -> bool:
 def _extent(bounds: Bounds) -> str:
     west, south, east, north = bounds
     return f"x {west:.10g} to {east:.10g}, y {south:.10g} to {north:.10g}"
-
-
-def _name(crs: CRS) -> str:
-    """``EPSG:5070``, or the name that a CRS without a number gives itself."""
-    code = crs.to_string()
-    return code if len(code) < 20 else crs.to_wkt().split('"')[1]

@@ -11,6 +11,8 @@ import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 
+from dlbench.data.dataset import DataError
+
 METRES_PER_DEGREE = 111_320.0
 """Of latitude, on a sphere of the Earth's mean radius."""
 
@@ -61,17 +63,51 @@ class Grid:
         shift = ~self.transform @ other.transform @ (0, 0)
         return self.aligned_with(other) and max(map(abs, shift)) < 0.5
 
+    def __str__(self) -> str:
+        west, _, _, north = self.bounds
+        return (
+            f"{self.height} x {self.width} pixels of {self.transform.a:g} from {west:.10g}, "
+            f"{north:.10g} in {crs_name(self.crs)}"
+        )
+
+
+def crs_name(crs: CRS) -> str:
+    """``EPSG:5070``, or the name that a CRS without a number gives itself."""
+    code: str = crs.to_string()
+    return code if len(code) < 20 else crs.to_wkt().split('"')[1]
+
+
+def require_overlay(file: Path, grid: Grid, other_file: Path, other: Grid) -> None:
+    """Raise `DataError` unless two grids cover the same ground, to a pixel of the coarser."""
+    coarser = max(grid.transform.a, other.transform.a, -grid.transform.e, -other.transform.e)
+    if grid.crs != other.crs or any(
+        abs(a - b) > coarser for a, b in zip(grid.bounds, other.bounds, strict=True)
+    ):
+        raise DataError(
+            f"{file} is {grid}, but {other_file} {other}; bands of one scene cover the same "
+            "ground: warp them there first, or take them from one product"
+        )
+
 
 class Imagery(Protocol):
     """A georeferenced image of any size, read in windows."""
 
-    file: Path
-    """What an error names."""
-    name: str
-    """A short name of the scene, without slashes."""
-    grid: Grid
-    bands: tuple[str, ...]
-    dtype: np.dtype[Any]
+    @property
+    def file(self) -> Path:
+        """What an error names."""
+
+    @property
+    def name(self) -> str:
+        """A short name of the scene, without slashes."""
+
+    @property
+    def grid(self) -> Grid: ...
+
+    @property
+    def bands(self) -> tuple[str, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Values (height, width, bands) in `dtype`, and where they can be used (height, width)

@@ -262,7 +262,7 @@ class AerialTiles(WindowedDataSet):
         heights = None if self._height == "none" else self._heights(area, image)
         return _Tile(f"area{area}", image_file, label_file, heights, image.height, image.width)
 
-    def _heights(self, area: Any, image: raster.RasterInfo) -> _Heights:
+    def _heights(self, area: Any, image: raster.Header) -> _Heights:
         places = self.height_places(area)
         file = _found(places)
         if file is None:

@@ -65,10 +65,10 @@ class Landsat:
         refused = (FILL_BIT,) if clouds else (FILL_BIT, *CLOUD_BITS.values())
         self._refused = sum(1 << bit for bit in refused)
         self.file = self._files[0]
-        self.grid = raster.grid_of(self.file)
+        self.grid = raster.describe(self.file).grid()
         for file in (*self._files, self._quality):
             header = raster.describe(file)
-            if (header.bands, header.dtype) != (1, np.uint16) or raster.grid_of(file) != self.grid:
+            if (header.bands, header.dtype) != (1, np.uint16) or header.grid() != self.grid:
                 raise DataError(
                     f"{file} has {header.bands} bands of {header.dtype}, {header.height} x "
                     f"{header.width} pixels, expected 1 of uint16 on the grid of {self.file} "

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -27,24 +28,44 @@ _OPEN_PER_THREAD = 32
 
 
 @dataclass(frozen=True)
-class RasterInfo:
-    """What a raster's header says; ``crs`` is None where the file has none."""
+class Header:
+    """What a raster says of itself; ``crs`` is None where the file has none."""
 
     path: Path
     height: int
     width: int
     bands: int
     dtype: np.dtype[Any]
-    crs: str | None
-    pixel_size: tuple[float, float]
-    """Height and width of a pixel, in units of the CRS."""
+    crs: CRS | None
     transform: Affine
     """From (column, row) of pixel corners to coordinates of the CRS."""
     names: tuple[str | None, ...]
     """Descriptions of the bands."""
 
+    @property
+    def pixel_size(self) -> tuple[float, float]:
+        """Height and width of a pixel, in units of the CRS."""
+        return abs(self.transform.e), abs(self.transform.a)
 
-def describe(path: Path) -> RasterInfo:
+    def grid(self) -> Grid:
+        """Raises `DataError` for a raster that has no place, or rows from south to north."""
+        # GDAL's transform of a raster that has none is the identity.
+        if self.crs is None or self.transform.is_identity:
+            lacks = "coordinate reference system" if self.crs is None else "geotransform"
+            raise DataError(
+                f"{self.path} has no {lacks}, so its place is unknown; write it in: gdal_translate "
+                f"-a_srs EPSG:32633 -a_ullr WEST NORTH EAST SOUTH {self.path.name} "
+                f"{self.path.stem}.tif, and remove the original"
+            )
+        if self.transform.e >= 0 or self.transform.a <= 0:
+            raise DataError(
+                f"{self.path} has a geotransform {tuple(self.transform)[:6]} that is not north-up; "
+                "make it so first: gdalwarp in.tif out.tif"
+            )
+        return Grid(self.crs, self.transform, self.height, self.width)
+
+
+def describe(path: Path) -> Header:
     """Read a header. Raises `DataError` for a file that is missing, no raster, or rotated."""
     with open_raster(path) as dataset:
         transform = dataset.transform
@@ -53,37 +74,16 @@ def describe(path: Path) -> RasterInfo:
                 f"{path} has a rotated geotransform {tuple(transform)[:6]}; "
                 "make it north-up first: gdalwarp in.tif out.tif"
             )
-        return RasterInfo(
+        return Header(
             path=Path(path),
             height=dataset.height,
             width=dataset.width,
             bands=dataset.count,
             dtype=np.dtype(dataset.dtypes[0]),
-            crs=dataset.crs.to_string() if dataset.crs else None,
-            pixel_size=(abs(transform.e), abs(transform.a)),
+            crs=dataset.crs or None,
             transform=transform,
             names=dataset.descriptions,
         )
-
-
-def grid_of(path: Path) -> Grid:
-    """The grid of a georeferenced raster. Raises `DataError` for one that has no place or is not
-    north-up."""
-    describe(path)
-    with open_raster(path) as dataset:
-        transform = dataset.transform
-        if not dataset.crs or transform.is_identity:
-            raise DataError(
-                f"{path} has no georeference (CRS and geotransform), so its place is unknown; set "
-                "what it was made in: gdal_edit.py -a_srs EPSG:... -a_ullr WEST NORTH EAST SOUTH "
-                "FILE"
-            )
-        if transform.a <= 0 or transform.e >= 0:
-            raise DataError(
-                f"{path} has the geotransform {tuple(transform)[:6]}, which is not north-up; "
-                "georeference it, or warp it first: gdalwarp in.tif out.tif"
-            )
-        return Grid(dataset.crs, transform, dataset.height, dataset.width)
 
 
 def read_window(
@@ -99,11 +99,7 @@ def read_window(
     the raster and for a damaged file.
     """
     dataset = _kept_open(path)
-    if min(row, column) < 0 or row + height > dataset.height or column + width > dataset.width:
-        raise DataError(
-            f"the window of {height} x {width} pixels at row {row}, column {column} leaves {path} "
-            f"({dataset.height} x {dataset.width} pixels)"
-        )
+    require_window(path, dataset.shape, row, column, height, width)
     window = Window(column, row, width, height)
     try:
         indexes = list(dataset.indexes if indexes is None else indexes)
@@ -122,6 +118,17 @@ def read_window(
     if np.issubdtype(values.dtype, np.floating):
         valid &= np.isfinite(values).all(axis=-1)
     return values, valid
+
+
+def require_window(
+    path: Path, shape: tuple[int, int], row: int, column: int, height: int, width: int
+) -> None:
+    """Raise `DataError` unless a window lies on the raster of ``shape`` (height, width)."""
+    if min(row, column) < 0 or row + height > shape[0] or column + width > shape[1]:
+        raise DataError(
+            f"the window of {height} x {width} pixels at row {row}, column {column} leaves {path} "
+            f"({shape[0]} x {shape[1]} pixels)"
+        )
 
 
 _local = threading.local()
@@ -143,5 +150,9 @@ def open_raster(path: Path) -> Any:
     try:
         return rasterio.open(path)
     except (RasterioError, OSError) as error:
-        reason = "is no readable raster" if Path(path).exists() else "does not exist"
-        raise DataError(f"{path} {reason} ({error}); fetch it again") from error
+        reason = f"is no readable raster ({error})"
+        if not Path(path).exists():
+            reason = f"does not exist ({error})"
+        elif Path(path).stat().st_size == 0:
+            reason = "is empty (0 bytes)"
+        raise DataError(f"{path} {reason}; fetch it again") from error

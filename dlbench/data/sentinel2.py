@@ -17,16 +17,10 @@ from typing import Any
 import numpy as np
 
 from dlbench.data import raster
-from dlbench.data.bands import (
-    RESAMPLINGS,
-    Bands,
-    open_bands,
-    require_overlay,
-    require_window,
-)
+from dlbench.data.bands import RESAMPLINGS, Bands, open_bands
 from dlbench.data.clouds import CloudRaster, Clouds
 from dlbench.data.dataset import DataError
-from dlbench.data.grid import Grid
+from dlbench.data.grid import Grid, require_overlay
 from dlbench.data.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
 from dlbench.data.spectral_indices import INDICES, normalized_difference
 from dlbench.data.stack import dates_in
@@ -75,7 +69,8 @@ class Sentinel2:
         """As `Imagery`; a pixel is usable where no band is no data or saturated and, if masks are
         used, no cloud is. Pixels without data are 0, clouds keep their values.
         """
-        require_window(self.file, self.grid, row, column, height, width)
+        shape = self.grid.height, self.grid.width
+        raster.require_window(self.file, shape, row, column, height, width)
         window = self.grid.window(row, column, height, width)
         planes: dict[str, np.ndarray] = {}
         valid = np.ones((height, width), bool)
@@ -241,8 +236,6 @@ def _exports(files: Sequence[Path]) -> dict[str, tuple[list[Path], list[str | No
         scenes[part["scene"] if part else file.stem] += siblings
     found = {}
     for name, parts in scenes.items():
-        if parts[0].stat().st_size == 0:
-            raise DataError(f"{parts[0]} is empty (0 bytes); fetch it again")
         names = list(raster.describe(parts[0]).names)
         # Labels and other rasters may lie beside the scenes.
         if any(_band_name(n) for n in names):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -81,6 +82,25 @@ def test_blocks_share_the_scenes_without_overlap(tree: Path) -> None:
     assert len(places) == len(set(places)) == 2 * SIZE * SIZE
 
 
+def test_what_no_tile_covers_is_missing(own: Path) -> None:
+    assert BurnedArea(own, (64, 64)).missing() == []
+    with rasterio.open(own / "gabam/2015/N10W080.TIF", "r+") as file:
+        middle = own / "imagery" / L8
+        with rasterio.open(next(middle.glob("*_SR_B4.TIF"))) as band:
+            x, y = band.transform @ (SIZE / 2, SIZE / 2)
+            (longitude,), _ = transform(band.crs, "EPSG:4326", [x], [y])
+        file.transform = from_origin(longitude, 10, 0.00025, 0.00025)
+    (line,) = BurnedArea(own, (64, 64)).missing()
+    assert re.match(r"labels of (4[5-9]|5[0-5])% of .*LC08_.*: tiles of its place", line)
+
+
+def test_pictures_show_scars_as_dark_red(tree: Path) -> None:
+    data = BurnedArea(tree, (64, 64))
+    assert data.shown is not None
+    shown = [data.bands[index] for index in data.shown]
+    assert shown == ["shortwave infrared 1", "near infrared", "red"]
+
+
 def test_whole_scenes_as_splits(tree: Path) -> None:
     data = BurnedArea(tree, (64, 64), scenes={"train": [L8], "test": [L7]})
     assert data.splits == ("train", "test")
@@ -127,11 +147,11 @@ def test_other_imagery_takes_the_only_year_or_the_one_given(own: Path) -> None:
 
 
 def test_a_year_or_a_place_without_labels_is_named(own: Path) -> None:
-    with pytest.raises(DataError, match=r"gabam/2009 holds no GABAM tile .* 2015, 2016"):
+    with pytest.raises(DataError, match=r"gabam holds no GABAM of 2009; it holds 2015, 2016"):
         BurnedArea(own, (64, 64), year=2009)
     with rasterio.open(own / "gabam/2015/N10W080.TIF", "r+") as file:
         file.transform = from_origin(10, 10, 0.00025, 0.00025)
-    with pytest.raises(DataError, match=r"LC08_.* lies on no tile of .*gabam/2015"):
+    with pytest.raises(DataError, match=r"LC08_.* its labels .*gabam/2015/.* do not overlap"):
         BurnedArea(own, (64, 64))
 
 

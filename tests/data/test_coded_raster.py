@@ -217,7 +217,7 @@ def _place(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("codes", "profile", "message"),
     [
-        (_random(4, 4), _place(crs=None), r"no coordinate reference system.* gdal_edit.py -a_srs"),
+        (_random(4, 4), _place(crs=None), r"no coordinate reference system.* gdal_translate"),
         (_random(4, 4), _place(transform=Affine(7, 7, 0, 7, -7, 0)), "rotated geotransform"),
         (_random(4, 4), _place(transform=Affine(10, 0, 0, 0, 10, 0)), "not north-up"),
         (_random(4, 4).astype(np.float32), _place(), "holds float32, expected whole numbers"),

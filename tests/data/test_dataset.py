@@ -12,7 +12,23 @@ import pytest
 
 from dlbench import data as package
 from dlbench.data import DATASETS, IGNORE, DataError, DataSet, build
+from dlbench.data.miniatures import burned_area, potsdam
 
+
+@pytest.fixture(scope="session")
+def burned_area_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    return burned_area.make(tmp_path_factory.mktemp("scenes") / "burned_area", scene_size=200)
+
+
+@pytest.fixture(scope="session")
+def potsdam_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    folder = tmp_path_factory.mktemp("scenes") / "potsdam"
+    return potsdam.make(folder, tiles=["2_10", "2_11", "3_13"], tile_size=96)
+
+
+OF_LANDSCAPES = {"land_cover", "plantations", "sentinel2_aafc", "sentinel2_cdl", "sentinel2_lucas"}
 CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
 OPTIONS: dict[str, dict[str, Any]] = {
     "land_cover": {"classes": CLASSES},
@@ -23,18 +39,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(params=sorted(DATASETS))
-def data(
-    request: pytest.FixtureRequest,
-    miniature: Path,
-    landscapes: Path,
-    camvid_tree: Path,
-    granulation_tree: Path,
-) -> DataSet:
+def data(request: pytest.FixtureRequest) -> DataSet:
     name = request.param
-    root = {"camvid": camvid_tree, "granulation": granulation_tree, "vaihingen": miniature}
-    if name in root:
-        return build(name, root[name], (64, 64))
-    return build(name, landscapes / name, (24, 24), **OPTIONS.get(name, {}))
+    if name in OF_LANDSCAPES:
+        root = request.getfixturevalue("landscapes") / name
+        return build(name, root, (24, 24), **OPTIONS.get(name, {}))
+    tree = "miniature" if name == "vaihingen" else f"{name}_tree"
+    return build(name, request.getfixturevalue(tree), (64, 64))
 
 
 def test_samples_keep_the_contract(data: DataSet) -> None:
@@ -70,7 +81,17 @@ def test_classes_are_told_apart(data: DataSet) -> None:
 def test_it_says_where_it_comes_from(data: DataSet) -> None:
     assert data.licence
     assert data.units
+    assert data.layout
     assert data.source.startswith("https://")
+
+
+def test_pictures_and_networks_know_what_values_mean(data: DataSet) -> None:
+    low, high = data.value_range
+    image, _ = data.read(data.splits[0], 0)
+    assert np.isfinite(image).all()
+    assert low <= np.percentile(image, 10) < np.percentile(image, 90) <= high
+    if data.shown is not None:
+        assert set(data.shown) <= set(range(len(data.bands)))
 
 
 def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
@@ -80,7 +101,7 @@ def test_an_unknown_split_lists_the_splits(data: DataSet) -> None:
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match="unknown data set 'camvit'; known: camvid, granulation, land_cover"
+        DataError, match=f"unknown data set 'camvit'; known: {', '.join(sorted(DATASETS))}"
     ):
         build("camvit", tmp_path)
 

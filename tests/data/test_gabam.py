@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,14 +11,23 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.warp import transform
+from rasterio.windows import Window
 
-from dlbench.data import IGNORE, DataError
-from dlbench.data.gabam import Gabam
+from dlbench.data import IGNORE, DataError, raster
+from dlbench.data.coded_raster import CodedRaster
+from dlbench.data.gabam import GABAM
 from dlbench.data.grid import Grid
-from dlbench.data.raster import grid_of
 
 PIXEL = 0.00025
 UTM = CRS.from_epsg(32618)
+
+
+def _labels(root: Path, year: int) -> CodedRaster:
+    return CodedRaster(GABAM.find(root, year)[year], GABAM.legend())
+
+
+def _grid_of(file: Path) -> Grid:
+    return raster.describe(file).grid()
 
 
 def _tile(file: Path, values: np.ndarray, west: float, north: float, **profile: object) -> Path:
@@ -56,7 +66,7 @@ def _utm(height: int, width: int) -> Grid:
 def test_a_pixel_gets_the_code_under_its_centre(tmp_path: Path) -> None:
     codes = _codes()
     _tile(tmp_path / "2015/N10W080.TIF", codes, -72.0, 6.0)
-    labels = Gabam(tmp_path, 2015)
+    labels = _labels(tmp_path, 2015)
     grid = _utm(150, 150)
     truth = _at_centres(codes, from_origin(-72, 6, PIXEL, PIXEL), CRS.from_epsg(4326), grid)
     found = labels.read(grid)
@@ -73,17 +83,18 @@ def test_tiles_join_and_their_names_say_nothing(tmp_path: Path) -> None:
     _tile(tmp_path / "2015/S10W020.tif", codes[:, 77:], -72.0 + 77 * PIXEL, 6.0)
     _tile(tmp_path / "whole/2015/a.tif", codes, -72.0, 6.0)
     grid = _utm(150, 150)
-    whole = Gabam(tmp_path / "whole", 2015).read(grid)
-    assert (Gabam(tmp_path, 2015).read(grid) != whole).mean() < 2e-4
+    whole = _labels(tmp_path / "whole", 2015).read(grid)
+    assert (_labels(tmp_path, 2015).read(grid) != whole).mean() < 2e-4
 
 
 def test_off_the_tiles_nothing_is_known(tmp_path: Path) -> None:
     _tile(tmp_path / "2015/N10W080.TIF", _codes(), -72.0, 6.0)
-    labels = Gabam(tmp_path, 2015)
+    labels = _labels(tmp_path, 2015)
     far = Grid(UTM, from_origin(500_000, 100_000, 30, 30), 20, 30)
-    assert not labels.covers(far)
+    with pytest.raises(DataError, match=r"image\.tif and its labels .*N10W080\.TIF do not overlap"):
+        labels.require_overlap(far, tmp_path / "image.tif")
     assert (labels.read(far) == IGNORE).all()
-    assert labels.covers(_utm(100, 100))
+    labels.require_overlap(_utm(100, 100), tmp_path / "image.tif")
 
 
 def test_no_data_is_ignored_and_other_values_refused(tmp_path: Path) -> None:
@@ -91,30 +102,32 @@ def test_no_data_is_ignored_and_other_values_refused(tmp_path: Path) -> None:
     codes[:, 50:60] = -1
     _tile(tmp_path / "2015/a.tif", codes, -72.0, 6.0, nodata=-1)
     file = _tile(tmp_path / "2016/a.tif", codes, -72.0, 6.0)
-    grid = grid_of(file)
+    grid = _grid_of(file)
     np.testing.assert_array_equal(
-        Gabam(tmp_path, 2015).read(grid), np.where(codes < 0, IGNORE, codes)
+        _labels(tmp_path, 2015).read(grid), np.where(codes < 0, IGNORE, codes)
     )
-    with pytest.raises(DataError, match=r"2016/a\.tif holds the value -1, expected 0"):
-        Gabam(tmp_path, 2016).read(grid)
+    with pytest.raises(DataError, match=r"2016/a\.tif holds the code -1 .* none of the 2 codes"):
+        _labels(tmp_path, 2016).read(grid)
 
 
 def test_a_missing_year_lists_the_years(tmp_path: Path) -> None:
     for year in (2015, 2018):
         _tile(tmp_path / f"{year}/a.tif", _codes(), -72.0, 6.0)
-    with pytest.raises(DataError, match=r"2016 holds no GABAM tile .* has the years: 2015, 2018"):
-        Gabam(tmp_path, 2016)
+    with pytest.raises(
+        DataError, match=r"holds no GABAM of 2016; it holds 2015, 2018; add the file"
+    ):
+        _labels(tmp_path, 2016)
 
 
 def test_a_picture_is_refused(tmp_path: Path) -> None:
     _tile(tmp_path / "2015/a.tif", _codes().astype(np.float32), -72.0, 6.0)
-    with pytest.raises(DataError, match=r"a\.tif has 1 bands of float32, expected 1 of whole"):
-        Gabam(tmp_path, 2015)
+    with pytest.raises(DataError, match=r"a\.tif holds float32, expected whole numbers"):
+        _labels(tmp_path, 2015)
 
 
 def test_threads_read_the_same(tmp_path: Path) -> None:
     _tile(tmp_path / "2015/a.tif", _codes(), -72.0, 6.0)
-    labels, grid = Gabam(tmp_path, 2015), _utm(100, 100)
+    labels, grid = _labels(tmp_path, 2015), _utm(100, 100)
     whole = labels.read(grid)
 
     def check(row: int) -> bool:
@@ -126,6 +139,45 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
         assert all(pool.map(check, range(0, 80, 4)))
 
 
+def test_of_many_tiles_only_those_in_place_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles of the real size, side by side as in a release."""
+    side, burned = 40_000, np.ones((4, 8), np.uint8)
+    for number in range(200):
+        west, north = -180 + number % 36 * 10, 80 - number // 36 * 10
+        file = tmp_path / f"2015/{number}.tif"
+        file.parent.mkdir(exist_ok=True)
+        with rasterio.open(
+            file, "w", driver="GTiff", count=1, dtype="uint8", crs="EPSG:4326", height=side,
+            width=side, transform=from_origin(west, north, PIXEL, PIXEL), sparse_ok=True,
+            tiled=True, blockxsize=4096, blockysize=4096, compress="deflate",
+        ) as dataset:  # fmt: skip
+            if (west, north) == (-70, 50):
+                dataset.write(burned, 1, window=Window(0, 0, 8, 4))
+    opened: list[Path] = []
+    honest = raster.open_raster
+
+    def counted(path: Path) -> object:
+        opened.append(path)
+        return honest(path)
+
+    monkeypatch.setattr(raster, "open_raster", counted)
+    start = time.process_time()
+    labels = _labels(tmp_path, 2015)
+    assert len(opened) == len(set(opened)) == 200
+    # Four tiles meet here.
+    place = from_origin(-70 - 8 * PIXEL, 50 + 4 * PIXEL, PIXEL, PIXEL)
+    grid = Grid(CRS.from_epsg(4326), place, 8, 16)
+    for _ in range(20):
+        found = labels.read(grid)
+    assert len(opened) == 204
+    truth = np.zeros((8, 16), np.uint8)
+    truth[4:, 8:] = 1
+    np.testing.assert_array_equal(found, truth)
+    assert time.process_time() - start < 5
+
+
 def test_a_real_mask_in_a_crs_without_a_number(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "2018").mkdir()
     source = next((real_data / "burned").glob("*.mask.tif"))
@@ -135,7 +187,7 @@ def test_a_real_mask_in_a_crs_without_a_number(real_data: Path, tmp_path: Path) 
         crs = file.crs
     codes = np.where(codes < 0, IGNORE, codes)
     assert crs.to_epsg() is None
-    labels, grid = Gabam(tmp_path, 2018), grid_of(source)
+    labels, grid = _labels(tmp_path, 2018), _grid_of(source)
     np.testing.assert_array_equal(labels.read(grid), codes)
     longitude, latitude = transform(crs, "EPSG:4326", [own.c + 6000], [own.f - 6000])
     degrees = Grid(

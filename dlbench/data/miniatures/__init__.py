@@ -9,12 +9,14 @@ from pathlib import Path
 from dlbench.data.dataset import DataError
 
 MINIATURES: dict[str, tuple[str, str]] = {
+    "burned_area": ("dlbench.data.miniatures.burned_area", "make"),
     "granulation": ("dlbench.data.granulation_files", "make_granulation"),
     "land_cover": ("dlbench.data.miniatures.land_cover", "make"),
     "plantations": ("dlbench.data.miniatures.plantations", "make"),
     "sentinel2_aafc": ("dlbench.data.miniatures.aafc", "make"),
     "sentinel2_cdl": ("dlbench.data.miniatures.cdl", "make"),
     "sentinel2_lucas": ("dlbench.data.miniatures.lucas", "make"),
+    "potsdam": ("dlbench.data.miniatures.potsdam", "make"),
     "vaihingen": ("dlbench.data.scenes", "make_vaihingen"),
 }
 """The module and function, of a new folder and a seed, that make it; the module's VERSION is raised
