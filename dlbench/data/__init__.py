@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from dlbench.data import prepared
 from dlbench.data.camvid import CamVid
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
 from dlbench.data.granulation import Granulation
@@ -26,7 +27,8 @@ def build(
 ) -> DataSet:
     """The data set ``name`` in folder ``root``, its samples of ``size`` (height, width) pixels.
 
-    Without a root, granulation and vaihingen are what dlbench generates itself.
+    The folder has the data set's real layout, or is one that was prepared from it. Without a root,
+    granulation and vaihingen are what dlbench generates itself.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
     if name not in DATASETS:
@@ -40,7 +42,11 @@ def build(
         )
     if root is None:
         root = _generated(kind)
-    dataset = kind(root, size, **options)
+    dataset = (
+        prepared.open_prepared(kind, root, size, options)
+        if prepared.is_prepared(root)
+        else kind(root, size, **options)
+    )
     dataset.options = options
     return dataset
 

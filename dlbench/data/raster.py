@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -17,13 +19,22 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
+from dlbench.data.blocks import Block, BlockCache, share_of_memory
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
 
 # Benchmark tiles often come without a CRS; whether one is needed is the data set's to say.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
+# GDAL's own blocks lie under ours, once a thread: a few MB do.
+os.environ.setdefault("GDAL_CACHEMAX", "64")
+
 _OPEN_PER_THREAD = 32
+_LEAST = 128
+"""Pixels: what is decoded at once is no lower or narrower."""
+_LEAST_KEPT = 16
+"""Blocks that the memory for them must hold, or none is kept."""
+_blocks = BlockCache(share_of_memory(1 / 20))  # as much as GDAL would take
 
 
 @dataclass(frozen=True)
@@ -98,44 +109,93 @@ def read_window(
     width) bool; ``indexes`` chooses bands, counted from 1. Raises `DataError` for a window outside
     the raster and for a damaged file.
     """
-    dataset = _kept_open(path)
+    dataset, stamp = _kept_open(path)
     if min(row, column) < 0 or row + height > dataset.height or column + width > dataset.width:
         raise DataError(
             f"the window of {height} x {width} pixels at row {row}, column {column} leaves {path} "
             f"({dataset.height} x {dataset.width} pixels)"
         )
-    window = Window(column, row, width, height)
+    bands = tuple(dataset.indexes if indexes is None else indexes)
+    across, down = _unit(dataset, len(bands)) or (0, 0)
+    if not across:
+        values, known = _decode(path, dataset, bands, Window(column, row, width, height))
+        return values, np.ones((height, width), bool) if known is None else known
+    valid = np.ones((height, width), bool)
+    window: np.ndarray | None = None
+    for top in range(row - row % down, row + height, down):
+        for left in range(column - column % across, column + width, across):
+            unit = Window(
+                left, top, min(across, dataset.width - left), min(down, dataset.height - top)
+            )
+            values, known = _blocks(
+                (path, stamp, bands, top, left),
+                functools.partial(_decode, path, dataset, bands, unit),
+            )
+            if window is None:
+                window = np.empty((height, width, len(bands)), values.dtype)
+            first, last = max(top, row), min(top + unit.height, row + height)
+            start, stop = max(left, column), min(left + unit.width, column + width)
+            here = np.s_[first - row : last - row, start - column : stop - column]
+            there = np.s_[first - top : last - top, start - left : stop - left]
+            window[here] = values[there]
+            if known is not None:
+                valid[here] = known[there]
+    assert window is not None
+    return window, valid
+
+
+def _unit(dataset: Any, bands: int) -> tuple[int, int] | None:
+    """Width and height of what is decoded and kept at once: a block of the file, or several where
+    they are small; None where a block is too large to keep."""
+    down, across = (
+        block * -(-_LEAST // block) if block < _LEAST else block
+        for block in dataset.block_shapes[0]
+    )
+    size = across * down * bands * np.dtype(dataset.dtypes[0]).itemsize
+    return (across, down) if size <= _blocks.budget // _LEAST_KEPT else None
+
+
+def _decode(path: Path, dataset: Any, bands: tuple[int, ...], window: Window) -> Block:
+    known: np.ndarray | None = None
     try:
-        indexes = list(dataset.indexes if indexes is None else indexes)
-        values = np.moveaxis(dataset.read(indexes, window=window), 0, -1)
-        if all(dataset.mask_flag_enums[i - 1] == [MaskFlags.all_valid] for i in indexes):
-            valid = np.ones((height, width), bool)
-        else:
-            valid = (dataset.read_masks(indexes, window=window) != 0).all(axis=0)
+        # Pixel by pixel, as networks read it: to turn every window around would cost more.
+        values = np.ascontiguousarray(np.moveaxis(dataset.read(bands, window=window), 0, -1))
+        if any(dataset.mask_flag_enums[i - 1] != [MaskFlags.all_valid] for i in bands):
+            known = (dataset.read_masks(bands, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
-        _local.handles.pop(path).close()
+        _local.handles.pop(path)[0].close()
         # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
         raise DataError(
             f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, "
             "fetch it again"
         ) from error
     if np.issubdtype(values.dtype, np.floating):
-        valid &= np.isfinite(values).all(axis=-1)
-    return values, valid
+        finite = np.isfinite(values).all(axis=-1)
+        known = finite if known is None else known & finite
+    return values, None if known is None or known.all() else known
 
 
 _local = threading.local()
 
 
-def _kept_open(path: Path) -> Any:
-    """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
+def _kept_open(path: Path) -> tuple[Any, Any]:
+    """The calling thread's own handle (GDAL's may not be shared, and opening costs a header), and
+    which state of the file it shows."""
     handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
     if path not in handles:
-        handles[path] = open_raster(path)
+        handles[path] = open_raster(path), _stamp(path)
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
-        handles.popitem(last=False)[1].close()
+        handles.popitem(last=False)[1][0].close()
     return handles[path]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None  # A path into an archive.
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def open_raster(path: Path) -> Any:
