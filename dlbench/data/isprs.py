@@ -50,13 +50,15 @@ def decode(palette: np.ndarray, file: Path) -> np.ndarray:
     red, green, blue = ((palette[..., channel] > THRESHOLD).view(np.uint8) for channel in range(3))
     target = _INDEX_OF_CODE.take(red << 2 | green << 1 | blue)
     unknown = target == _UNKNOWN
-    if np.count_nonzero(unknown) > MIXED_SHARE * unknown.size:
+    count = np.count_nonzero(unknown)
+    if count > MIXED_SHARE * unknown.size:
         row, column = np.argwhere(unknown)[0]
         raise DataError(
             f"{file} holds the colour {tuple(map(int, palette[row, column]))}, which is no class; "
             "is it an image in place of a label?"
         )
-    target[unknown] = IGNORE
+    if count:
+        target[unknown] = IGNORE
     return target
 
 

@@ -214,7 +214,8 @@ class _Stored:
         if not self._verified[blocks].all():
             self._verify(blocks)
         window = np.s_[row : row + height, column : column + width]
-        return np.array(self._image[window]), np.array(self._target[window])
+        # The image is copied where it goes, into its batch; of the target some may become void.
+        return self._image[window], np.array(self._target[window])
 
     def _verify(self, blocks: slice) -> None:
         for block in range(blocks.start, blocks.stop):
