@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -109,32 +110,31 @@ def read_window(
     width) bool; ``indexes`` chooses bands, counted from 1. Raises `DataError` for a window outside
     the raster and for a damaged file.
     """
-    dataset, stamp = _kept_open(path)
-    if min(row, column) < 0 or row + height > dataset.height or column + width > dataset.width:
+    raster = _kept_open(path)
+    if min(row, column) < 0 or row + height > raster.height or column + width > raster.width:
         raise DataError(
             f"the window of {height} x {width} pixels at row {row}, column {column} leaves {path} "
-            f"({dataset.height} x {dataset.width} pixels)"
+            f"({raster.height} x {raster.width} pixels)"
         )
-    bands = tuple(dataset.indexes if indexes is None else indexes)
-    across, down = _unit(dataset, len(bands)) or (0, 0)
-    if not across:
-        values, known = _decode(path, dataset, bands, Window(column, row, width, height))
-        return values, np.ones((height, width), bool) if known is None else known
+    bands = raster.indexes if indexes is None else tuple(indexes)
     valid = np.ones((height, width), bool)
+    down, across = raster.unit
+    if down * across * len(bands) * raster.itemsize * _LEAST_KEPT > _blocks.budget:
+        values, known = _decode(raster, bands, row, column, height, width)
+        return values, valid if known is None else known
     window: np.ndarray | None = None
     for top in range(row - row % down, row + height, down):
+        bottom = min(top + down, raster.height)
+        first, last = max(top, row), min(bottom, row + height)
         for left in range(column - column % across, column + width, across):
-            unit = Window(
-                left, top, min(across, dataset.width - left), min(down, dataset.height - top)
-            )
+            right = min(left + across, raster.width)
+            start, stop = max(left, column), min(right, column + width)
             values, known = _blocks(
-                (path, stamp, bands, top, left),
-                functools.partial(_decode, path, dataset, bands, unit),
+                (path, raster.stamp, bands, top, left),
+                functools.partial(_decode, raster, bands, top, left, bottom - top, right - left),
             )
             if window is None:
                 window = np.empty((height, width, len(bands)), values.dtype)
-            first, last = max(top, row), min(top + unit.height, row + height)
-            start, stop = max(left, column), min(left + unit.width, column + width)
             here = np.s_[first - row : last - row, start - column : stop - column]
             there = np.s_[first - top : last - top, start - left : stop - left]
             window[here] = values[there]
@@ -144,18 +144,27 @@ def read_window(
     return window, valid
 
 
-def _unit(dataset: Any, bands: int) -> tuple[int, int] | None:
-    """Width and height of what is decoded and kept at once: a block of the file, or several where
-    they are small; None where a block is too large to keep."""
-    down, across = (
-        block * -(-_LEAST // block) if block < _LEAST else block
-        for block in dataset.block_shapes[0]
-    )
-    size = across * down * bands * np.dtype(dataset.dtypes[0]).itemsize
-    return (across, down) if size <= _blocks.budget // _LEAST_KEPT else None
+@dataclass(frozen=True)
+class _Open:
+    """A handle, and what is asked of it for every window."""
+
+    path: Path
+    dataset: Any
+    stamp: tuple[int, ...] | None
+    """Which state of the file it shows; None of a path into an archive."""
+    height: int
+    width: int
+    indexes: tuple[int, ...]
+    itemsize: int
+    unit: tuple[int, int]
+    """Height and width of what is decoded and kept at once: a block of the file, or several where
+    they are small."""
 
 
-def _decode(path: Path, dataset: Any, bands: tuple[int, ...], window: Window) -> Block:
+def _decode(
+    raster: _Open, bands: tuple[int, ...], row: int, column: int, height: int, width: int
+) -> Block:
+    dataset, window = raster.dataset, Window(column, row, width, height)
     known: np.ndarray | None = None
     try:
         # Pixel by pixel, as networks read it: to turn every window around would cost more.
@@ -163,10 +172,10 @@ def _decode(path: Path, dataset: Any, bands: tuple[int, ...], window: Window) ->
         if any(dataset.mask_flag_enums[i - 1] != [MaskFlags.all_valid] for i in bands):
             known = (dataset.read_masks(bands, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
-        _local.handles.pop(path)[0].close()
+        _local.handles.pop(raster.path).dataset.close()
         # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
         raise DataError(
-            f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, "
+            f"cannot read {raster.path}: {error.__cause__ or error}; it is damaged or incomplete, "
             "fetch it again"
         ) from error
     if np.issubdtype(values.dtype, np.floating):
@@ -178,24 +187,29 @@ def _decode(path: Path, dataset: Any, bands: tuple[int, ...], window: Window) ->
 _local = threading.local()
 
 
-def _kept_open(path: Path) -> tuple[Any, Any]:
-    """The calling thread's own handle (GDAL's may not be shared, and opening costs a header), and
-    which state of the file it shows."""
-    handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
+def _kept_open(path: Path) -> _Open:
+    """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
+    handles: OrderedDict[Path, _Open] = _local.__dict__.setdefault("handles", OrderedDict())
     if path not in handles:
-        handles[path] = open_raster(path), _stamp(path)
+        dataset, stamp = open_raster(path), None
+        with contextlib.suppress(OSError):
+            stat = os.stat(path)
+            stamp = stat.st_ino, stat.st_size, stat.st_mtime_ns
+        down, across = (-(-_LEAST // side) * side for side in dataset.block_shapes[0])
+        handles[path] = _Open(
+            path,
+            dataset,
+            stamp,
+            dataset.height,
+            dataset.width,
+            tuple(dataset.indexes),
+            np.dtype(dataset.dtypes[0]).itemsize,
+            (down, across),
+        )
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
-        handles.popitem(last=False)[1][0].close()
+        handles.popitem(last=False)[1].dataset.close()
     return handles[path]
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None  # A path into an archive.
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def open_raster(path: Path) -> Any:
