@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from dlbench.data import prepared
 from dlbench.data.burned_area import BurnedArea
 from dlbench.data.camvid import CamVid
 from dlbench.data.crop_maps import Sentinel2AAFC, Sentinel2CDL
@@ -39,7 +40,8 @@ def build(
 ) -> DataSet:
     """The data set ``name`` in folder ``root``, its samples of ``size`` (height, width) pixels.
 
-    Without a root, it is the miniature that dlbench generates itself, where there is one.
+    The folder has the data set's real layout, or is one that was prepared from it. Without a root,
+    it is the miniature that dlbench generates itself, where there is one.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
     if name not in DATASETS:
@@ -53,7 +55,11 @@ def build(
         )
     if root is None:
         root = _generated(kind)
-    dataset = kind(root, size, **options)
+    dataset = (
+        prepared.open_prepared(kind, root, size, options)
+        if prepared.is_prepared(root)
+        else kind(root, size, **options)
+    )
     dataset.options = options
     return dataset
 

@@ -6,6 +6,8 @@ check DATA [ROOT]               is it complete, and can every sample be read? st
 preview DATA [ROOT] OUT.png     pictures of samples with their labels
 stats DATA [ROOT]               pixels of each class, moments of each band (remembered)
 make NAME OUT                   a miniature of the data set in its real layout
+prepare DATA [ROOT] OUT         all samples decoded, for data.root=OUT to read many times faster;
+                                repeated, it goes on where it stopped; split=[train,val]: only these
 
 DATA is a name of the list, or a configuration (.yaml) as `dlbench.train` takes it; without ROOT,
 what dlbench generates. Options follow as key=value: size=[256,256], split=train, samples=4,
@@ -24,7 +26,7 @@ import numpy as np
 import yaml
 
 from dlbench import config, data
-from dlbench.data import DATASETS, DataError, DataSet, miniatures, statistics
+from dlbench.data import DATASETS, DataError, DataSet, miniatures, preparation, statistics
 from dlbench.errors import exit_status
 
 SIZE = (256, 256)
@@ -141,6 +143,28 @@ def make(places: list[str], options: dict[str, Any]) -> int:
     return 0
 
 
+def prepare(places: list[str], options: dict[str, Any]) -> int:
+    if not 2 <= len(places) <= 3:
+        raise DataError("usage: python -m dlbench.data prepare DATA [ROOT] OUT")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    splits = options.pop("split", None)
+    splits = [splits] if isinstance(splits, str) else splits
+    dataset = _opened(places[:-1], options, whole=True)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("prepare", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(task, advance=done, total=total)
+
+        out = preparation.prepare(dataset, Path(places[-1]), splits, progress=advance)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    print(f"{out} holds {dataset.name}, {size / 1e9:.3g} GB; train on it with data.root={out}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str], dict[str, Any]], int]] = {
     "list": listing,
     "info": info,
@@ -148,10 +172,12 @@ COMMANDS: dict[str, Callable[[list[str], dict[str, Any]], int]] = {
     "preview": preview,
     "stats": stats,
     "make": make,
+    "prepare": prepare,
 }
 
 
-def _opened(places: list[str], options: dict[str, Any]) -> DataSet:
+def _opened(places: list[str], options: dict[str, Any], whole: bool = False) -> DataSet:
+    """The data set that a command names; ``whole``: samples not cut to size."""
     if not 1 <= len(places) <= 2:
         raise DataError(f"expected DATA and perhaps its ROOT, got {places}\n\n{__doc__}")
     if places[0].endswith((".yaml", ".yml")):
@@ -164,6 +190,8 @@ def _opened(places: list[str], options: dict[str, Any]) -> DataSet:
     kind = DATASETS.get(settings.name)
     if size is None and kind is not None and issubclass(kind, data.WindowedDataSet):
         size = SIZE
+    if whole and kind is not None and kind.crops:
+        size = None
     return data.build(settings.name, root, size and tuple(size), **options)
 
 

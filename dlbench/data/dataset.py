@@ -58,6 +58,8 @@ class DataSet(abc.ABC):
     """The splits that this folder holds."""
     jitters: bool = False
     """Whether `read` heeds ``jitter``: then training samples differ by epoch, so none is cached."""
+    crops: ClassVar[bool] = False
+    """Whether ``size`` cuts windows out of samples that are stored whole, in place of resizing."""
     layout: ClassVar[str] = ""
     """How files lie in the data set's folder, for those who unpack it."""
     options: Mapping[str, Any] = {}

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlbench.data.dataset import DataError, DataSet, Sample
+from dlbench.data.windows import cut
 
 FRAMES = 2
 DEPTHS = ("1", "0.1", "0.01")
@@ -60,6 +61,7 @@ class Granulation(DataSet):
 
     name = "granulation"
     task = "velocity"
+    crops = True
     bands = ("first frame", "second frame")
     dtype = np.dtype(np.float32)
     units = "intensity / median"
@@ -127,7 +129,9 @@ two HDF5 files with the data sets intensity (N, nx, ny, 2) and velocity (N, nx, 
             )
         if self._transposed:
             images, velocity = images.transpose(1, 0, 2), velocity.transpose(1, 0, 2)
-        window = self._window(images.shape, jitter)
+        whole = images.shape[0], images.shape[1]
+        row, column, height, width = cut(*whole, self.size or whole, jitter)
+        window = np.s_[row : row + height, column : column + width]
         image = np.ascontiguousarray(images[window], np.float32)
         # Float64 in between: the stored values lie around 1/2, the velocities around 0.
         offset, scale = self._ranges[split]
@@ -136,14 +140,6 @@ two HDF5 files with the data sets intensity (N, nx, ny, 2) and velocity (N, nx, 
 
     def sample_name(self, split: str, index: int) -> str:
         return f"{self._pairs[split].path}, pair {index}"
-
-    def _window(self, shape: tuple[int, ...], jitter: np.random.Generator | None) -> Any:
-        height, width = self.size or shape[:2]
-        if jitter is None:
-            top, left = (shape[0] - height) // 2, (shape[1] - width) // 2
-        else:
-            top, left = jitter.integers((shape[0] - height + 1, shape[1] - width + 1))
-        return np.s_[top : top + height, left : left + width]
 
     def _hold_out(self, count: int) -> None:
         train = self._pairs["train"]

@@ -47,16 +47,18 @@ def decode(palette: np.ndarray, file: Path) -> np.ndarray:
     Channels are thresholded, since released labels hold colours that were resampled or re-encoded.
     Black is `IGNORE`, as is magenta, which no class has; much of it raises `DataError`.
     """
-    codes = ((palette > THRESHOLD) * np.array([4, 2, 1], np.uint8)).sum(axis=-1, dtype=np.uint8)
-    target = _INDEX_OF_CODE[codes]
+    red, green, blue = ((palette[..., channel] > THRESHOLD).view(np.uint8) for channel in range(3))
+    target = _INDEX_OF_CODE.take(red << 2 | green << 1 | blue)
     unknown = target == _UNKNOWN
-    if unknown.mean() > MIXED_SHARE:
+    count = np.count_nonzero(unknown)
+    if count > MIXED_SHARE * unknown.size:
         row, column = np.argwhere(unknown)[0]
         raise DataError(
             f"{file} holds the colour {tuple(map(int, palette[row, column]))}, which is no class; "
             "is it an image in place of a label?"
         )
-    target[unknown] = IGNORE
+    if count:
+        target[unknown] = IGNORE
     return target
 
 

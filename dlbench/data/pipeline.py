@@ -6,9 +6,11 @@ number of ranks with equal global batch see equal data, and a resumed run sees w
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from dlbench.data.augmentation import augment, fit, require_possible
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 
 _ORDER, _AUGMENTATION = 0, 1
+_ALIGNMENT = 64
+"""Bytes: of the widest vectors that TensorFlow is built for."""
 
 
 def steps_per_epoch(count: int, batch: int, ranks: int, drop_remainder: bool = False) -> int:
@@ -91,8 +95,7 @@ def training_batches(
         return image, target if counts else np.full_like(target, void)
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        for samples in _in_order(jobs(), work, workers):
-            yield _stack(data, split, samples)
+        yield from _in_order(jobs(), work, workers, f"{data.name}/{split} at {data.root}")
 
     return tf.data.Dataset.from_generator(
         generate, output_signature=_signature(data, size)
@@ -128,8 +131,7 @@ def evaluation_batches(
         return *fit(image, native, size), native, np.asarray(index, np.int64)
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        for samples in _in_order(jobs(), work, workers):
-            yield _stack(data, split, samples)
+        yield from _in_order(jobs(), work, workers, f"{data.name}/{split} at {data.root}")
 
     _, native = _signature(data, None)
     indices = tf.TensorSpec((None,), tf.int64)
@@ -156,34 +158,76 @@ class _Reader:
         return self._samples[index]
 
 
+class _Batch:
+    """The arrays of a batch, into which the threads that read its samples write them.
+
+    A batch is then ready when its last sample is, and its memory is not touched twice.
+    """
+
+    def __init__(self, length: int, source: str) -> None:
+        self.columns: tuple[np.ndarray, ...] = ()
+        self._length, self._source = length, source
+        self._lock = threading.Lock()
+
+    def fill(self, place: int, work: Callable[[Any], tuple[np.ndarray, ...]], job: Any) -> None:
+        sample = work(job)
+        with self._lock:
+            if not self.columns:
+                self.columns = tuple(_aligned((self._length, *p.shape), p.dtype) for p in sample)
+        for number, (column, part) in enumerate(zip(self.columns, sample, strict=True)):
+            if part.shape != column.shape[1:]:
+                remedy = "data.size=[height, width]" if number < 2 else "training.batch=1"
+                raise DataError(
+                    f"samples of {self._source} differ in size ({column.shape[1:]} and "
+                    f"{part.shape}), so they make no batch; set {remedy}"
+                )
+            _copy(part, column[place, ...])
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An empty array that TensorFlow takes over as it is; any other it copies."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def _copy(part: np.ndarray, place: np.ndarray) -> None:
+    if part.ndim < 3 or part.strides[1:] == place.strides[1:]:
+        place[...] = part
+        return
+    # Turned or flipped: NumPy's innermost loop would run over the few bands of each pixel.
+    for band in range(part.shape[2]):
+        place[..., band] = part[..., band]
+
+
 def _in_order(
-    jobs: Iterable[list[Any]], work: Callable[[Any], Any], workers: int
-) -> Iterator[list[Any]]:
-    """Work on lists of jobs in threads, results in order, about two lists ahead."""
+    jobs: Iterable[list[Any]],
+    work: Callable[[Any], tuple[np.ndarray, ...]],
+    workers: int,
+    source: str,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches of lists of jobs that are worked on in threads, in order, about two lists ahead."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="dlbench-data")
-    pending: deque[list[Any]] = deque()
+    pending: deque[tuple[_Batch, list[Future[None]]]] = deque()
+
+    def first() -> tuple[np.ndarray, ...]:
+        batch, futures = pending.popleft()
+        for future in futures:
+            future.result()
+        return batch.columns
+
     try:
-        for batch in jobs:
-            pending.append([pool.submit(work, job) for job in batch])
+        for listed in jobs:
+            batch = _Batch(len(listed), source)
+            futures = [pool.submit(batch.fill, i, work, job) for i, job in enumerate(listed)]
+            pending.append((batch, futures))
             if len(pending) > 2:
-                yield [future.result() for future in pending.popleft()]
+                yield first()
         while pending:
-            yield [future.result() for future in pending.popleft()]
+            yield first()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _stack(data: DataSet, split: str, samples: list[Any]) -> tuple[np.ndarray, ...]:
-    columns = list(zip(*samples, strict=True))
-    for place, column in enumerate(columns):
-        shapes = sorted({np.shape(part) for part in column})
-        if len(shapes) > 1:
-            remedy = "data.size=[height, width]" if place < 2 else "training.batch=1"
-            raise DataError(
-                f"samples of {data.name}/{split} at {data.root} differ in size "
-                f"({' and '.join(map(str, shapes))}), so they make no batch; set {remedy}"
-            )
-    return tuple(np.stack(column) for column in columns)
 
 
 def _signature(data: DataSet, size: tuple[int, int] | None) -> tuple[tf.TensorSpec, tf.TensorSpec]:

@@ -55,7 +55,7 @@ def of(dataset: DataSet, split: str, workers: int = 2) -> Statistics:
     differ. Raises `DataError` for what cannot be read.
     """
     dataset.require_split(split)
-    path = default_folder() / "statistics" / f"{_fingerprint(dataset, split)}.json"
+    path = default_folder() / "statistics" / f"{fingerprint(dataset, split)}.json"
     try:
         return Statistics(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -114,7 +114,8 @@ def _listed(values: np.ndarray) -> list[Any]:
     return listed
 
 
-def _fingerprint(dataset: DataSet, split: str) -> str:
+def fingerprint(dataset: DataSet, split: str) -> str:
+    """Differs whenever the data set's options or a size or time of its files do."""
     content = {
         "version": VERSION,
         "data": [dataset.name, str(dataset.root.resolve()), dataset.size, dataset.options, split],

@@ -151,6 +151,18 @@ def _blocks(length: int, window: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
+def cut(
+    height: int, width: int, size: tuple[int, int], jitter: np.random.Generator | None
+) -> tuple[int, int, int, int]:
+    """Row, column, height and width of a window of ``size``: anywhere, or without ``jitter`` in
+    the middle."""
+    room = height - size[0], width - size[1]
+    if jitter is None:
+        return room[0] // 2, room[1] // 2, *size
+    row, column = jitter.integers((room[0] + 1, room[1] + 1)).tolist()
+    return row, column, *size
+
+
 @dataclass(frozen=True)
 class _Window:
     scene: Scene
