@@ -67,10 +67,14 @@ def outcome(reader: str, tree: Path, case: Path) -> str:
 def run(scratch: Path, base: Path, reader: str, number: int) -> dict[str, Any]:
     """Damage a copy in a folder of its own, read it; anything written there is a fault too."""
     case = scratch / f"{number}"
+    shutil.rmtree(case, ignore_errors=True)
     case.mkdir(parents=True)
     tree = copy(base, case / "tree")
+    told: dict[str, Any] = {"number": number, "file": "?", "mutation": "?"}
+    # Told before as well: damaging a file goes through libraries that may end the process.
+    print(json.dumps({**told, "outcome": "began"}), flush=True)
     file, mutation = mutate(tree, np.random.default_rng(seed(reader, number)))
-    told = {"number": number, "file": str(file.relative_to(tree)), "mutation": mutation}
+    told |= {"file": str(file.relative_to(tree)), "mutation": mutation}
     print(json.dumps({**told, "outcome": "began"}), flush=True)
     before = listing(scratch)
     started = resource.getrusage(resource.RUSAGE_SELF).ru_utime

@@ -243,7 +243,7 @@ def _picture(mode: str) -> Mutation:
 
         with Image.open(file) as picture:
             changed = picture.convert(mode)
-        changed.save(file, "TIFF" if mode == "F" else "PNG")
+        changed.save(file, "TIFF" if mode in ("F", "I") else "PNG")
 
     return mutation
 
