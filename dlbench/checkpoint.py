@@ -59,7 +59,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        meta = json.loads(arrays.pop(META).tobytes())
+        meta = dict(json.loads(arrays.pop(META).tobytes()))
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
     except Exception as error:  # damaged bytes reach the zip reader, which raises at will

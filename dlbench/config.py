@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -243,7 +244,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Dates that there are not and numbers of thousands of digits are plain `ValueError`s.
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if content is None:
         return {}
@@ -276,6 +278,11 @@ def _override(content: dict[str, Any], argument: str) -> None:
     place[last] = value
 
 
+# Aliases of aliases in YAML grow without limit when they are written out.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
 def _explain(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
@@ -283,7 +290,7 @@ def _explain(error: Any) -> str:
         known = ", ".join(section.model_fields) if section else ""
         return f"{where}: unknown key; known here: {known}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{where or 'configuration'}: {message} (got {error['input']!r})"
+    return f"{where or 'configuration'}: {message} (got {_SHORT.repr(error['input'])})"
 
 
 def _section(path: tuple[Any, ...]) -> type[BaseModel] | None:

@@ -111,6 +111,10 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
     arrays, _ = checkpoint.load(path)
     outputs = len(_last_bias(folder, path, arrays, "classifier"))
     kernels = [x for name, x in arrays.items() if name.startswith("model/") and x.ndim == 4]
+    if not kernels:
+        raise checkpoint.CheckpointError(
+            f"{path} holds no convolution, so no segmentation network; give another run"
+        )
     bands = kernels[0].shape[2]  # (height, width, bands, filters)
     facts = _fitting(folder, path, bands, outputs)
     value_range = models.BYTES if facts is None else facts.value_range

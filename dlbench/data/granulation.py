@@ -91,8 +91,8 @@ two HDF5 files with the data sets intensity (N, nx, ny, 2) and velocity (N, nx, 
             self._hold_out(held_out)
         first = self._pairs["train"]
         self.splits = tuple(self._pairs)
-        self.ground_sampling_distance = 1000.0 * first.facts.get("pixel_km", PIXEL_KM)
-        self.cadence_s: float = first.facts.get("cadence_s", CADENCE_S)
+        self.ground_sampling_distance = 1000.0 * _positive(first, "pixel_km", PIXEL_KM)
+        self.cadence_s = _positive(first, "cadence_s", CADENCE_S)
         self._ranges = {split: _range(pairs, normalized) for split, pairs in self._pairs.items()}
         shapes = {s: p.shape if x_axis else p.shape[::-1] for s, p in self._pairs.items()}
         for split, shape in shapes.items():
@@ -164,7 +164,11 @@ class _Pairs:
         self, path: Path, images: Any, velocities: Any, facts: dict[str, Any], where: str
     ) -> None:
         wrong = None
-        if len(images.shape) != 4 or images.shape[3] != FRAMES:
+        strange = next((x for x in (images, velocities) if not _is_numbers(x)), None)
+        if strange is not None:
+            kind = getattr(strange, "dtype", "no array")
+            wrong = f"values of type {kind}; needed are whole or real numbers"
+        elif len(images.shape) != 4 or images.shape[3] != FRAMES:
             wrong = f"images of shape {images.shape}; needed are (N, nx, ny, {FRAMES})"
         elif len(velocities.shape) != 4 or velocities.shape[3] % 2 or not velocities.shape[3]:
             wrong = f"velocities of shape {velocities.shape}; needed are (N, nx, ny, vx vy ...)"
@@ -203,6 +207,21 @@ class _Pairs:
                 f"{self.path}: pair {place} cannot be read ({error}); the file is damaged: copy or "
                 "generate it anew"
             ) from error
+
+
+def _is_numbers(array: Any) -> bool:
+    # NumPy gives a member of an npz that is no array as its bytes.
+    return hasattr(array, "dtype") and array.dtype.kind in "iuf"
+
+
+def _positive(pairs: _Pairs, name: str, default: float) -> float:
+    """A number that the file tells, or ``default`` where it does not."""
+    value = np.asarray(pairs.facts.get(name, default))
+    if value.dtype.kind not in "iuf" or value.size != 1 or not 0 < value.item() < np.inf:
+        raise DataError(
+            f"{pairs.path} has the attribute {name} {str(value)[:40]}; needed is one number above 0"
+        )
+    return float(value.item())
 
 
 def _find(root: Path) -> dict[str, _Pairs]:
@@ -273,7 +292,7 @@ def _from_npz(root: Path, paths: list[Path], split: str, suffix: str) -> _Pairs 
                 if f"input_{name}" in file and f"output_{name}" in file:
                     images, velocities = file[f"input_{name}"], file[f"output_{name}"]
                     return _Pairs(path, images, velocities, {}, str(path))
-            keys = ", ".join(file.files)
+            keys = ", ".join(name[:40] for name in file.files[:20])
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path} cannot be read as npz ({error}); copy it anew if it is cut off, and store "
@@ -286,9 +305,17 @@ def _range(pairs: _Pairs, normalized: bool) -> tuple[np.ndarray, np.ndarray]:
     """Offset and scale (outputs,) from what is stored to km/s."""
     if not normalized:
         return np.zeros(pairs.outputs), np.ones(pairs.outputs)
-    low = np.asarray(pairs.facts.get("minimum", VELOCITY_MINIMUM), np.float64)
-    high = np.asarray(pairs.facts.get("maximum", VELOCITY_MAXIMUM), np.float64)
-    if low.shape != (pairs.outputs,) or high.shape != (pairs.outputs,) or not (low < high).all():
+    low = np.asarray(pairs.facts.get("minimum", VELOCITY_MINIMUM))
+    high = np.asarray(pairs.facts.get("maximum", VELOCITY_MAXIMUM))
+    if not (_is_numbers(low) and _is_numbers(high)):
+        raise DataError(
+            f"{pairs.path} has minima of {low.dtype} and maxima of {high.dtype} as attributes of "
+            "'velocity'; needed are numbers, one for each output"
+        )
+    low, high = low.astype(np.float64), high.astype(np.float64)
+    if low.shape != (pairs.outputs,) or high.shape != (pairs.outputs,) or not np.isfinite(
+        high - low
+    ).all() or not (low < high).all():
         raise DataError(
             f"{pairs.path} has {pairs.outputs} velocities a pixel, normalised by minima of shape "
             f"{low.shape} and maxima of shape {high.shape}; give as many of each, minimum < "

@@ -15,6 +15,8 @@ from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 from dlbench.data.grid import Imagery, Labels
 
 SPLITS = ("train", "val", "test")
+MOST_WINDOWS = 10_000_000
+"""Of a scene: each is remembered, and a damaged header can tell of any number of pixels."""
 
 
 class Scene(Protocol):
@@ -257,6 +259,12 @@ def _cover(scene: Scene, window: tuple[int, int], stride: int | None) -> list[_W
         raise DataError(
             f"{scene.file} is {scene.height} x {scene.width} pixels, smaller than the windows "
             f"of {window[0]} x {window[1]}; lower data.size"
+        )
+    if scene.height * scene.width > MOST_WINDOWS * window[0] * window[1]:
+        raise DataError(
+            f"{scene.file} says it is {scene.height} x {scene.width} pixels, more than "
+            f"{MOST_WINDOWS:,} windows of {window[0]} x {window[1]}; fetch it again if its header "
+            "is damaged, or raise data.size"
         )
     rows = _starts(scene.height, window[0], stride or window[0])
     columns = _starts(scene.width, window[1], stride or window[1])
