@@ -11,7 +11,9 @@ are trained from. A folder holds one of them:
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -293,16 +295,36 @@ def _from_npz(root: Path, paths: list[Path], split: str, suffix: str) -> _Pairs 
     try:
         with np.load(path, allow_pickle=False) as file:
             for name in ("validation", "train") if suffix else ("train",):
-                if f"input_{name}" in file and f"output_{name}" in file:
-                    images, velocities = file[f"input_{name}"], file[f"output_{name}"]
+                members = f"input_{name}.npy", f"output_{name}.npy"
+                if set(members) <= set(file.zip.namelist()):
+                    images, velocities = (_member(file.zip, member) for member in members)
                     return _Pairs(path, images, velocities, {}, str(path))
             keys = ", ".join(name[:40] for name in file.files[:20])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as npz ({error}); copy it anew if it is cut off, and store "
             "arrays of numbers, no objects"
         ) from error
     raise DataError(f"{path} holds {keys or 'nothing'}; needed are input_train and output_train")
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz; `ValueError` where it is shorter than its header says, which is told
+    before memory is allotted."""
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _NPY:
+            raise ValueError(f"{name} is of version {version} of npy")
+        shape, _, dtype = _NPY[version](member)
+    held, said = archive.getinfo(name).file_size, math.prod(shape) * dtype.itemsize
+    if said > held:
+        raise ValueError(f"{name} says {shape} of {dtype}, {said} bytes, but holds {held}")
+    with archive.open(name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _range(pairs: _Pairs, normalized: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -701,10 +701,6 @@ VECTOR: dict[str, Mutation] = {
     "infinite": _shapes(lambda shapes, rng: shapely.transform(shapes, lambda xy: xy + np.inf)),
     "far away": _shapes(lambda shapes, rng: shapely.transform(shapes, lambda xy: xy + 1e6)),
     "collapsed": _shapes(lambda shapes, rng: shapely.transform(shapes, lambda xy: xy * 0)),
-    "crossing itself": _shapes(
-        lambda shapes, rng: shapely.transform(shapes, lambda xy: rng.permutation(xy[:-1])[
-            [*range(len(xy) - 1), 0]] if len(xy) > 1 else xy)
-        if len(shapes) == 1 else shapely.transform(shapes, lambda xy: np.round(xy, 3))),
     "points": _layer(_points),
     "without shapes": _shapes(lambda shapes, rng: np.full(len(shapes), None, object)),
     "of no features": _layer(lambda layer, rng: layer.update(
@@ -811,7 +807,13 @@ def mutate(folder: Path, rng: np.random.Generator) -> tuple[Path, str]:
     special = SUFFIXES.get(file.suffix.lower(), {})
     chosen = special if special and rng.random() < 0.6 else ANY
     name = list(chosen)[rng.integers(len(chosen))]
-    chosen[name](file, rng)
+    whole = file.read_bytes()
+    try:
+        chosen[name](file, rng)
+    except Exception:  # what no library writes cannot arrive either
+        file.unlink(missing_ok=True)
+        file.write_bytes(_flipped(bytearray(whole), rng))
+        name += " (cannot be written: flipped)"
     return file, name
 
 
