@@ -22,7 +22,7 @@ from astropy.io import fits
 from dlbench import fits_header
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import DataError
-from dlbench.data.granulation import INTENSITY
+from dlbench.data.granulation import INTENSITY, require_stored
 
 Read = Callable[[], np.ndarray]
 
@@ -246,6 +246,7 @@ def _from_hdf5(path: str, key: str | None, x_first: bool, stack: ExitStack) -> F
             )
         (name,) = fitting
     data, title = fitting[name], f"{path} ({name})"
+    require_stored(data, title)
     pixel, cadence = (_number(data, fact) for fact in ("pixel_km", "cadence_s"))
     if _is_sequence(data):
         reads = [_part(data, index) for index in range(data.shape[0])]

@@ -37,6 +37,8 @@ VELOCITY_MINIMUM = np.array(
 VELOCITY_MAXIMUM = np.array([0.86247784, 0.83632153, 0.8740655, 0.8852403, 0.9056968, 0.89461637])
 PIXEL_KM, CADENCE_S = 39.6, 30.0
 """SUNRISE/IMaX, for which DeepVel was made; a file's attributes `pixel_km`, `cadence_s` win."""
+MOST_COMPRESSED = 2000
+"""Times that stored values grow when they are read: deflate reaches 1032."""
 SUFFIXES = {"train": "", "val": "_validation"}
 
 
@@ -220,6 +222,16 @@ def _is_numbers(array: Any) -> bool:
     return hasattr(array, "dtype") and array.dtype.kind in "iuf"
 
 
+def require_stored(data: Any, where: str) -> None:
+    """Raise `DataError` for an HDF5 data set whose file cannot hold what its header declares."""
+    stored = data.id.get_storage_size()
+    if data.nbytes > MOST_COMPRESSED * stored:
+        raise DataError(
+            f"{where} declares {data.shape} of {data.dtype}, {data.nbytes} bytes, but stores "
+            f"{stored}; the file is damaged, or was never filled: copy or generate it anew"
+        )
+
+
 def _positive(pairs: _Pairs, name: str, default: float) -> float:
     """A number that the file tells, or ``default`` where it does not."""
     value = np.asarray(pairs.facts.get(name, default))
@@ -279,6 +291,8 @@ def _from_hdf5(root: Path, paths: list[Path], suffix: str) -> _Pairs | None:
                 f"'{key}'; needed is exactly one"
             )
     (images,), (velocities,) = held[INTENSITY], held[VELOCITY]
+    for data in (images, velocities):
+        require_stored(data, f"{data.file.filename} ({data.name})")
     path = Path(images.file.filename)
     facts = {**dict(images.attrs), **dict(velocities.attrs)}
     return _Pairs(path, images, velocities, facts, f"{path} with {velocities.file.filename}")
