@@ -26,9 +26,6 @@ from dlbench.data.granulation import INTENSITY, require_stored
 
 Read = Callable[[], np.ndarray]
 
-BLOCK = 2880
-"""Bytes: a FITS file is made of these."""
-
 
 @dataclass
 class Frames:
@@ -134,7 +131,7 @@ def write_velocity(path: Path, header: fits.Header, planes: Iterable[np.ndarray]
             file.write(header.tostring().encode("ascii"))
         for plane in planes:
             file.write(np.ascontiguousarray(plane, ">f4").tobytes())
-        file.write(b"\0" * (-file.tell() % BLOCK))
+        file.write(b"\0" * (-file.tell() % fits_header.BLOCK))
 
     write_atomically(path, write)
 
@@ -179,6 +176,7 @@ def _from_fits(path: str, key: str | None, stack: ExitStack) -> Frames:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message="File may have been truncated")
+            fits_header.require_axes(path)
             file = stack.enter_context(fits.open(path))
             images = {i: hdu for i, hdu in enumerate(file) if hdu.is_image and hdu.shape}
     except Exception as error:
