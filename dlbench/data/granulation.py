@@ -353,9 +353,12 @@ def _range(pairs: _Pairs, normalized: bool) -> tuple[np.ndarray, np.ndarray]:
             "'velocity'; needed are numbers, one for each output"
         )
     low, high = low.astype(np.float64), high.astype(np.float64)
-    if low.shape != (pairs.outputs,) or high.shape != (pairs.outputs,) or not np.isfinite(
-        high - low
-    ).all() or not (low < high).all():
+    if (
+        low.shape != (pairs.outputs,)
+        or high.shape != (pairs.outputs,)
+        or not np.isfinite(high - low).all()
+        or not (low < high).all()
+    ):
         raise DataError(
             f"{pairs.path} has {pairs.outputs} velocities a pixel, normalised by minima of shape "
             f"{low.shape} and maxima of shape {high.shape}; give as many of each, minimum < "

@@ -168,7 +168,12 @@ class Polygons:
 
     def require_overlap(self, grid: Grid, file: Path) -> None:
         """Raise `DataError` unless a polygon touches the grid of the image ``file``."""
-        if self._tree.query(_window(grid, self.crs, self.file, margin=0), predicate="intersects").size == 0:
+        if (
+            self._tree.query(
+                _window(grid, self.crs, self.file, margin=0), predicate="intersects"
+            ).size
+            == 0
+        ):
             raise no_overlap("polygon", self.file, self.extent, self.crs, grid, file)
 
 
@@ -192,7 +197,9 @@ def no_overlap(
 
 
 def _require_whole_shapefile(file: Path) -> None:
-    parts = {p.suffix.lower(): p for p in file.parent.iterdir() if p.stem == file.stem and p.is_file()}
+    parts = {
+        p.suffix.lower(): p for p in file.parent.iterdir() if p.stem == file.stem and p.is_file()
+    }
     missing = [f"{part} ({what})" for part, what in SHAPEFILE_PARTS.items() if part not in parts]
     if missing:
         raise DataError(

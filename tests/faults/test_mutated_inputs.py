@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from dlbench.errors import UserError
 from faults import mutated_reading, readers
 
 ROOT = Path(__file__).parents[2]
