@@ -281,6 +281,7 @@ def _override(content: dict[str, Any], argument: str) -> None:
 # Aliases of aliases in YAML grow without limit when they are written out.
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 2
 
 
 def _explain(error: Any) -> str:

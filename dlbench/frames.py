@@ -22,12 +22,9 @@ from astropy.io import fits
 from dlbench import fits_header
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import DataError
-from dlbench.data.granulation import INTENSITY
+from dlbench.data.granulation import INTENSITY, require_stored
 
 Read = Callable[[], np.ndarray]
-
-BLOCK = 2880
-"""Bytes: a FITS file is made of these."""
 
 
 @dataclass
@@ -134,7 +131,7 @@ def write_velocity(path: Path, header: fits.Header, planes: Iterable[np.ndarray]
             file.write(header.tostring().encode("ascii"))
         for plane in planes:
             file.write(np.ascontiguousarray(plane, ">f4").tobytes())
-        file.write(b"\0" * (-file.tell() % BLOCK))
+        file.write(b"\0" * (-file.tell() % fits_header.BLOCK))
 
     write_atomically(path, write)
 
@@ -179,6 +176,7 @@ def _from_fits(path: str, key: str | None, stack: ExitStack) -> Frames:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.filterwarnings("error", message="File may have been truncated")
+            fits_header.require_axes(path)
             file = stack.enter_context(fits.open(path))
             images = {i: hdu for i, hdu in enumerate(file) if hdu.is_image and hdu.shape}
     except Exception as error:
@@ -246,6 +244,7 @@ def _from_hdf5(path: str, key: str | None, x_first: bool, stack: ExitStack) -> F
             )
         (name,) = fitting
     data, title = fitting[name], f"{path} ({name})"
+    require_stored(data, title)
     pixel, cadence = (_number(data, fact) for fact in ("pixel_km", "cadence_s"))
     if _is_sequence(data):
         reads = [_part(data, index) for index in range(data.shape[0])]

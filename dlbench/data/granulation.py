@@ -11,7 +11,9 @@ are trained from. A folder holds one of them:
 
 from __future__ import annotations
 
+import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ VELOCITY_MINIMUM = np.array(
 VELOCITY_MAXIMUM = np.array([0.86247784, 0.83632153, 0.8740655, 0.8852403, 0.9056968, 0.89461637])
 PIXEL_KM, CADENCE_S = 39.6, 30.0
 """SUNRISE/IMaX, for which DeepVel was made; a file's attributes `pixel_km`, `cadence_s` win."""
+MOST_COMPRESSED = 2000
+"""Times that stored values grow when they are read: deflate reaches 1032."""
 SUFFIXES = {"train": "", "val": "_validation"}
 
 
@@ -214,6 +218,16 @@ def _is_numbers(array: Any) -> bool:
     return hasattr(array, "dtype") and array.dtype.kind in "iuf"
 
 
+def require_stored(data: Any, where: str) -> None:
+    """Raise `DataError` for an HDF5 data set whose file cannot hold what its header declares."""
+    stored = data.id.get_storage_size()
+    if data.nbytes > MOST_COMPRESSED * stored:
+        raise DataError(
+            f"{where} declares {data.shape} of {data.dtype}, {data.nbytes} bytes, but stores "
+            f"{stored}; the file is damaged, or was never filled: copy or generate it anew"
+        )
+
+
 def _positive(pairs: _Pairs, name: str, default: float) -> float:
     """A number that the file tells, or ``default`` where it does not."""
     value = np.asarray(pairs.facts.get(name, default))
@@ -273,6 +287,8 @@ def _from_hdf5(root: Path, paths: list[Path], suffix: str) -> _Pairs | None:
                 f"'{key}'; needed is exactly one"
             )
     (images,), (velocities,) = held[INTENSITY], held[VELOCITY]
+    for data in (images, velocities):
+        require_stored(data, f"{data.file.filename} ({data.name})")
     path = Path(images.file.filename)
     facts = {**dict(images.attrs), **dict(velocities.attrs)}
     return _Pairs(path, images, velocities, facts, f"{path} with {velocities.file.filename}")
@@ -289,16 +305,36 @@ def _from_npz(root: Path, paths: list[Path], split: str, suffix: str) -> _Pairs 
     try:
         with np.load(path, allow_pickle=False) as file:
             for name in ("validation", "train") if suffix else ("train",):
-                if f"input_{name}" in file and f"output_{name}" in file:
-                    images, velocities = file[f"input_{name}"], file[f"output_{name}"]
+                members = f"input_{name}.npy", f"output_{name}.npy"
+                if set(members) <= set(file.zip.namelist()):
+                    images, velocities = (_member(file.zip, member) for member in members)
                     return _Pairs(path, images, velocities, {}, str(path))
             keys = ", ".join(name[:40] for name in file.files[:20])
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as npz ({error}); copy it anew if it is cut off, and store "
             "arrays of numbers, no objects"
         ) from error
     raise DataError(f"{path} holds {keys or 'nothing'}; needed are input_train and output_train")
+
+
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an npz; `ValueError` where it is shorter than its header says, which is told
+    before memory is allotted."""
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _NPY:
+            raise ValueError(f"{name} is of version {version} of npy")
+        shape, _, dtype = _NPY[version](member)
+    held, said = archive.getinfo(name).file_size, math.prod(shape) * dtype.itemsize
+    if said > held:
+        raise ValueError(f"{name} says {shape} of {dtype}, {said} bytes, but holds {held}")
+    with archive.open(name) as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def _range(pairs: _Pairs, normalized: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -313,9 +349,12 @@ def _range(pairs: _Pairs, normalized: bool) -> tuple[np.ndarray, np.ndarray]:
             "'velocity'; needed are numbers, one for each output"
         )
     low, high = low.astype(np.float64), high.astype(np.float64)
-    if low.shape != (pairs.outputs,) or high.shape != (pairs.outputs,) or not np.isfinite(
-        high - low
-    ).all() or not (low < high).all():
+    if (
+        low.shape != (pairs.outputs,)
+        or high.shape != (pairs.outputs,)
+        or not np.isfinite(high - low).all()
+        or not (low < high).all()
+    ):
         raise DataError(
             f"{pairs.path} has {pairs.outputs} velocities a pixel, normalised by minima of shape "
             f"{low.shape} and maxima of shape {high.shape}; give as many of each, minimum < "

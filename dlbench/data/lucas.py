@@ -121,7 +121,9 @@ def _points(
         longitude = np.abs(longitude) * np.array(signs)
     # Rows of the harmonised release hold metres of another CRS in place of degrees.
     placed = (np.abs(latitude) <= 90) & (np.abs(longitude) <= 180)
-    seen = np.array([" ".join(t.casefold().split()) in accepted for t in table["observation"]])
+    seen = np.array(
+        [" ".join(t.casefold().split()) in accepted for t in table["observation"]], bool
+    )
     used = placed & seen & (indices != IGNORE)
     if not used.any():
         raise DataError(

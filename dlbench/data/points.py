@@ -76,7 +76,7 @@ class Points:
         down = int(self.radius / pixel_height) + 1
         across = int(self.radius / pixel_width.min()) + 1
         grown = grid.window(-down, -across, grid.height + 2 * down, grid.width + 2 * across)
-        west, south, east, north = bounds_in(grown, self.crs)
+        west, south, east, north = bounds_in(grown, self.crs, self.file)
         near = (self._x > west) & (self._x < east) & (self._y > south) & (self._y < north)
         x, y = transform(self.crs, grid.crs, self._x[near], self._y[near])[:2]
         return np.array(x), np.array(y), self._indices[near]

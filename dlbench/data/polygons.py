@@ -65,7 +65,7 @@ def read_features(
             layer=layer,
             columns=list(columns.values()),
             force_2d=True,
-            bbox=None if grid is None else _window(grid, crs).bounds,
+            bbox=None if grid is None else _window(grid, crs, file).bounds,
         )
         shapes = shapely.from_wkb(geometries, on_invalid="fix")
     except (DataSourceError, DataLayerError, shapely.errors.GEOSException) as error:
@@ -89,9 +89,12 @@ def layer_names(file: Path) -> list[str]:
     if file.suffix.lower() == ".shp":
         _require_whole_shapefile(file)
     try:
-        return [str(name) for name, _ in pyogrio.list_layers(file)]
+        names = [str(name) for name, _ in pyogrio.list_layers(file)]
     except (DataSourceError, DataLayerError) as error:
         raise DataError(f"{file} is no readable vector file ({error}); fetch it again") from error
+    if not names:
+        raise DataError(f"{file} holds no layer; it is damaged or incomplete, fetch it again")
+    return names
 
 
 def find_field(file: Path, names: Sequence[str], variants: Sequence[str]) -> str:
@@ -100,7 +103,9 @@ def find_field(file: Path, names: Sequence[str], variants: Sequence[str]) -> str
     for variant in variants:
         if variant.lower() in held:
             return held[variant.lower()]
-    raise DataError(f"{file} has no field {' or '.join(variants)}; it has {', '.join(names)}")
+    # Of another format a first line may be anything, of any length.
+    held_names = ", ".join(name[:40] for name in names[:40])
+    raise DataError(f"{file} has no field {' or '.join(variants)}; it has {held_names}")
 
 
 def class_indices(
@@ -149,7 +154,7 @@ class Polygons:
 
     def read(self, grid: Grid) -> np.ndarray:
         target = np.full((grid.height, grid.width), self.outside, np.uint8)
-        window = _window(grid, self.crs)
+        window = _window(grid, self.crs, self.file)
         near = np.sort(self._tree.query(window))
         parts, indices = self._parts[near], self._indices[near]
         if self.crs != grid.crs:
@@ -163,7 +168,12 @@ class Polygons:
 
     def require_overlap(self, grid: Grid, file: Path) -> None:
         """Raise `DataError` unless a polygon touches the grid of the image ``file``."""
-        if self._tree.query(_window(grid, self.crs, margin=0), predicate="intersects").size == 0:
+        if (
+            self._tree.query(
+                _window(grid, self.crs, self.file, margin=0), predicate="intersects"
+            ).size
+            == 0
+        ):
             raise no_overlap("polygon", self.file, self.extent, self.crs, grid, file)
 
 
@@ -178,7 +188,7 @@ def no_overlap(
     """The error for labels that miss an image, with both extents in the CRS of the labels."""
     places = [
         f"{west:.6g} to {east:.6g} east, {south:.6g} to {north:.6g} north"
-        for west, south, east, north in (extent, bounds_in(grid, crs))
+        for west, south, east, north in (extent, bounds_in(grid, crs, labels))
     ]
     return DataError(
         f"no {what} of {labels} lies on {file}: the labels span {places[0]}, the image "
@@ -187,7 +197,9 @@ def no_overlap(
 
 
 def _require_whole_shapefile(file: Path) -> None:
-    parts = {p.suffix.lower(): p for p in file.parent.iterdir() if p.stem == file.stem}
+    parts = {
+        p.suffix.lower(): p for p in file.parent.iterdir() if p.stem == file.stem and p.is_file()
+    }
     missing = [f"{part} ({what})" for part, what in SHAPEFILE_PARTS.items() if part not in parts]
     if missing:
         raise DataError(
@@ -223,8 +235,9 @@ def _crs(file: Path, text: str | None) -> CRS:
         raise DataError(f"{file} has the CRS {text}, which PROJ cannot read: {error}") from error
 
 
-def bounds_in(grid: Grid, crs: CRS) -> tuple[float, float, float, float]:
-    """West, south, east, north of a grid in another CRS; west > east across the date line."""
+def bounds_in(grid: Grid, crs: CRS, labels: Path) -> tuple[float, float, float, float]:
+    """West, south, east, north of a grid in the CRS of ``labels``; west > east across the date
+    line. Raises `DataError` that names them."""
     bounds: tuple[float, float, float, float] = (np.nan,) * 4
     reason: Exception | None = None
     try:
@@ -234,14 +247,14 @@ def bounds_in(grid: Grid, crs: CRS) -> tuple[float, float, float, float]:
     if not np.isfinite(bounds).all():
         raise DataError(
             f"the image's extent {grid.bounds} in {grid.crs.to_string()} has no place in the "
-            f"labels' CRS {crs.to_string()}; is the CRS of one of them wrong?"
+            f"CRS of {labels}, {crs.to_string()}; is the CRS of one of them wrong?"
         ) from reason
     return bounds
 
 
-def _window(grid: Grid, crs: CRS, margin: float = 0.05) -> shapely.Geometry:
+def _window(grid: Grid, crs: CRS, labels: Path, margin: float = 0.05) -> shapely.Geometry:
     """The box of a grid in a CRS, widened by a share of its size; two at the date line."""
-    west, south, east, north = bounds_in(grid, crs)
+    west, south, east, north = bounds_in(grid, crs, labels)
     width = east - west + (360 if west > east else 0)
     west, east = west - margin * width, east + margin * width
     south, north = south - margin * (north - south), north + margin * (north - south)
@@ -275,5 +288,5 @@ def _reproject(
 
 
 def _few(values: Iterable[Any]) -> str:
-    texts = [f"'{value}'" for value in sorted(map(str, values))]
+    texts = [f"'{value[:60]}'" for value in sorted(map(str, values))]
     return ", ".join(texts[:20]) + (f" and {len(texts) - 20} more" if len(texts) > 20 else "")

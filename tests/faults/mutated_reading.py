@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from dlbench.errors import UserError
 from faults.mutations import copy, mutate
 from faults.readers import READERS
+
+from dlbench.errors import UserError
 
 ADDRESS_SPACE = {"keras": 24 << 30}
 USUAL_ADDRESS_SPACE = 3 << 30
@@ -40,14 +40,15 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file under a folder."""
     found = {}
     for place in folder.rglob("*"):
-        state = place.lstat()
-        found[str(place.relative_to(folder))] = (0, 0) if place.is_dir() and not place.is_symlink() \
-            else (state.st_size, state.st_mtime_ns)  # fmt: skip
+        state, plain = place.lstat(), place.is_symlink() or not place.is_dir()
+        found[str(place.relative_to(folder))] = (
+            (state.st_size, state.st_mtime_ns) if plain else (0, 0)
+        )
     return found
 
 
 def outcome(reader: str, tree: Path, case: Path) -> str:
-    """"read", "refused", or what is wrong with how a tree was read."""
+    """ "read", "refused", or what is wrong with how a tree was read."""
     try:
         READERS[reader].read(tree)
     except UserError as error:

@@ -34,9 +34,11 @@ from dlbench.data.miniatures import (
     aafc,
     burned_area,
     cdl,
-    plantations as plantation_files,
     potsdam,
     sentinel2,
+)
+from dlbench.data.miniatures import (
+    plantations as plantation_files,
 )
 from dlbench.data.miniatures.lucas import write_points, write_polygons
 from dlbench.data.plantations import CLASSES, plantations
@@ -286,7 +288,11 @@ def make_run(model: str, layer: str) -> Callable[[Path], None]:
         if layer == "classifier":
             run.write_json(run.dataset, FACTS)
         rng = np.random.default_rng(0)
-        shapes = {"first/kernel": (3, 3, 2, 4), f"{layer}/kernel": (1, 1, 4, 3), f"{layer}/bias": (3,)}
+        shapes = {
+            "first/kernel": (3, 3, 2, 4),
+            f"{layer}/kernel": (1, 1, 4, 3),
+            f"{layer}/bias": (3,),
+        }
         arrays = {f"model/{n}": rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
         checkpoint.save(run.checkpoint("best"), arrays, {"epoch": 1})
 
