@@ -42,7 +42,8 @@ from dlbench.report.records import Workload
 from dlbench.schedule import build_optimizer
 from dlbench.training import Trainer
 
-BATCH, WORKERS, SEED = 8, 2, 0
+BATCH, WORKERS, SEED = 2, 2, 0
+"""Small batches: the pipeline works up to five ahead, of which the last are beyond the epoch."""
 SIZE, TILE_SIZE, TILES = (256, 256), 2048, 2
 SMOKE_SIZE, SMOKE_TILE_SIZE, SMOKE_TILES = (64, 64), 256, 1
 BYTES_PER_PIXEL = 6

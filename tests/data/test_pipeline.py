@@ -10,6 +10,7 @@ import pytest
 from dlbench.config import Augmentation
 from dlbench.data import IGNORE, ClassInfo, DataError, DataSet, build
 from dlbench.data.dataset import Sample
+from dlbench.data.preparation import prepare
 
 pytest.importorskip("tensorflow")
 from dlbench.data.pipeline import (
@@ -232,6 +233,43 @@ def test_vaihingen_windows_through_the_pipeline(miniature: Path) -> None:
     two = _batches(data, 3, size=(64, 64), workers=4)
     _equal(one, two)
     assert one[0][0].shape == (2, 64, 64, 3)
+
+
+@pytest.fixture(params=["files", "prepared"])
+def windows(request: pytest.FixtureRequest, miniature: Path, tmp_path: Path) -> DataSet:
+    """18 windows that jitter, of two tiles."""
+    files = build("vaihingen", miniature, (100, 100))
+    if request.param == "files":
+        return files
+    return build("vaihingen", prepare(files, tmp_path / "prepared", ["train"]), (100, 100))
+
+
+def test_windows_come_once_an_epoch_on_any_ranks(windows: DataSet, miniature: Path) -> None:
+    """Against windows read one by one: one rank and four, two epochs, a remainder in each."""
+    files = build("vaihingen", miniature, (100, 100))
+    steps = steps_per_epoch(18, 4, 1)
+    expected = []
+    for epoch in range(2):
+        order = epoch_order(18, 7, epoch)
+        assert sorted(order) == list(range(18))
+        for index in order:
+            draws = np.random.Generator(np.random.PCG64([7, epoch, int(index), 1]))
+            expected.append(files.read("train", int(index), draws))
+    for ranks in (1, 4):
+        batches = _global(
+            windows, ranks, 4 // ranks, 2 * steps, augmentation=PLAIN, size=(100, 100)
+        )
+        assert [len(image) for image, _ in batches] == 2 * [4, 4, 4, 4, 2]
+        for part in range(2):
+            found = np.concatenate([batch[part] for batch in batches])
+            np.testing.assert_array_equal(found, np.stack([sample[part] for sample in expected]))
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_windows_of_a_resumed_epoch_are_those_it_lacked(windows: DataSet, ranks: int) -> None:
+    options: dict[str, Any] = {"ranks": ranks, "batch": 4 // ranks, "size": (100, 100)}
+    whole = _global(windows, steps=7, **options)
+    _equal(whole[3:], _global(windows, steps=4, epochs_from=(0, 3), **options))
 
 
 def test_a_damaged_file_is_named_to_the_user(camvid_tree: Path) -> None:
