@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-# The peer's blocks must fit, once a thread; ours are kept elsewhere. GDAL reads it once.
+# The blocks of a round must fit, once a thread. GDAL reads it once.
 os.environ.setdefault("GDAL_CACHEMAX", "512")
 
 import numpy as np
@@ -33,7 +33,6 @@ from rasterio.windows import Window
 from dlbench import config, data
 from dlbench import session as sessions
 from dlbench.data import pipeline, raster
-from dlbench.data.blocks import BlockCache
 from dlbench.data.dataset import DataSet
 from dlbench.data.isprs import CLASSES
 from dlbench.data.preparation import prepare
@@ -95,7 +94,6 @@ def batches(dataset: DataSet, augmentation: config.Augmentation = STILL) -> tf.d
 
 def epoch(dataset: DataSet) -> Epoch:
     """Every window once, as training receives them, nothing being decoded yet."""
-    raster._blocks = BlockCache(raster._blocks.budget)
     steps = pipeline.steps_per_epoch(dataset.count("train"), BATCH, 1)
     found = batches(dataset).take(steps)
     return [(image.numpy(), target.numpy()) for image, target in found]
@@ -275,7 +273,10 @@ def test_training_waits_for_no_input(
     request: pytest.FixtureRequest,
     source: str,
 ) -> None:
-    """A small SegNet's step on batches that lie in memory, and on those of the pipeline."""
+    """A small SegNet's step on batches that lie in memory, and on those of the pipeline; only with
+    ``--profile=full``."""
+    if request.config.getoption("profile") != "full":
+        pytest.skip("takes a minute: --profile=full")
     dataset: DataSet = request.getfixturevalue(source)
     content = {
         "data": {"name": "vaihingen", "root": str(dataset.root), "size": dataset.size},

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -21,22 +18,13 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from dlbench.data.blocks import Block, BlockCache, share_of_memory
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
 
 # Benchmark tiles often come without a CRS; whether one is needed is the data set's to say.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
-# GDAL's own blocks lie under ours, once a thread: a few MB do.
-os.environ.setdefault("GDAL_CACHEMAX", "64")
-
 _OPEN_PER_THREAD = 32
-_LEAST = 128
-"""Pixels: what is decoded at once is no lower or narrower."""
-_LEAST_KEPT = 16
-"""Blocks that the memory for them must hold, or none is kept."""
-_blocks = BlockCache(share_of_memory(1 / 20))  # as much as GDAL would take
 
 
 @dataclass(frozen=True)
@@ -110,74 +98,26 @@ def read_window(
     width) bool; ``indexes`` chooses bands, counted from 1. Raises `DataError` for a window outside
     the raster and for a damaged file.
     """
-    raster = _kept_open(path)
-    require_window(path, (raster.height, raster.width), row, column, height, width)
-    bands = raster.indexes if indexes is None else tuple(indexes)
-    valid = np.ones((height, width), bool)
-    down, across = raster.unit
-    if down * across * len(bands) * raster.itemsize * _LEAST_KEPT > _blocks.budget:
-        values, known = _decode(raster, bands, row, column, height, width)
-        return values, valid if known is None else known
-    window: np.ndarray | None = None
-    for top in range(row - row % down, row + height, down):
-        bottom = min(top + down, raster.height)
-        first, last = max(top, row), min(bottom, row + height)
-        for left in range(column - column % across, column + width, across):
-            right = min(left + across, raster.width)
-            start, stop = max(left, column), min(right, column + width)
-            values, known = _blocks(
-                (path, raster.stamp, bands, top, left),
-                functools.partial(_decode, raster, bands, top, left, bottom - top, right - left),
-            )
-            if window is None:
-                window = np.empty((height, width, len(bands)), values.dtype)
-            here = np.s_[first - row : last - row, start - column : stop - column]
-            there = np.s_[first - top : last - top, start - left : stop - left]
-            window[here] = values[there]
-            if known is not None:
-                valid[here] = known[there]
-    assert window is not None
-    return window, valid
-
-
-@dataclass(frozen=True)
-class _Open:
-    """A handle, and what is asked of it for every window."""
-
-    path: Path
-    dataset: Any
-    stamp: tuple[int, ...] | None
-    """Which state of the file it shows; None of a path into an archive."""
-    height: int
-    width: int
-    indexes: tuple[int, ...]
-    itemsize: int
-    unit: tuple[int, int]
-    """Height and width of what is decoded and kept at once: a block of the file, or several where
-    they are small."""
-
-
-def _decode(
-    raster: _Open, bands: tuple[int, ...], row: int, column: int, height: int, width: int
-) -> Block:
-    dataset, window = raster.dataset, Window(column, row, width, height)
-    known: np.ndarray | None = None
+    dataset = _kept_open(path)
+    require_window(path, dataset.shape, row, column, height, width)
+    window = Window(column, row, width, height)
     try:
-        # Pixel by pixel, as networks read it: to turn every window around would cost more.
-        values = np.ascontiguousarray(np.moveaxis(dataset.read(bands, window=window), 0, -1))
-        if any(dataset.mask_flag_enums[i - 1] != [MaskFlags.all_valid] for i in bands):
-            known = (dataset.read_masks(bands, window=window) != 0).all(axis=0)
+        indexes = list(dataset.indexes if indexes is None else indexes)
+        values = np.moveaxis(dataset.read(indexes, window=window), 0, -1)
+        if all(dataset.mask_flag_enums[i - 1] == [MaskFlags.all_valid] for i in indexes):
+            valid = np.ones((height, width), bool)
+        else:
+            valid = (dataset.read_masks(indexes, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
-        _local.handles.pop(raster.path).dataset.close()
+        _local.handles.pop(path).close()
         # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
         raise DataError(
-            f"cannot read {raster.path}: {error.__cause__ or error}; it is damaged or incomplete, "
+            f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, "
             "fetch it again"
         ) from error
     if np.issubdtype(values.dtype, np.floating):
-        finite = np.isfinite(values).all(axis=-1)
-        known = finite if known is None else known & finite
-    return values, None if known is None or known.all() else known
+        valid &= np.isfinite(values).all(axis=-1)
+    return values, valid
 
 
 def require_window(
@@ -194,28 +134,14 @@ def require_window(
 _local = threading.local()
 
 
-def _kept_open(path: Path) -> _Open:
+def _kept_open(path: Path) -> Any:
     """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
-    handles: OrderedDict[Path, _Open] = _local.__dict__.setdefault("handles", OrderedDict())
+    handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
     if path not in handles:
-        dataset, stamp = open_raster(path), None
-        with contextlib.suppress(OSError):
-            stat = os.stat(path)
-            stamp = stat.st_ino, stat.st_size, stat.st_mtime_ns
-        down, across = (-(-_LEAST // side) * side for side in dataset.block_shapes[0])
-        handles[path] = _Open(
-            path,
-            dataset,
-            stamp,
-            dataset.height,
-            dataset.width,
-            tuple(dataset.indexes),
-            np.dtype(dataset.dtypes[0]).itemsize,
-            (down, across),
-        )
+        handles[path] = open_raster(path)
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
-        handles.popitem(last=False)[1].dataset.close()
+        handles.popitem(last=False)[1].close()
     return handles[path]
 
 

@@ -608,7 +608,8 @@ def _hdf5_link(file: Path, rng: np.random.Generator) -> None:
 
 
 HDF5: dict[str, Mutation] = {
-    "a hostile shape": _declared, "an odd attribute": _attribute, "an odd attribute too": _attribute,
+    "a hostile shape": _declared,
+    "an odd attribute": _attribute, "an odd attribute too": _attribute,
     "a link": _hdf5_link,
     **{f"an array {name}": _dataset(change) for name, change in ARRAYS.items()},
 }  # fmt: skip

@@ -368,7 +368,9 @@ class Reader:
 
 READERS: dict[str, Reader] = {
     "vaihingen": Reader(
-        lambda folder: make_vaihingen(folder, tiles={"train": 1, "val": 1, "test": 0}, tile_size=64),
+        lambda folder: make_vaihingen(
+            folder, tiles={"train": 1, "val": 1, "test": 0}, tile_size=64
+        ),
         lambda folder: check_dataset(Vaihingen(folder, (32, 32))),
     ),
     "potsdam": Reader(
