@@ -142,6 +142,6 @@ def open_raster(path: Path) -> Any:
     """A rasterio data set. Raises `DataError` for a file that is missing or no raster."""
     try:
         return rasterio.open(path)
-    except (RasterioError, OSError) as error:
+    except (RasterioError, OSError, UnicodeError) as error:  # names in headers are of any bytes
         reason = "is no readable raster" if Path(path).exists() else "does not exist"
         raise DataError(f"{path} {reason} ({error}); fetch it again") from error
