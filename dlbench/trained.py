@@ -41,8 +41,12 @@ def task(run: Path) -> str:
         except Exception as error:  # damaged bytes reach the zip reader, which raises at will
             raise _unloadable(run, error) from error
         return models.MODELS[name].task if name in models.MODELS else OTHER_NETWORKS
-    experiment = RunFolder(run).experiment()
-    models.check(experiment.model.name, experiment.model.options)
+    folder = RunFolder(run)
+    experiment = folder.experiment()
+    try:
+        models.check(experiment.model.name, experiment.model.options)
+    except ConfigError as error:
+        raise ConfigError(f"{folder.config}: {error}") from None
     return models.MODELS[experiment.model.name].task
 
 

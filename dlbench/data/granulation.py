@@ -206,7 +206,7 @@ class _Pairs:
         place = self._start + index
         try:
             return self._images[place], self._velocities[place]
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{self.path}: pair {place} cannot be read ({error}); the file is damaged: copy or "
                 "generate it anew"
@@ -220,7 +220,10 @@ def _is_numbers(array: Any) -> bool:
 
 def require_stored(data: Any, where: str) -> None:
     """Raise `DataError` for an HDF5 data set whose file cannot hold what its header declares."""
-    stored = data.id.get_storage_size()
+    try:
+        stored = data.id.get_storage_size()
+    except RuntimeError as error:
+        raise DataError(f"{where} is damaged ({error}): copy or generate it anew") from error
     if data.nbytes > MOST_COMPRESSED * stored:
         raise DataError(
             f"{where} declares {data.shape} of {data.dtype}, {data.nbytes} bytes, but stores "
@@ -270,14 +273,15 @@ def _from_hdf5(root: Path, paths: list[Path], suffix: str) -> _Pairs | None:
     for path in chosen:
         try:
             file = h5py.File(path, "r")
-        except OSError as error:
+            items = {key: file.get(key) for key in held}
+        except (OSError, RuntimeError) as error:
             raise DataError(
                 f"{path} cannot be read as HDF5 ({error}); close it where it is being written, or "
                 "copy it anew if it is cut off"
             ) from error
         for key, files in held.items():
-            if isinstance(file.get(key), h5py.Dataset):
-                files.append(file[key])
+            if isinstance(items[key], h5py.Dataset):
+                files.append(items[key])
     if not chosen:
         return None
     for key, files in held.items():

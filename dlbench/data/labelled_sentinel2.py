@@ -39,9 +39,9 @@ class LabelledSentinel2(WindowedDataSet):
     """
 
     units = "reflectance x 10000"
-    # What soil and leaves reflect, in all bands but for the near infrared of dense canopies; that,
-    # clouds and snow go somewhat above, which does a network no harm.
-    value_range = (0.0, 4_000.0)
+    # What soil and leaves reflect, the near infrared of dense canopies included; clouds and snow go
+    # above, which does a network no harm.
+    value_range = (0.0, 5_000.0)
 
     def __init__(
         self,

@@ -184,5 +184,5 @@ def _percent(features: Features) -> np.ndarray:
     values = features.fields[PERCENT]
     try:
         return np.array([100.0 if v in (None, "") or v != v else float(v) for v in values])
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"{features.file} holds in {PERCENT} no number: {error}") from error

@@ -20,7 +20,7 @@ from rasterio.warp import transform, transform_bounds
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid
 
-SHAPEFILE_PARTS = {".shx": "index", ".dbf": "attributes", ".prj": "CRS"}
+SHAPEFILE_PARTS = {".shp": "shapes", ".shx": "index", ".dbf": "attributes", ".prj": "CRS"}
 _VERTICES_ACROSS = 32
 """An edge across the whole window is bent in at least so many places when it is reprojected."""
 
@@ -70,7 +70,7 @@ def read_features(
         shapes = shapely.from_wkb(geometries, on_invalid="fix")
     except (DataSourceError, DataLayerError, shapely.errors.GEOSException) as error:
         raise DataError(
-            f"cannot read {file}: {error}; it is damaged or incomplete, fetch it again"
+            f"cannot read {file}: {str(error)[:300]}; it is damaged or incomplete, fetch it again"
         ) from error
     place = {name: index for index, name in enumerate(meta["fields"])}
     return Features(
@@ -91,7 +91,9 @@ def layer_names(file: Path) -> list[str]:
     try:
         names = [str(name) for name, _ in pyogrio.list_layers(file)]
     except (DataSourceError, DataLayerError) as error:
-        raise DataError(f"{file} is no readable vector file ({error}); fetch it again") from error
+        raise DataError(
+            f"{file} is no readable vector file ({str(error)[:300]}); fetch it again"
+        ) from error
     if not names:
         raise DataError(f"{file} holds no layer; it is damaged or incomplete, fetch it again")
     return names

@@ -103,7 +103,8 @@ def read_window(
     window = Window(column, row, width, height)
     try:
         indexes = list(dataset.indexes if indexes is None else indexes)
-        values = np.moveaxis(dataset.read(indexes, window=window), 0, -1)
+        # Pixel by pixel, as networks read it.
+        values = np.ascontiguousarray(np.moveaxis(dataset.read(indexes, window=window), 0, -1))
         if all(dataset.mask_flag_enums[i - 1] == [MaskFlags.all_valid] for i in indexes):
             valid = np.ones((height, width), bool)
         else:
@@ -149,7 +150,7 @@ def open_raster(path: Path) -> Any:
     """A rasterio data set. Raises `DataError` for a file that is missing or no raster."""
     try:
         return rasterio.open(path)
-    except (RasterioError, OSError) as error:
+    except (RasterioError, OSError, UnicodeError) as error:  # names in headers are of any bytes
         reason = f"is no readable raster ({error})"
         if not Path(path).exists():
             reason = f"does not exist ({error})"

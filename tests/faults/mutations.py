@@ -370,7 +370,20 @@ YAML = TEXT | {
 
 def _value(content: Any, rng: np.random.Generator) -> Any:
     """JSON with one value or key, somewhere, replaced."""
-    odd = (None, -1, 1e308, "x", [], {}, [[]], True, 2**70, "\0", float("nan"), "9" * 5000)
+    odd: tuple[Any, ...] = (
+        None,
+        -1,
+        1e308,
+        "x",
+        [],
+        {},
+        [[]],
+        True,
+        2**70,
+        "\0",
+        float("nan"),
+        "9" * 5000,
+    )
     if isinstance(content, dict) and content and rng.random() < 0.9:
         key = sorted(content)[rng.integers(len(content))]
         if rng.random() < 0.2:
@@ -417,7 +430,7 @@ def _cell(rows: list[list[str]], rng: np.random.Generator) -> None:
 
 
 CSV = TEXT | {
-    "a column less": _column(lambda row, at, rng: row.pop(at) and None),
+    "a column less": _column(lambda row, at, rng: row.__delitem__(at)),
     "a column doubled": _column(lambda row, at, rng: row.append(row[at])),
     "columns swapped": _column(lambda row, at, rng: row.insert(0, row.pop(at))),
     "a cell replaced": _table(_cell),
@@ -609,7 +622,8 @@ def _hdf5_link(file: Path, rng: np.random.Generator) -> None:
 
 HDF5: dict[str, Mutation] = {
     "a hostile shape": _declared,
-    "an odd attribute": _attribute, "an odd attribute too": _attribute,
+    "an odd attribute": _attribute,
+    "an odd attribute too": _attribute,
     "a link": _hdf5_link,
     **{f"an array {name}": _dataset(change) for name, change in ARRAYS.items()},
 }  # fmt: skip
@@ -803,7 +817,9 @@ def mutations_of(file: Path) -> dict[str, Mutation]:
 
 def mutate(folder: Path, rng: np.random.Generator) -> tuple[Path, str]:
     """Damage one file of a tree; which, and how. Each kind of file has an equal chance."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"
+    )
     suffix = rng.choice(sorted({file.suffix for file in files}))
     alike = [file for file in files if file.suffix == suffix]
     file = alike[rng.integers(len(alike))]

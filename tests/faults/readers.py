@@ -356,6 +356,11 @@ def read_raster(folder: Path) -> None:
     raster_input.note_differences(image, None)
 
 
+def read_potsdam(folder: Path) -> None:
+    for height in ("dsm", "ndsm"):
+        check_dataset(Potsdam(folder, (32, 32), height=height))
+
+
 @dataclass(frozen=True)
 class Reader:
     """``make`` writes a tree to a new folder, ``read`` reads all of it and checks it."""
@@ -368,15 +373,12 @@ class Reader:
 
 READERS: dict[str, Reader] = {
     "vaihingen": Reader(
-        lambda folder: make_vaihingen(
-            folder, tiles={"train": 1, "val": 1, "test": 0}, tile_size=64
-        ),
+        lambda folder: make_vaihingen(folder, tiles={"train": 1, "val": 1}, tile_size=64),
         lambda folder: check_dataset(Vaihingen(folder, (32, 32))),
     ),
     "potsdam": Reader(
         lambda folder: potsdam.make(folder, tiles=("2_10", "2_11"), tile_size=64),
-        lambda folder: [check_dataset(Potsdam(folder, (32, 32), height=h)) for h in ("dsm", "ndsm")]
-        and None,
+        read_potsdam,
     ),
     "camvid": Reader(make_camvid, lambda folder: check_dataset(CamVid(folder))),
     "granulation_hdf5": Reader(

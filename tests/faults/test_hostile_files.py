@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from dlbench import checkpoint, config, fits_header, frames
+from dlbench import checkpoint, config, fits_header, frames, trained
 from dlbench.data import DataError
 from dlbench.data.granulation import Granulation
 from dlbench.data.lucas import lucas
@@ -138,7 +138,8 @@ def test_aliases_of_aliases_are_quoted_briefly(tmp_path: Path) -> None:
 
 
 def test_a_checkpoints_facts_are_a_mapping(tmp_path: Path) -> None:
-    np.savez(tmp_path / "last.npz", **{checkpoint.META: np.frombuffer(b"[1]", np.uint8)})
+    members = {checkpoint.META: np.frombuffer(b"[1]", np.uint8)}
+    np.savez(tmp_path / "last.npz", **members)  # type: ignore[arg-type]
     with pytest.raises(checkpoint.CheckpointError, match="last.npz is damaged"):
         checkpoint.load(tmp_path / "last.npz")
 
@@ -155,6 +156,22 @@ def test_parts_of_a_shapefile_are_files(tmp_path: Path) -> None:
     (tmp_path / "a.dbf").mkdir()
     with pytest.raises(DataError, match=r"a.shp lacks .dbf \(attributes\)"):
         layer_names(tmp_path / "a.shp")
+
+
+@pytest.mark.parametrize("link", [h5py.SoftLink("/intensity"), h5py.ExternalLink("gone.h5", "/x")])
+def test_data_sets_are_no_broken_links(tmp_path: Path, link: object) -> None:
+    _pairs(tmp_path)
+    with h5py.File(tmp_path / "intensity.h5", "r+") as file:
+        del file["intensity"]
+        file["intensity"] = link
+    with pytest.raises(DataError, match="intensity.h5"):
+        Granulation(tmp_path)
+
+
+def test_a_wrong_option_of_a_run_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model: {name: deepvel, options: {width: 1}}")
+    with pytest.raises(config.ConfigError, match=r"config.yaml: model.options of 'deepvel'"):
+        trained.task(tmp_path)
 
 
 def test_a_link_to_itself_is_no_scene(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def attempts(folder: Path, reader: str, first: int, count: int) -> list[dict[str
         ended += [line for line in lines if line["outcome"] != "began"]
         if process.returncode == 0:
             break
-        last = lines[-1] if lines else {"number": first, "file": "?", "mutation": "?"}
+        last: dict[str, Any] = {"number": first, "file": "?", "mutation": "?"}
+        last |= lines[-1] if lines else {}
         text = log.read_text(errors="replace")
         ended.append({**last, "outcome": f"ended with status {process.returncode}: {text[-2500:]}"})
         first = last["number"] + 1
