@@ -6,6 +6,7 @@ Drawn by matplotlib without a display (no pyplot, no global state), written whol
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,9 @@ def prediction_grid(
 
     tallest = max(image.shape[0] / image.shape[1] for image in images)
     side, gap, head, margin = 2.4, 0.06, 0.28, 0.08
-    lines = max(name.count("\n") + 1 for name in names) if names else 0
+    # A name has the height of its row: 11 letters of its size to an inch.
+    row_names = [_wrapped(name, int(11 * side * tallest)) for name in names or ()]
+    lines = max((name.count("\n") + 1 for name in row_names), default=0)
     side_label = 0.1 + 0.15 * lines if lines else 0.0
     width = side_label + len(columns) * (side + gap) - gap + 2 * margin
     maps = [truths] if predictions is None else [truths, predictions]
@@ -95,10 +98,10 @@ def prediction_grid(
     for row, image in enumerate(images):
         axes = place(row, 0)
         axes.imshow(displayed(image, bands), interpolation="antialiased")
-        if names is not None:
+        if row_names:
             axes.text(
-                -0.03, 0.5, names[row], transform=axes.transAxes, rotation=90,
-                ha="right", va="center", fontsize=9, color=INK,
+                -0.03, 0.5, row_names[row], transform=axes.transAxes, rotation=90,
+                ha="right", va="center", multialignment="center", fontsize=9, color=INK,
             )  # fmt: skip
         for column, labels in enumerate(maps, start=1):
             place(row, column).imshow(colored(labels[row], classes), interpolation="nearest")
@@ -263,6 +266,16 @@ def _legend_entries(
 
 def _longest(entries: list[tuple[str, tuple[int, int, int]]]) -> int:
     return max(len(name) for name, _ in entries)
+
+
+def _wrapped(name: str, letters: int) -> str:
+    """A name in lines of so many letters, broken after its slashes, dashes and underscores."""
+    lines = [""]
+    for part in re.split(r"(?<=[-_/])", name):
+        if lines[-1] and len(lines[-1] + part) > letters:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def _draw_legend(

@@ -95,7 +95,7 @@ def test_the_grid_shows_truth_prediction_and_void(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["plain.png"]
 
     wide = tmp_path / "wide.png"
-    names = ["first", "second"]
+    names = ["first", "LC08_L2SP_007056_20150310_20200909_02_T1-part-row0-column0/row0-column0"]
     uncertain = [np.random.default_rng(0).random((30, 40))] * 2
     prediction_grid(
         images, truths, predictions, CLASSES, wide, uncertainties=uncertain, names=names

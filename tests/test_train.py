@@ -19,6 +19,7 @@ from PIL import Image
 
 from dlbench import checkpoint, layers
 from dlbench.callbacks import Profile
+from dlbench.data.miniatures import burned_area, potsdam
 from dlbench.data.scenes import make_vaihingen
 from dlbench.report import records
 
@@ -283,6 +284,33 @@ def test_velocities_on_two_ranks(tmp_path: Path, launch: Callable[..., Any]) -> 
     with fits.open(tmp_path / "sun_velocity.fits") as file:
         assert file[0].data.shape == (2, 20, 30, 6)
         assert np.isfinite(file[0].data).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["potsdam", "burned_area"])
+def test_scenes_of_other_layouts_on_two_ranks(
+    tmp_path: Path, launch: Callable[..., Any], name: str
+) -> None:
+    """Two epochs as configured, of a tiny network: the loss falls, the pictures are drawn."""
+    if name == "potsdam":
+        potsdam.make(tmp_path / name, tiles=["2_10", "3_11", "2_11"], tile_size=96)
+    else:
+        burned_area.make(tmp_path / name, scene_size=200)
+    arguments = [
+        str(ROOT / f"configs/segnet_{name}.yaml"), f"data.root={name}", "name=two",
+        "data.size=[32,32]", "model.name=segnet_basic", "model.options={width: 0.1}",
+        "optimizer={name: adam, learning_rate: 0.003}", "training.epochs=2", "training.batch=2",
+        "training.evaluate_every=1",
+    ]  # fmt: skip
+    ended = launch(["-m", "dlbench.train", *arguments], tmp_path, ranks=2)
+    assert ended.status == 0, ended.output
+    folder = tmp_path / "runs" / "two"
+    first, last = rows(folder / "metrics.csv")
+    assert float(last["loss"]) < float(first["loss"])
+    (record,) = records.read_many([folder / "record.json"])
+    assert (record.workload.data, record.workload.ranks) == (name, 2)
+    with Image.open(folder / "predictions.png") as picture:
+        assert min(picture.size) > 300
 
 
 @pytest.mark.slow

@@ -61,6 +61,7 @@ class Potsdam(AerialTiles):
     """
 
     name = "potsdam"
+    bands = BANDS["IRRG"]
     ground_sampling_distance: float | None = 0.05
     source = "https://www.isprs.org/education/benchmarks/UrbanSemLab/2d-sem-label-potsdam.aspx"
     layout = """\
