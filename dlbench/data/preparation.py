@@ -28,7 +28,7 @@ from dlbench.data.prepared import (
     checksum,
     resolved_options,
 )
-from dlbench.data.windows import Part, Scene, WindowedDataSet
+from dlbench.data.windows import Part, Scene, WindowedDataSet, place_of
 
 SHARD_BYTES = 256 * 2**20
 BLOCK_BYTES = 2**20
@@ -42,6 +42,8 @@ class _Whole:
     """One scene or sample to be stored: ``read`` gives its size and its rows, strip by strip."""
 
     name: str
+    row: int
+    column: int
     work: int
     read: Callable[[], tuple[int, int, Iterator[Sample]]]
 
@@ -155,7 +157,9 @@ def _scene(scene: Scene) -> _Whole:
         for row in range(0, scene.height, STRIP_ROWS):
             yield scene.read(row, 0, min(STRIP_ROWS, scene.height - row), scene.width)
 
-    return _Whole(scene.name, scene.height, lambda: (scene.height, scene.width, strips()))
+    _, row, column = place_of(scene, 0, 0)
+    size = scene.height, scene.width
+    return _Whole(scene.name, row, column, scene.height, lambda: (*size, strips()))
 
 
 def _sample(dataset: DataSet, split: str, index: int) -> _Whole:
@@ -163,7 +167,7 @@ def _sample(dataset: DataSet, split: str, index: int) -> _Whole:
         image, target = dataset.read(split, index)
         return image.shape[0], image.shape[1], iter([(image, target)])
 
-    return _Whole(dataset.sample_name(split, index), 1, read)
+    return _Whole(dataset.sample_name(split, index), 0, 0, 1, read)
 
 
 def _shard(
@@ -218,6 +222,8 @@ def _record(
     assert row == height
     return Record(
         name=whole.name,
+        row=whole.row,
+        column=whole.column,
         height=height,
         width=width,
         image=image_at,
@@ -249,6 +255,8 @@ def _index(
         options=resolved_options(type(dataset), dataset.options),
         window=dataset.size if by_window else None,
         windowed=windowed,
+        sparse=isinstance(dataset, WindowedDataSet)
+        and type(dataset).keeps is not WindowedDataSet.keeps,
         crops=dataset.crops,
         facts=facts(dataset),
         shown=dataset.shown,

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlbench.data.dataset import DataError, DataSet, Sample
+from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 from dlbench.data.facts import Facts
-from dlbench.data.windows import WindowedDataSet, cut
+from dlbench.data.windows import Scene, WindowedDataSet, cut
 
 INDEX = "prepared.json"
 FORMAT = 1
@@ -38,6 +38,9 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
+    row: int = 0
+    """Where a part of a scene begins in it."""
+    column: int = 0
     height: int
     width: int
     image: int
@@ -71,6 +74,8 @@ class Index(BaseModel):
     window: tuple[int, int] | None
     """The size that windows must have: it took part in what is of which split."""
     windowed: bool
+    sparse: bool
+    """Whether windows without any label are left out."""
     crops: bool
     facts: Facts
     shown: tuple[int, int, int] | None
@@ -138,6 +143,7 @@ class PreparedScenes(WindowedDataSet):
     ) -> None:
         _adopt(self, index, kind)
         super().__init__(root, size, stride)
+        self._sparse = index.sparse
         self._scenes = _open_records(self.root, index)
 
     @property
@@ -146,6 +152,16 @@ class PreparedScenes(WindowedDataSet):
 
     def scenes(self, split: str) -> Sequence[_Stored]:
         return self._scenes[split]
+
+    def keeps(self, scene: Scene, row: int, column: int) -> bool:
+        return not self._sparse or bool((scene.read(row, column, *self.window)[1] != IGNORE).any())
+
+    def sample_name(self, split: str, index: int) -> str:
+        window = self._grid(split)[index]
+        scene = window.scene
+        assert isinstance(scene, _Stored)
+        row, column = scene.row + window.row, scene.column + window.column
+        return f"{split}/{scene.name}/row{row}-column{column}"
 
 
 class PreparedSamples(DataSet):
@@ -196,6 +212,7 @@ class _Stored:
 
     def __init__(self, file: Path, data: np.ndarray, record: Record, index: Index) -> None:
         self.file, self.name = file, record.name
+        self.row, self.column = record.row, record.column
         self.height, self.width = record.height, record.width
         bands, outputs = len(index.facts.bands), len(index.facts.outputs)
         pixels = record.height, record.width
