@@ -90,7 +90,9 @@ def require_axes(path: str) -> None:
             )]  # fmt: skip
             if not all(isinstance(number, int) for number in numbers):
                 return
-            bits, before, groups, *lengths = map(abs, numbers)
+            if min(numbers[1:]) < 0:  # astropy would go backwards in the file, and round in circles
+                raise OSError(f"an axis, PCOUNT or GCOUNT is negative: {numbers[1:]}")
+            bits, before, groups, *lengths = abs(numbers[0]), *numbers[1:]
             size = bits // 8 * groups * (before + math.prod(lengths)) if lengths else 0
             file.seek(size + -size % BLOCK, os.SEEK_CUR)
 
@@ -129,6 +131,8 @@ def _structure(shape: tuple[int, int, int, int]) -> fits.Header:
 def _kept(images: fits.Header) -> Iterator[tuple[str, Any, str]]:
     for card in images.copy(strip=True).cards:
         card.verify("silentfix+ignore")
+        if isinstance(card.value, float) and not math.isfinite(card.value):
+            continue  # 1E999 is read, but may not be written
         if card.keyword not in _OF_THE_DATA and (card.keyword or card.value):
             yield card.keyword, card.value, card.comment
 

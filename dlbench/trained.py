@@ -96,7 +96,8 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
     """
     if run.suffix == ".keras":
         network = _saved(run)
-        bands, outputs = network.input_shape[-1], network.output_shape[-1]
+        before, after = _image_shapes(run, network)
+        bands, outputs = before[-1], after[-1]
         facts = _fitting(RunFolder(run.parent), run, bands, outputs)
         defaults = config.Experiment()
         return Segmenter(
@@ -194,9 +195,21 @@ def _saved(path: Path) -> keras.Model:
         raise _unloadable(path, error) from error
 
 
+def _image_shapes(path: Path, network: keras.Model) -> tuple[Any, ...]:
+    """The shapes of a network's one input and one output, (batch, height, width, channels)."""
+    # A network that was never built has none, one of several inputs has lists.
+    shapes = tuple(getattr(network, f"{end}_shape", None) for end in ("input", "output"))
+    if not all(isinstance(s, tuple) and len(s) == 4 and isinstance(s[3], int) for s in shapes):
+        raise ConfigError(
+            f"{path} maps {shapes[0]} to {shapes[1]}; needed is a network of images, (batch, "
+            "height, width, bands) to (batch, height, width, outputs)"
+        )
+    return shapes
+
+
 def _saved_velocity(path: Path) -> keras.Model:
     network = _saved(path)
-    before, after = network.input_shape, network.output_shape
+    before, after = _image_shapes(path, network)
     if before != (None, None, None, 2) or after[:-1] != (None, None, None):
         raise ConfigError(
             f"{path} maps {before} to {after}; needed is a DeepVel network, (batch, height, width, "

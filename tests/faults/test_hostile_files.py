@@ -112,6 +112,26 @@ def test_a_fits_header_of_billions_of_axes_is_refused_at_once(tmp_path: Path) ->
         assert time.process_time() - started < 5.0
 
 
+def test_a_fits_axis_of_negative_length_is_refused_at_once(tmp_path: Path) -> None:
+    fits.PrimaryHDU(np.ones((2, 3, 4), ">f4")).writeto(tmp_path / "a.fits")
+    data = (tmp_path / "a.fits").read_bytes()
+    wrong = data.replace(b"NAXIS2  =                    3", b"NAXIS2  =                  -32")
+    assert wrong != data
+    (tmp_path / "a.fits").write_bytes(wrong)
+    with (
+        pytest.raises(DataError, match=r"a.fits .*negative"),
+        frames.opened(str(tmp_path / "a.fits")),
+    ):
+        pass
+
+
+def test_an_infinite_card_is_left_out_of_velocities() -> None:
+    text = "SIMPLE  =                    T".ljust(80) + "BIG     =                1E999".ljust(80)
+    images = fits.Header.fromstring(text)
+    header, _ = fits_header.velocity_header(images, (1, 3, 4, 2))
+    assert "BIG" not in header
+
+
 def test_whole_fits_files_have_their_axes(tmp_path: Path) -> None:
     hdus = [fits.PrimaryHDU(), fits.CompImageHDU(np.ones((4, 6, 8), np.int16)), fits.ImageHDU()]
     for name in ("a.fits", "a.fits.gz"):
