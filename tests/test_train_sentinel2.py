@@ -56,11 +56,6 @@ def test_a_map_of_products_as_in_training(tmp_path: Path, launch: Callable[..., 
         found = file.read(1)
     np.testing.assert_array_equal(found == 255, hidden)
 
-    product = next((tmp_path / "data/imagery").glob("*20220421*.SAFE"))
-    ended = launch([*command, str(product), "one.tif"], tmp_path)
-    assert ended.status == 2
-    assert "of 4 bands; the network takes 3 date(s) of one place" in ended.output
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MAKERS))

@@ -1,0 +1,63 @@
+"""Sentinel-2 scenes given to a network that has learnt from them are read as in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlbench import raster_input
+from dlbench.config import ConfigError
+from dlbench.data import DataError, build
+from dlbench.data.facts import Facts, facts
+from dlbench.data.miniatures import land_cover
+from dlbench.data.sentinel2 import open_sentinel2
+
+CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
+WHOLE = (slice(0, 60), slice(0, 60))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return land_cover.make(tmp_path_factory.mktemp("scenes") / "land_cover", size=60)
+
+
+def learnt(folder: Path, **options: object) -> Facts:
+    return facts(build("land_cover", folder, (12, 12), classes=CLASSES, **options))
+
+
+def test_a_series(folder: Path) -> None:
+    known = learnt(folder, dates="all", bands=["B04", "B11"], indices=["NDVI"])
+    image = raster_input.opened(folder / "imagery", None, 6, known)
+    assert image.names == known.bands
+    values, valid = image.read([WHOLE, WHOLE])
+    scenes = open_sentinel2(folder / "imagery", ["B04", "B11"], indices=["NDVI"])
+    read = [scene.read(0, 0, 60, 60) for scene in scenes]
+    np.testing.assert_array_equal(values[1], np.concatenate([one for one, _ in read], axis=-1))
+    np.testing.assert_array_equal(valid[1], read[0][1] & read[1][1])
+    assert not valid.all(), "clouds"
+    clear = raster_input.opened(folder / "imagery", None, 6, known, {"mask_clouds": False})
+    assert clear.read([WHOLE])[1].all()
+
+
+def test_a_single_date(folder: Path) -> None:
+    known = learnt(folder)
+    (file, _) = sorted((folder / "imagery").iterdir())
+    image = raster_input.opened(file, None, 4, known)
+    assert (image.height, image.width, image.dtype) == (60, 60, np.uint16)
+    raw = raster_input.opened(file, "B2,B3,B4,B8", 4, known)
+    seen = image.read([WHOLE])[1]
+    np.testing.assert_array_equal(raw.read([WHOLE])[0][seen], image.read([WHOLE])[0][seen])
+    assert raw.read([WHOLE])[1].all(), "bands chosen by hand: the numbers as they are"
+
+
+def test_what_is_not_what_was_learnt(folder: Path) -> None:
+    imagery = folder / "imagery"
+    one = sorted(imagery.iterdir())[0]
+    with pytest.raises(ConfigError, match="of 4 bands; the network takes 2 date.s. of one place"):
+        raster_input.opened(one, None, 8, learnt(folder, dates="all"))
+    with pytest.raises(ConfigError, match="20170421, S2_HARMONIZED_20170804.* takes 1 date"):
+        raster_input.opened(imagery, None, 4, learnt(folder))
+    with pytest.raises(DataError, match="no Sentinel-2 scene.*; or give bands=1,2,"):
+        raster_input.opened(folder / "labels/LULC.tif", None, 4, learnt(folder))
