@@ -65,9 +65,10 @@ def velocity_network(run: Path, kind: str = "best") -> tuple[Callable[[], keras.
     path = folder.checkpoint(kind)
     arrays, _ = checkpoint.load(path)
     outputs = len(_last_bias(folder, path, arrays, "velocity"))
-    return _builder(experiment, path, arrays, FRAMES, outputs), int(
-        experiment.data.options.get("x_axis", 0)
-    )
+    x_axis = experiment.data.options.get("x_axis", 0)
+    if x_axis not in (0, 1):
+        raise ConfigError(f"{folder.config}: data.options.x_axis is {x_axis!r}; allowed: 0 and 1")
+    return _builder(experiment, path, arrays, FRAMES, outputs), int(x_axis)
 
 
 @dataclass(frozen=True)

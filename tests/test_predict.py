@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -284,3 +285,15 @@ def test_the_command_in_a_process_of_its_own(
     )
     ended = launch(["-c", code], here)
     assert (ended.status, "not a run folder" in ended.output) == (0, True), ended.output
+
+
+def test_an_axis_that_is_none_is_named(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(here / "odd")
+    shutil.copytree(run, folder.path)
+    experiment = folder.experiment()
+    experiment.data.options = {"x_axis": ["both"]}
+    folder.write_text(folder.config, experiment.to_yaml())
+    assert predict.main(["odd", "a.fits"]) == 2
+    assert "odd/config.yaml: data.options.x_axis is ['both']" in capsys.readouterr().err
