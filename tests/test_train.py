@@ -59,7 +59,14 @@ def rows(file: Path) -> list[dict[str, str]]:
 def test_the_run_folder_holds_what_is_promised(finished: tuple[Path, str]) -> None:
     folder, output = finished
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    written = {"config.yaml", "environment.json", "metrics.csv", "confusion.csv", "record.json"}
+    written = {
+        "config.yaml",
+        "dataset.json",
+        "environment.json",
+        "metrics.csv",
+        "confusion.csv",
+        "record.json",
+    }
     written |= {
         "summary.md",
         "model.keras",

@@ -33,6 +33,7 @@ def configuration(name: str) -> str:
     return str(ROOT / f"configs/segnet_{name}.yaml")
 
 
+@pytest.mark.slow
 def test_a_map_of_products_as_in_training(tmp_path: Path, launch: Callable[..., Any]) -> None:
     MAKERS["sentinel2_cdl"](tmp_path / "data", size=SIZE)
     quick = ["training.epochs=1", "training.evaluate_every=1", "training.batch=16"]
