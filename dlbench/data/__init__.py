@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from dlbench.data import prepared
 from dlbench.data.burned_area import BurnedArea
 from dlbench.data.camvid import CamVid
 from dlbench.data.crop_maps import Sentinel2AAFC, Sentinel2CDL
-from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
+from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet, option_defaults
 from dlbench.data.granulation import Granulation
 from dlbench.data.land_cover import LandCover
 from dlbench.data.plantations import Plantations
@@ -47,7 +46,7 @@ def build(
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}'; known: {', '.join(sorted(DATASETS))}")
     kind = DATASETS[name]
-    known = _options(kind)
+    known = option_defaults(kind)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise DataError(
@@ -62,19 +61,6 @@ def build(
     )
     dataset.options = options
     return dataset
-
-
-def _options(kind: type[DataSet]) -> list[str]:
-    """What a data set takes beside root and size, with what it hands on to the class below it."""
-    names: list[str] = []
-    for base in kind.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(base).parameters.values())[2:]
-        names += [one.name for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
-        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters):
-            break
-    return names
 
 
 def _generated(kind: type[DataSet]) -> Path:

@@ -9,7 +9,6 @@ is first touched.
 
 from __future__ import annotations
 
-import inspect
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
+from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample, option_defaults
 from dlbench.data.facts import Facts
 from dlbench.data.windows import Scene, WindowedDataSet, cut
 
@@ -118,8 +117,7 @@ def open_prepared(
 
 def resolved_options(kind: type[DataSet], options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a kind as JSON has them, those not given by their defaults."""
-    parameters = list(inspect.signature(kind).parameters.values())[2:]
-    values = {p.name: options.get(p.name, p.default) for p in parameters}
+    values = {name: options.get(name, usual) for name, usual in option_defaults(kind).items()}
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return {key: value for key, value in found.items() if key not in FREE_OPTIONS}
 

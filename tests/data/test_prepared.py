@@ -326,3 +326,14 @@ def test_a_folder_that_cannot_be_written(miniature: Path, tmp_path: Path) -> Non
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(DataError, match="cannot write to .*Permission denied"):
         prepare(build("vaihingen", miniature, (64, 64)), tmp_path / "locked/out")
+
+
+def test_options_handed_on_to_the_class_below_must_agree_too(
+    landscapes: Path, tmp_path: Path
+) -> None:
+    data = build("sentinel2_lucas", landscapes / "sentinel2_lucas", (24, 24), bands=["B04"])
+    out = prepare(data, tmp_path / "prepared")
+    with pytest.raises(DataError, match=r'prepared with bands=\["B04"\].* is bands=\["B08"\]'):
+        build("sentinel2_lucas", out, (24, 24), bands=["B08"])
+    # Windows without a label are no samples there, nor here.
+    _equal(data, build("sentinel2_lucas", out, (24, 24), bands=["B04"]))
