@@ -127,15 +127,14 @@ def _require_place(dataset: DataSet, out: Path) -> None:
 def _plans(dataset: DataSet, split: str, shard_bytes: int) -> Iterator[_Plan]:
     """Share the scenes or samples of a split among shards, always in the same way."""
     if isinstance(dataset, WindowedDataSet):
-        wholes = [_scene(scene) for scene in dataset.scenes(split)]
+        scenes = dataset.scenes(split)
+        wholes = [_scene(scene) for scene in scenes]
+        pixels = [scene.height * scene.width for scene in scenes]
     else:
         wholes = [_sample(dataset, split, index) for index in range(dataset.count(split))]
+        pixels = [dataset.read(split, 0)[0][..., 0].size] * len(wholes) if wholes else []
     if not wholes:
         raise DataError(f"the split '{split}' of {dataset.name} at {dataset.root} is empty")
-    if isinstance(dataset, WindowedDataSet):
-        pixels = [scene.height * scene.width for scene in dataset.scenes(split)]
-    else:
-        pixels = [dataset.read(split, 0)[0][..., 0].size] * len(wholes)
     pixel_bytes = len(dataset.bands) * dataset.dtype.itemsize + _target_bytes(dataset)
     chosen: list[_Whole] = []
     size = number = 0
@@ -255,8 +254,7 @@ def _index(
         options=resolved_options(type(dataset), dataset.options),
         window=dataset.size if by_window else None,
         windowed=windowed,
-        sparse=isinstance(dataset, WindowedDataSet)
-        and type(dataset).keeps is not WindowedDataSet.keeps,
+        sparse=isinstance(dataset, WindowedDataSet) and dataset.sparse,
         crops=dataset.crops,
         facts=facts(dataset),
         shown=dataset.shown,

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample, option_defaults
+from dlbench.data.dataset import DataError, DataSet, Sample, option_defaults
 from dlbench.data.facts import Facts
-from dlbench.data.windows import Scene, WindowedDataSet, cut
+from dlbench.data.windows import WindowedDataSet, cut
 
 INDEX = "prepared.json"
 FORMAT = 1
@@ -74,7 +74,6 @@ class Index(BaseModel):
     """The size that windows must have: it took part in what is of which split."""
     windowed: bool
     sparse: bool
-    """Whether windows without any label are left out."""
     crops: bool
     facts: Facts
     shown: tuple[int, int, int] | None
@@ -141,7 +140,7 @@ class PreparedScenes(WindowedDataSet):
     ) -> None:
         _adopt(self, index, kind)
         super().__init__(root, size, stride)
-        self._sparse = index.sparse
+        self.sparse = index.sparse
         self._scenes = _open_records(self.root, index)
 
     @property
@@ -150,9 +149,6 @@ class PreparedScenes(WindowedDataSet):
 
     def scenes(self, split: str) -> Sequence[_Stored]:
         return self._scenes[split]
-
-    def keeps(self, scene: Scene, row: int, column: int) -> bool:
-        return not self._sparse or bool((scene.read(row, column, *self.window)[1] != IGNORE).any())
 
     def sample_name(self, split: str, index: int) -> str:
         window = self._grid(split)[index]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlbench.data.dataset import IGNORE
 from dlbench.data.grid import Imagery, Labels
 from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
 from dlbench.data.lucas import (
@@ -19,7 +18,6 @@ from dlbench.data.lucas import (
 )
 from dlbench.data.points import Points
 from dlbench.data.polygons import Polygons
-from dlbench.data.windows import LabelledImagery, Scene, place_of
 
 
 class Sentinel2LUCAS(LabelledSentinel2):
@@ -29,6 +27,7 @@ class Sentinel2LUCAS(LabelledSentinel2):
     """
 
     name = "sentinel2_lucas"
+    sparse = True
     licence = f"LUCAS: reuse with acknowledgement of Eurostat; {LICENCE}"
     source = "https://ec.europa.eu/eurostat/web/lucas/database"
     layout = f"""{LAYOUT}\
@@ -58,8 +57,3 @@ class Sentinel2LUCAS(LabelledSentinel2):
             self._survey = lucas(self.root / LABEL_FOLDER, *self._choice)
         self._survey.require_overlap(image.grid, image.file)
         return self._survey
-
-    def keeps(self, scene: Scene, row: int, column: int) -> bool:
-        scene, row, column = place_of(scene, row, column)
-        assert isinstance(scene, LabelledImagery)
-        return bool((scene.target(row, column, *self.window) != IGNORE).any())

@@ -185,6 +185,8 @@ class WindowedDataSet(DataSet):
     """
 
     jitters = True
+    sparse: bool = False
+    """Whether little of the ground is labelled, and windows without any label are no samples."""
 
     def __init__(
         self, root: Path, size: tuple[int, int] | None = None, stride: int | None = None
@@ -203,10 +205,6 @@ class WindowedDataSet(DataSet):
     @abc.abstractmethod
     def scenes(self, split: str) -> Sequence[Scene]:
         """The scenes of a split that `splits` names, headers checked. Raises `DataError`."""
-
-    def keeps(self, scene: Scene, row: int, column: int) -> bool:
-        """Whether a window is a sample; where labels are sparse, those without any need not be."""
-        return True
 
     def count(self, split: str) -> int:
         return len(self._grid(split))
@@ -243,7 +241,7 @@ class WindowedDataSet(DataSet):
                 window
                 for scene in self.scenes(split)
                 for window in _cover(scene, self.window, stride)
-                if self.keeps(scene, window.row, window.column)
+                if not self.sparse or (_target(window, self.window) != IGNORE).any()
             ]
             if not windows:
                 raise DataError(
@@ -252,6 +250,14 @@ class WindowedDataSet(DataSet):
                 )
             self._windows[split] = windows
         return self._windows[split]
+
+
+def _target(window: _Window, size: tuple[int, int]) -> np.ndarray:
+    """The labels of a window; of imagery they are read without it."""
+    scene, row, column = place_of(window.scene, window.row, window.column)
+    if isinstance(scene, LabelledImagery):
+        return scene.target(row, column, *size)
+    return scene.read(row, column, *size)[1]
 
 
 def _cover(scene: Scene, window: tuple[int, int], stride: int | None) -> list[_Window]:
