@@ -25,8 +25,6 @@ ACI = AnnualLayer(
     source="https://open.canada.ca/data/en/dataset/ba2645d5-4458-414d-b196-6303ac06c1c9",
 )
 
-find_aci = ACI.find
-
 
 def pixel_metres(year: int) -> int:
     """30 m; 56 m in the first two years."""

@@ -84,11 +84,11 @@ class Bands:
         Only what lies under the window is read. What is no data does not take part in the
         interpolation; a pixel is known where the pixel of the raster under its centre is.
         """
-        across = ~self.grid.transform * window.transform
-        left, top = across * (0, 0)
+        across = ~self.grid.transform @ window.transform
+        left, top = across @ (0, 0)
         if self.grid.aligned_with(window):
             return self._padded(round(top), round(left), window.height, window.width)
-        right, bottom = across * (window.width, window.height)
+        right, bottom = across @ (window.width, window.height)
         row, column = math.floor(top) - _MARGIN, math.floor(left) - _MARGIN
         height = math.ceil(bottom) + _MARGIN - row
         width = math.ceil(right) + _MARGIN - column

@@ -26,8 +26,6 @@ CDL = AnnualLayer(
     source="https://www.nass.usda.gov/Research_and_Science/Cropland/Release/",
 )
 
-find_cdl = CDL.find
-
 
 def pixel_metres(year: int) -> int:
     """The finest pixels of a year's layer."""

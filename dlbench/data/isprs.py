@@ -141,11 +141,11 @@ class AerialTiles(WindowedDataSet):
     def __init__(
         self,
         root: Path,
-        size: tuple[int, int] | None,
-        stride: int | None,
-        labels: str,
-        areas: Mapping[str, Sequence[Any]] | None,
-        height: str,
+        size: tuple[int, int] | None = None,
+        stride: int | None = None,
+        labels: str = "full",
+        areas: Mapping[str, Sequence[Any]] | None = None,
+        height: str = "none",
     ) -> None:
         super().__init__(root, size, stride)
         for option, value, allowed in (

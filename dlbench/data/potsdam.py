@@ -7,7 +7,6 @@ heights of 3_13 lack a column.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,20 +72,13 @@ folders may be nested twice, as the archives unpack"""
     official_areas = AREAS
 
     def __init__(
-        self,
-        root: Path,
-        size: tuple[int, int] | None = None,
-        stride: int | None = None,
-        labels: str = "full",
-        areas: Mapping[str, Sequence[Any]] | None = None,
-        height: str = "none",
-        bands: str = "IRRG",
+        self, root: Path, size: tuple[int, int] | None = None, bands: str = "IRRG", **tiles: Any
     ) -> None:
         if bands not in BANDS:
             raise DataError(f"bands is '{bands}', allowed: {', '.join(BANDS)}")
         self._variant = bands
         self.bands = BANDS[bands]
-        super().__init__(root, size, stride, labels, areas, height)
+        super().__init__(root, size, **tiles)
 
     def area(self, given: Any) -> Any:
         # YAML takes an unquoted 2_10 for the number 210.

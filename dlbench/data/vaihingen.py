@@ -5,7 +5,6 @@ Also reads the miniature scenes of `dlbench.data.scenes`, which come in the same
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +53,6 @@ gts_for_participants/top_mosaic_09cm_area1.tif ...           labels; or beside t
                      top_mosaic_09cm_area1_noBoundary.tif    COMPLETE archives
 dsm/dsm_09cm_matching_area1.tif ...                          heights, with height=dsm"""
     official_areas = AREAS
-
-    def __init__(
-        self,
-        root: Path,
-        size: tuple[int, int] | None = None,
-        stride: int | None = None,
-        labels: str = "full",
-        areas: Mapping[str, Sequence[int]] | None = None,
-        height: str = "none",
-    ) -> None:
-        super().__init__(root, size, stride, labels, areas, height)
 
     def image_places(self, area: Any) -> list[Path]:
         return [self.root / IMAGE_FOLDER / TILE_NAME.format(area=area)]

@@ -41,20 +41,20 @@ def test_files_are_found_by_year(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "empty").mkdir()
-    found = cdl.find_cdl(tmp_path)
+    found = cdl.CDL.find(tmp_path)
     assert {year: [p.name for p in files] for year, files in found.items()} == {
         2023: ["2023_30m_cdls.TIF"],
         2024: ["2024_10m_cdls.tif", "2024_30m_cdls.tif", "CDL_2024_19153.tif"],
     }
-    assert list(cdl.find_cdl(tmp_path, 2023)) == [2023]
-    names = [p.name for p in aafc.find_aci(tmp_path, 2019)[2019]]
+    assert list(cdl.CDL.find(tmp_path, 2023)) == [2023]
+    names = [p.name for p in aafc.ACI.find(tmp_path, 2019)[2019]]
     assert names == ["aci_2019_sk_v2.tif", "aci_2019_mb_v1.tif", "aci_2019_sk.tif"]
     with pytest.raises(DataError, match=r"holds no CDL of 2022; it holds 2023, 2024"):
-        cdl.find_cdl(tmp_path, 2022)
+        cdl.CDL.find(tmp_path, 2022)
     with pytest.raises(DataError, match=r"holds no file of CDL; its files are called 2023_30m"):
-        cdl.find_cdl(tmp_path / "empty")
+        cdl.CDL.find(tmp_path / "empty")
     with pytest.raises(DataError, match="does not exist"):
-        aafc.find_aci(tmp_path / "absent")
+        aafc.ACI.find(tmp_path / "absent")
 
 
 def _parcels() -> np.ndarray:
@@ -67,7 +67,7 @@ def _parcels() -> np.ndarray:
 def test_a_miniature_layer_reads_back(tmp_path: Path, year: int, pixel: int) -> None:
     file = cdl_miniature.write_labels(tmp_path, _parcels(), GRID, year)
     assert file.name == f"{year}_{pixel}m_cdls.tif"
-    assert cdl.find_cdl(tmp_path) == {year: (file,)}
+    assert cdl.CDL.find(tmp_path) == {year: (file,)}
     assert {p.suffix for p in tmp_path.iterdir()} == {".tif", ".tfw", ".ovr"}
     with rasterio.open(file) as raster:
         assert raster.crs.to_epsg() == 5070 and raster.dtypes == ("uint8",)
@@ -94,7 +94,7 @@ def test_a_miniature_inventory_reads_back(tmp_path: Path) -> None:
     with rasterio.open(file) as raster:
         assert raster.transform.a == 56
     legend = aafc.ACI.legend({"canola": ["Canola and Rapeseed"], "wheat": ["Spring Wheat"]})
-    read = CodedRaster(aafc.find_aci(tmp_path, 2010)[2010], legend).read(GRID)
+    read = CodedRaster(aafc.ACI.find(tmp_path, 2010)[2010], legend).read(GRID)
     assert (read == (codes == 146)).mean() > 0.95
     with pytest.raises(DataError, match="holds the code 153 at row"):
         CodedRaster(file, cdl.CDL.legend()).read(GRID)
