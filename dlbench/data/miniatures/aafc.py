@@ -45,10 +45,7 @@ def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
     place = parcels.SASKATCHEWAN
     start = labelled_landscape(folder, seed, VERSION, list(CODES)[:-2], size, place)
     with start as (imagery, labels, parcel, cover, grid):
-        for number, day in enumerate(DATES):
-            ground = parcels.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+        for number, day, ground in parcels.overpasses(cover, parcel, DATES, seed):
             write_export(imagery, day, ground, place, clouds(seed, number, size))
-        codes = np.zeros(len(parcels.COVERS), np.uint8)
-        codes[[parcels.INDEX[name] for name in CODES]] = list(CODES.values())
-        write_labels(labels, codes[cover], grid, DATES[0].year)
+        write_labels(labels, parcels.numbered(cover, CODES), grid, DATES[0].year)
     return Path(folder)

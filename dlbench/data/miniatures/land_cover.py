@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 from rasterio.crs import CRS
 
 from dlbench.data.dataset import ClassInfo
@@ -39,15 +38,13 @@ def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
         cover,
         grid,
     ):
-        for number, day in enumerate(DATES):
-            ground = parcels.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+        for number, day, ground in parcels.overpasses(cover, parcel, DATES, seed):
             write_export(imagery, day, ground, cloudy=clouds(seed, number, size))
-        codes = np.zeros(len(parcels.COVERS), np.uint8)
-        for code, covers in CODES.values():
-            codes[[parcels.INDEX[name] for name in covers]] = code
+        of_cover = {name: code for code, covers in CODES.values() for name in covers}
+        codes = parcels.numbered(cover, of_cover)
         entries = [ClassInfo(name, (40 * n, 255, 40 * n), c) for n, (name, (c, _)) in
                    enumerate(CODES.items())]  # fmt: skip
         write_coded_raster(
-            labels / "LULC.tif", codes[cover], grid, CRS.from_epsg(EPSG), PIXEL, (0.0, 0.0), entries
+            labels / "LULC.tif", codes, grid, CRS.from_epsg(EPSG), PIXEL, (0.0, 0.0), entries
         )
     return Path(folder)

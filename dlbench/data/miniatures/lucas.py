@@ -148,14 +148,12 @@ def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
     all."""
     start = labelled_landscape(folder, seed, VERSION, list(CODES)[:-2], size)
     with start as (imagery, labels, parcel, cover, grid):
-        for number, day in enumerate(DATES):
-            ground = landscapes.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+        for number, day, ground in landscapes.overpasses(cover, parcel, DATES, seed):
             product = write_safe(imagery, day, ground, clouds(seed, number, size))
             shutil.make_archive(str(product.with_suffix("")), "zip", imagery, product.name)
             shutil.rmtree(product)
-        kinds = np.zeros(len(landscapes.COVERS), np.uint8)
-        kinds[[landscapes.INDEX[name] for name in CODES]] = range(len(CODES))
-        classes, codes = kinds[cover], list(CODES.values())
+        numbers = {name: number for number, name in enumerate(CODES)}
+        classes, codes = landscapes.numbered(cover, numbers), list(CODES.values())
         write_points(labels, grid, classes, codes, DATES[0].year, SPACING, seed)
         write_polygons(labels, grid, parcel, classes, codes, SPACING, seed)
     return Path(folder)

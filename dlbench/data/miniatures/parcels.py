@@ -7,8 +7,9 @@ and harvest, oil palm and forest by texture alone. So neither one date nor one p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 from affine import Affine
@@ -141,6 +142,21 @@ def landscape(seed: int, size: int, classes: Sequence[str]) -> tuple[np.ndarray,
     cover = sown[compact]
     cover[woods > 0] = INDEX["forest"]
     return compact, cover
+
+
+def numbered(cover: np.ndarray, numbers: Mapping[str, int], others: int = 0) -> np.ndarray:
+    """The number (height, width) uint8 of each pixel's cover, by its name."""
+    of_cover = np.full(len(COVERS), others, np.uint8)
+    of_cover[[INDEX[name] for name in numbers]] = list(numbers.values())
+    return of_cover[cover]
+
+
+def overpasses(
+    cover: np.ndarray, parcel: np.ndarray, dates: Iterable[date], seed: int
+) -> Iterator[tuple[int, date, np.ndarray]]:
+    """Each date with its number, and the `reflectance` that is seen on it."""
+    for number, day in enumerate(dates):
+        yield number, day, reflectance(cover, parcel, day.timetuple().tm_yday, seed)
 
 
 def reflectance(cover: np.ndarray, parcel: np.ndarray, day: int, seed: int = 0) -> np.ndarray:

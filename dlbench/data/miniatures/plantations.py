@@ -104,12 +104,10 @@ def make(folder: Path, seed: int = 0, size: int = 360) -> Path:
     place = landscapes.CAMEROON
     start = labelled_landscape(folder, seed, VERSION, SOWN, size, place)
     with start as (imagery, labels, parcel, cover, grid):
-        for day in DATES:
-            ground = landscapes.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+        for _, day, ground in landscapes.overpasses(cover, parcel, DATES, seed):
             write_single_bands(imagery, day, ground, place)
-        kinds = np.full(len(landscapes.COVERS), BACKGROUND, np.uint8)
-        kinds[[landscapes.INDEX[name] for name in SPECIES]] = list(SPECIES.values())
-        species, pixels = kinds[cover], np.bincount(parcel.ravel())[parcel]
+        species = landscapes.numbered(cover, SPECIES, others=BACKGROUND)
+        pixels = np.bincount(parcel.ravel())[parcel]
         types = np.select([species == BACKGROUND, pixels >= LARGE, pixels >= MEDIUM], [0, 1, 2], 3)
         write_gfw(labels, grid, parcel, types, species)
     return Path(folder)

@@ -59,8 +59,7 @@ def make(
     parcel, cover = parcels.landscape(seed, size, classes)
     with new_folder(folder, "manifest.json", "Sentinel-2 scenes") as unfinished:
         (unfinished / "export").mkdir()
-        for number, day in enumerate(dates):
-            ground = parcels.reflectance(cover, parcel, day.timetuple().tm_yday, seed)
+        for number, day, ground in parcels.overpasses(cover, parcel, dates, seed):
             write_export(unfinished / "export", day, ground)
             cloudy = clouds(seed, number, size)
             unseen = np.zeros((size, size), bool)
