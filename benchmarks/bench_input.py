@@ -209,12 +209,36 @@ def attach(
     attach_record(workload, samples_per_step=len(places))
 
 
-def test_files_against_their_blocks_alone(
+@pytest.fixture
+def compare(
     benchmark: Any,
     attach_record: Callable[..., None],
     attach_ratio: Callable[..., None],
     time_in_turn: Callable[..., list[float]],
     devices: None,
+    places: list[Place],
+    size: tuple[int, int],
+) -> Callable[..., None]:
+    """``compare(record, peer, epoch_of_peer, ours, epoch_of_ours, wanted)`` times both in turn."""
+
+    def timed(
+        record: str,
+        peer: str,
+        of_peer: Callable[[], object],
+        ours: str,
+        of_ours: Callable[[], object],
+        wanted: float,
+    ) -> None:
+        benchmark.group = "input"
+        ours_s = time_in_turn(of_peer, of_ours)
+        attach(record, benchmark, attach_record, size, places)
+        attach_ratio(peer, ours, ours_s, wanted)
+
+    return timed
+
+
+def test_files_against_their_blocks_alone(
+    compare: Callable[..., None],
     files: DataSet,
     tiles: Path,
     places: list[Place],
@@ -222,45 +246,29 @@ def test_files_against_their_blocks_alone(
 ) -> None:
     # Equal bytes, so that times compare as rates do.
     assert decode_blocks(tiles) == len(places) * size[0] * size[1] * BYTES_PER_PIXEL
-    benchmark.group = "input"
-    ours_s = time_in_turn(lambda: decode_blocks(tiles), lambda: epoch(files))
-    attach("blocks", benchmark, attach_record, size, places)
-    attach_ratio("every block once", "files", ours_s, FRACTION_OF_LIMIT)
+    compare(
+        "blocks", "every block once", lambda: decode_blocks(tiles), "files", lambda: epoch(files),
+        FRACTION_OF_LIMIT,
+    )  # fmt: skip
 
 
 def test_files_against_rasterio(
-    benchmark: Any,
-    attach_record: Callable[..., None],
-    attach_ratio: Callable[..., None],
-    time_in_turn: Callable[..., list[float]],
-    devices: None,
-    files: DataSet,
-    places: list[Place],
-    size: tuple[int, int],
+    compare: Callable[..., None], files: DataSet, places: list[Place], size: tuple[int, int]
 ) -> None:
     check(rasterio_epoch(places, size), epoch(files))
-    benchmark.group = "input"
-    ours_s = time_in_turn(lambda: rasterio_epoch(places, size), lambda: epoch(files))
-    attach("rasterio", benchmark, attach_record, size, places)
-    attach_ratio("rasterio windows", "files", ours_s, TIMES_PEER)
+    compare(
+        "rasterio", "rasterio windows", lambda: rasterio_epoch(places, size), "files",
+        lambda: epoch(files), TIMES_PEER,
+    )  # fmt: skip
 
 
 def test_prepared_against_files(
-    benchmark: Any,
-    attach_record: Callable[..., None],
-    attach_ratio: Callable[..., None],
-    time_in_turn: Callable[..., list[float]],
-    devices: None,
-    files: DataSet,
-    prepared: DataSet,
-    places: list[Place],
-    size: tuple[int, int],
+    compare: Callable[..., None], files: DataSet, prepared: DataSet
 ) -> None:
     check(epoch(prepared), epoch(files))
-    benchmark.group = "input"
-    ours_s = time_in_turn(lambda: epoch(files), lambda: epoch(prepared))
-    attach("files", benchmark, attach_record, size, places)
-    attach_ratio("files", "prepared", ours_s, TIMES_FILES)
+    compare(
+        "files", "files", lambda: epoch(files), "prepared", lambda: epoch(prepared), TIMES_FILES
+    )
 
 
 @pytest.mark.parametrize("source", ["files", "prepared"])
