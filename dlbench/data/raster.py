@@ -98,19 +98,19 @@ def read_window(
     width) bool; ``indexes`` chooses bands, counted from 1. Raises `DataError` for a window outside
     the raster and for a damaged file.
     """
-    dataset = _kept_open(path)
+    dataset, masked = _kept_open(path)
     require_window(path, dataset.shape, row, column, height, width)
     window = Window(column, row, width, height)
     try:
         indexes = list(dataset.indexes if indexes is None else indexes)
         # Pixel by pixel, as networks read it.
         values = np.ascontiguousarray(np.moveaxis(dataset.read(indexes, window=window), 0, -1))
-        if all(dataset.mask_flag_enums[i - 1] == [MaskFlags.all_valid] for i in indexes):
+        if masked.isdisjoint(indexes):
             valid = np.ones((height, width), bool)
         else:
             valid = (dataset.read_masks(indexes, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
-        _local.handles.pop(path).close()
+        _local.handles.pop(path)[0].close()
         # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
         raise DataError(
             f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, "
@@ -135,14 +135,19 @@ def require_window(
 _local = threading.local()
 
 
-def _kept_open(path: Path) -> Any:
-    """The calling thread's own handle: GDAL's may not be shared, and opening costs a header."""
-    handles: OrderedDict[Path, Any] = _local.__dict__.setdefault("handles", OrderedDict())
+def _kept_open(path: Path) -> tuple[Any, frozenset[int]]:
+    """The calling thread's own handle, and which bands have a mask, asked but once: GDAL's handles
+    may not be shared, opening costs a header, and the masks a tenth of a small window."""
+    handles: OrderedDict[Path, tuple[Any, frozenset[int]]]
+    handles = _local.__dict__.setdefault("handles", OrderedDict())
     if path not in handles:
-        handles[path] = open_raster(path)
+        dataset = open_raster(path)
+        flags = zip(dataset.indexes, dataset.mask_flag_enums, strict=True)
+        masked = frozenset(index for index, flag in flags if flag != [MaskFlags.all_valid])
+        handles[path] = dataset, masked
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
-        handles.popitem(last=False)[1].close()
+        handles.popitem(last=False)[1][0].close()
     return handles[path]
 
 
