@@ -236,8 +236,6 @@ def _exports(files: Sequence[Path]) -> dict[str, tuple[list[Path], list[str | No
         scenes[part["scene"] if part else file.stem] += siblings
     found = {}
     for name, parts in scenes.items():
-        if parts[0].is_file() and parts[0].stat().st_size == 0:
-            raise DataError(f"{parts[0]} is empty (0 bytes); fetch it again")
         names = list(raster.describe(parts[0]).names)
         # Labels and other rasters may lie beside the scenes.
         if any(_band_name(n) for n in names):
