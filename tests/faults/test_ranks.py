@@ -31,15 +31,23 @@ def epochs(folder: Path) -> list[str]:
         return [row["epoch"] for row in csv.DictReader(text)]
 
 
+TRACKER = "from multiprocessing.resource_tracker import main"
+"""Python's own process beside the launcher, which it outlives by milliseconds, until a pipe closes."""
+
+
 def running(folder: Path) -> list[psutil.Process]:
     """Processes that were started in ``folder`` and are still there."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            if process.cwd() != str(folder) or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            command = process.cmdline()
         except psutil.Error:
             continue
+        # Without a command line it has given its memory back already.
+        if command and not any(TRACKER in word for word in command):
+            found.append(process)
     return found
 
 
