@@ -32,7 +32,7 @@ def epochs(folder: Path) -> list[str]:
 
 
 TRACKER = "from multiprocessing.resource_tracker import main"
-"""Python's own process beside the launcher, which it outlives by milliseconds, until a pipe closes."""
+"""Python's own process beside the launcher: it ends milliseconds later, when its pipe closes."""
 
 
 def running(folder: Path) -> list[psutil.Process]:
