@@ -141,7 +141,9 @@ def attach_record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..
             step_s=step_s,
             input_wait_s=None,
             comm_wait_s=None,
+            first_step_s=None,
             peak_bytes=dict(peak_bytes or {}),
+            conditions={},
         )
         record = records.now(
             workload,

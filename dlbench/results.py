@@ -32,7 +32,9 @@ def measured_by_rank(
         # Not told apart yet: Keras draws the batch inside the compiled step.
         "input_wait_s": None,
         "comm_wait_s": None,
+        "first_step_s": None,
         "peak_bytes": peak_bytes,
+        "conditions": {},
     }
 
 

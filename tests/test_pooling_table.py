@@ -31,6 +31,8 @@ def entry(name: str, ratio: dict[str, Any] | None, operation: str = "pool") -> d
         step_s=(1.0,),
         input_wait_s=None,
         comm_wait_s=None,
+        first_step_s=None,
+        conditions={},
         peak_bytes={},
     )
     record = records.now(workload, [rank], setup=setup, quality=None)

@@ -26,7 +26,7 @@ from dlbench import __version__, environment
 from dlbench.checkpoint import write_atomically
 from dlbench.errors import UserError
 
-SCHEMA: Final = "dlbench.result/1"
+SCHEMA: Final = "dlbench.result/2"
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
@@ -78,8 +78,17 @@ class Rank(Part):
     wall_s: Seconds
     step_s: tuple[Seconds, ...]
     input_wait_s: Seconds | None
+    """Of ``wall_s``: the step waited for its batch."""
     comm_wait_s: Seconds | None
+    """Of ``wall_s``: the step waited for other ranks or their data, nothing else being left to do.
+    ``wall_s`` less both waits is the rank's own work: who has most of it is the straggler.
+    """
+    first_step_s: Seconds | None
+    """From the start of the process to the end of its first step: imports, tracing, compilation."""
     peak_bytes: dict[str, Count | None]
+    conditions: dict[str, JsonValue]
+    """What the rank's device was like meanwhile: clocks, throttling, foreign processes
+    (`dlbench.bench.conditions`)."""
 
 
 class Code(Part):
@@ -94,7 +103,7 @@ class Record(Part):
     """One launch of one workload on one setup, all ranks."""
 
     # Another name in Python: pydantic's models have a method `schema`.
-    schema_id: Literal["dlbench.result/1"] = Field(default=SCHEMA, alias="schema")
+    schema_id: Literal["dlbench.result/2"] = Field(default=SCHEMA, alias="schema")
     created: AwareDatetime
     workload: Workload
     setup: Setup

@@ -32,6 +32,8 @@ def record(**changes: object) -> records.Record:
         step_s=(1.0, 3.0),
         input_wait_s=None,
         comm_wait_s=None,
+        first_step_s=None,
+        conditions={},
         peak_bytes={"host_rss": 3 << 29},
     )
     workload = records.Workload(

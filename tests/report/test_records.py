@@ -24,6 +24,8 @@ def rank(number: int, samples: int = 64, wall_s: float = 2.0) -> Rank:
         step_s=(wall_s / 2, wall_s / 2),
         input_wait_s=None,
         comm_wait_s=0.25,
+        first_step_s=None,
+        conditions={},
         peak_bytes={"host_rss": 1 << 30, "gpu_allocated": None},
     )
 
@@ -60,7 +62,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert list(content) == [
         "schema", "created", "workload", "setup", "ranks", "energy_j", "quality", "code",
     ]  # fmt: skip
-    assert content["schema"] == "dlbench.result/1"
+    assert content["schema"] == "dlbench.result/2"
     assert content["created"].endswith("Z")
     assert content["ranks"][1]["input_wait_s"] is None
     assert content["quality"]["kappa"] is None
@@ -115,11 +117,11 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         records.read(tmp_path / "absent.json")
 
 
-@pytest.mark.parametrize("schema", ["dlbench.result/2", None, 1])
+@pytest.mark.parametrize("schema", ["dlbench.result/1", None, 1])
 def test_another_schema_is_refused(tmp_path: Path, schema: Any) -> None:
     path = tmp_path / "record.json"
     path.write_text(json.dumps(record().to_json() | {"schema": schema}))
-    with pytest.raises(RecordError, match=rf"record\.json has schema {schema!r}; .*result/1"):
+    with pytest.raises(RecordError, match=rf"record\.json has schema {schema!r}; .*result/2"):
         records.read(path)
     path.write_text("[1, 2]")
     with pytest.raises(RecordError, match="has schema None"):
