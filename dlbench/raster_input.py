@@ -15,11 +15,12 @@ from rasterio.enums import ColorInterp
 
 from dlbench.command_line import note
 from dlbench.config import ConfigError
-from dlbench.data import labelled_sentinel2, raster, sentinel2
+from dlbench.data import labelled_sentinel2, raster
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid
-from dlbench.data.spectral_indices import INDICES
+from dlbench.data.imagery import sentinel2
+from dlbench.data.imagery.spectral_indices import INDICES
 from dlbench.tiling import Window
 
 TOLERANCE = 0.1

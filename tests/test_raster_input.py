@@ -11,8 +11,8 @@ from dlbench import raster_input
 from dlbench.config import ConfigError
 from dlbench.data import DataError, build
 from dlbench.data.facts import Facts, facts
+from dlbench.data.imagery.sentinel2 import open_sentinel2
 from dlbench.data.miniatures import land_cover
-from dlbench.data.sentinel2 import open_sentinel2
 
 CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
 WHOLE = (slice(0, 60), slice(0, 60))

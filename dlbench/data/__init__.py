@@ -11,8 +11,8 @@ from dlbench.data.camvid import CamVid
 from dlbench.data.crop_maps import Sentinel2AAFC, Sentinel2CDL
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet, option_defaults
 from dlbench.data.granulation import Granulation
+from dlbench.data.labels.plantations import Plantations
 from dlbench.data.land_cover import LandCover
-from dlbench.data.plantations import Plantations
 from dlbench.data.potsdam import Potsdam
 from dlbench.data.sentinel2_lucas import Sentinel2LUCAS
 from dlbench.data.vaihingen import Vaihingen

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 
-from dlbench.data.bands import Bands, open_bands
-from dlbench.data.coded_raster import CodedRaster
 from dlbench.data.dataset import IGNORE, DataError
-from dlbench.data.gabam import GABAM
 from dlbench.data.grid import Grid
-from dlbench.data.landsat import Landsat
+from dlbench.data.imagery.bands import Bands, open_bands
+from dlbench.data.imagery.landsat import Landsat
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.gabam import GABAM
 from dlbench.data.windows import (
     SPLITS,
     LabelledImagery,

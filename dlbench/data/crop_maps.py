@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dlbench.data.aafc import ACI
-from dlbench.data.annual_layer import AnnualLayer
-from dlbench.data.cdl import CDL
-from dlbench.data.coded_raster import CodedRaster
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Imagery, Labels
 from dlbench.data.labelled_sentinel2 import (
@@ -19,15 +15,19 @@ from dlbench.data.labelled_sentinel2 import (
     LabelledSentinel2,
     year_of,
 )
-from dlbench.data.legend import Legend
+from dlbench.data.labels.aafc import ACI
+from dlbench.data.labels.annual_layer import AnnualLayer
+from dlbench.data.labels.cdl import CDL
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.legend import Legend
 
 
 class CropMap(LabelledSentinel2):
     """Options as `LabelledSentinel2` has them, and those of the map.
 
     An image is labelled by the map of its year (of a series: of its last), or by that of ``year``.
-    ``mapping``, ``other`` and ``colors`` make classes of one's own, see `dlbench.data.remapping`;
-    without, every class of the map's table is one.
+    ``mapping``, ``other`` and ``colors`` make classes of one's own, see
+    `dlbench.data.labels.remapping`; without, every class of the map's table is one.
     """
 
     layer: ClassVar[AnnualLayer]

@@ -12,9 +12,9 @@ import numpy as np
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
-from dlbench.data.safe import is_safe
-from dlbench.data.sentinel2 import SUFFIXES, open_sentinel2
-from dlbench.data.stack import Stack, dates_in, stack
+from dlbench.data.imagery.safe import is_safe
+from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
+from dlbench.data.imagery.stack import Stack, dates_in, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
 
 IMAGERY_FOLDER = "imagery"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from dlbench.data import raster
-from dlbench.data.coded_raster import CodedRaster
 from dlbench.data.dataset import ClassInfo, DataError
 from dlbench.data.grid import Imagery, Labels
 from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
-from dlbench.data.remapping import remap
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.remapping import remap
 
 MOST_CODES = 1 << 16
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlbench.data.grid import Imagery, Labels
 from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
-from dlbench.data.lucas import (
+from dlbench.data.labels.lucas import (
     ATTRIBUTE_FILE,
     IN_SITU,
     POINT_FILES,
@@ -16,12 +16,12 @@ from dlbench.data.lucas import (
     classes,
     lucas,
 )
-from dlbench.data.points import Points
-from dlbench.data.polygons import Polygons
+from dlbench.data.labels.points import Points
+from dlbench.data.labels.polygons import Polygons
 
 
 class Sentinel2LUCAS(LabelledSentinel2):
-    """Options as `LabelledSentinel2` and `dlbench.data.lucas.lucas` have them.
+    """Options as `LabelledSentinel2` and `dlbench.data.labels.lucas.lucas` have them.
 
     Little of the ground is labelled: only windows with labels are samples.
     """

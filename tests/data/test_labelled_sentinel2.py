@@ -14,7 +14,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from dlbench.data import IGNORE, DataError, build
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.labelled_sentinel2 import common_bands, images
-from dlbench.data.lucas import classes as lucas_classes
+from dlbench.data.labels.lucas import classes as lucas_classes
 from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, parcels, plantations
 from dlbench.data.windows import LabelledImagery, WindowedDataSet, place_of
 

@@ -21,15 +21,17 @@ from rasterio.crs import CRS
 
 from dlbench import checkpoint, config, distributed, fits_header, frames, raster_input, trained
 from dlbench.data import IGNORE, DataSet
-from dlbench.data.aafc import ACI
-from dlbench.data.annual_layer import AnnualLayer
 from dlbench.data.burned_area import BurnedArea
 from dlbench.data.camvid import CamVid
-from dlbench.data.cdl import CDL
-from dlbench.data.coded_raster import CodedRaster
 from dlbench.data.granulation import Granulation
 from dlbench.data.grid import Grid, Imagery, Labels
-from dlbench.data.lucas import classes, lucas
+from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.labels.aafc import ACI
+from dlbench.data.labels.annual_layer import AnnualLayer
+from dlbench.data.labels.cdl import CDL
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.lucas import classes, lucas
+from dlbench.data.labels.plantations import CLASSES, plantations
 from dlbench.data.miniatures import (
     aafc,
     burned_area,
@@ -41,10 +43,8 @@ from dlbench.data.miniatures import (
     plantations as plantation_files,
 )
 from dlbench.data.miniatures.lucas import write_points, write_polygons
-from dlbench.data.plantations import CLASSES, plantations
 from dlbench.data.potsdam import Potsdam
 from dlbench.data.scenes import make_vaihingen
-from dlbench.data.sentinel2 import open_sentinel2
 from dlbench.data.vaihingen import Vaihingen
 from dlbench.runs import RunFolder
 

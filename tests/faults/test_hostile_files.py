@@ -14,9 +14,9 @@ from astropy.io import fits
 from dlbench import checkpoint, config, fits_header, frames, trained
 from dlbench.data import DataError
 from dlbench.data.granulation import Granulation
-from dlbench.data.lucas import lucas
-from dlbench.data.polygons import layer_names
-from dlbench.data.sentinel2 import open_sentinel2
+from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.labels.lucas import lucas
+from dlbench.data.labels.polygons import layer_names
 
 
 def _pairs(folder: Path, **changes: np.ndarray) -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from rasterio.crs import CRS
 
-from dlbench.data.aafc import ACI, pixel_metres
 from dlbench.data.grid import Grid
+from dlbench.data.labels.aafc import ACI, pixel_metres
 from dlbench.data.miniatures import parcels
 from dlbench.data.miniatures.coded_raster import write_coded_raster
 from dlbench.data.miniatures.sentinel2 import clouds, labelled_landscape, write_export

@@ -19,8 +19,8 @@ from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 from scipy.ndimage import gaussian_filter
 
-from dlbench.data import landsat
 from dlbench.data.burned_area import IMAGERY_FOLDER, LABEL_FOLDER
+from dlbench.data.imagery import landsat
 from dlbench.data.scenes import new_folder
 
 VERSION = 2

@@ -12,8 +12,8 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 
-from dlbench.data.cdl import CDL, pixel_metres
 from dlbench.data.grid import Grid
+from dlbench.data.labels.cdl import CDL, pixel_metres
 from dlbench.data.miniatures import parcels
 from dlbench.data.miniatures.coded_raster import write_coded_raster
 from dlbench.data.miniatures.sentinel2 import clouds, labelled_landscape, write_safe

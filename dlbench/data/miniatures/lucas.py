@@ -15,7 +15,7 @@ import shapely
 from rasterio.warp import transform
 
 from dlbench.data.grid import Grid
-from dlbench.data.lucas import ATTRIBUTE_FILE, MISSING_DEGREES, POLYGON_FILE
+from dlbench.data.labels.lucas import ATTRIBUTE_FILE, MISSING_DEGREES, POLYGON_FILE
 from dlbench.data.miniatures import parcels as landscapes
 from dlbench.data.miniatures.outlines import outlines, to_degrees, write_vector
 from dlbench.data.miniatures.sentinel2 import clouds, labelled_landscape, write_safe

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from dlbench.data.grid import Grid
+from dlbench.data.labels.plantations import BACKGROUND, CLASSES
 from dlbench.data.miniatures import parcels as landscapes
 from dlbench.data.miniatures.outlines import outlines, to_degrees, write_vector
 from dlbench.data.miniatures.sentinel2 import labelled_landscape, write_single_bands
-from dlbench.data.plantations import BACKGROUND, CLASSES
 
 VERSION = 1
 """Raised whenever the same arguments would give other pixels."""

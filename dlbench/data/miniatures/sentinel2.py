@@ -20,15 +20,15 @@ from scipy.ndimage import gaussian_filter
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
-from dlbench.data.labelled_sentinel2 import IMAGERY_FOLDER, LABEL_FOLDER
-from dlbench.data.miniatures import parcels
-from dlbench.data.safe import (
+from dlbench.data.imagery.safe import (
     CLASSI_RESOLUTION,
     NO_DATA,
     QUANTIFICATION,
     RESOLUTION,
     SATURATED,
 )
+from dlbench.data.labelled_sentinel2 import IMAGERY_FOLDER, LABEL_FOLDER
+from dlbench.data.miniatures import parcels
 from dlbench.data.scenes import new_folder
 
 VERSION = 1

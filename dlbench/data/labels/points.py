@@ -10,7 +10,7 @@ from rasterio.warp import transform
 
 from dlbench.data.dataset import IGNORE
 from dlbench.data.grid import METRES_PER_DEGREE, Grid
-from dlbench.data.polygons import bounds_in, no_overlap
+from dlbench.data.labels.polygons import bounds_in, no_overlap
 
 
 class Points:

@@ -13,9 +13,9 @@ from rasterio.errors import CRSError
 from rasterio.features import rasterize
 from shapely import Polygon, STRtree, box
 
-from dlbench.data.bands import Bands
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
+from dlbench.data.imagery.bands import Bands
 
 MASK_TYPES = ("OPAQUE", "CIRRUS")
 """Of a GML feature; both are left out."""

@@ -13,7 +13,7 @@ from rasterio.warp import transform
 
 from dlbench.data import IGNORE, DataError
 from dlbench.data.grid import Grid
-from dlbench.data.lucas import ATTRIBUTE_FILE, YEARS, classes, lucas
+from dlbench.data.labels.lucas import ATTRIBUTE_FILE, YEARS, classes, lucas
 from dlbench.data.miniatures.lucas import write_points, write_polygons
 
 GRID = Grid(CRS.from_epsg(32630), Affine(10, 0, 400_000, 0, -10, 4_500_000), 96, 112)

@@ -10,10 +10,10 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
-from dlbench.data import aafc, cdl
-from dlbench.data.coded_raster import CodedRaster
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid
+from dlbench.data.labels import aafc, cdl
+from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.miniatures import aafc as aafc_miniature
 from dlbench.data.miniatures import cdl as cdl_miniature
 

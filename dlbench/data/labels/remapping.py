@@ -17,14 +17,14 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError
-from dlbench.data.legend import MOST_CLASSES, Legend, read_rows
+from dlbench.data.labels.legend import MOST_CLASSES, Legend, read_rows
 
 PRESETS = {
     "belgiu_csillik_2018": "crops and land cover of a CDL site in the manner of Belgiu & Csillik, "
     "Remote Sensing of Environment 204 (2018) 509-523, who map Sentinel-2 time series; not the "
     "class list of any one of their study areas",
 }
-"""Mappings in ``dlbench/data/tables/NAME.csv``, their sources by name in the CDL's table."""
+"""Mappings in ``dlbench/data/labels/tables/NAME.csv``, their sources by name in the CDL's table."""
 
 OTHER_COLOR = (128, 128, 128)
 

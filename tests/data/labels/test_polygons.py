@@ -14,7 +14,7 @@ from rasterio.warp import transform
 
 from dlbench.data import IGNORE, DataError
 from dlbench.data.grid import Grid
-from dlbench.data.polygons import Polygons, class_indices, read_features
+from dlbench.data.labels.polygons import Polygons, class_indices, read_features
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

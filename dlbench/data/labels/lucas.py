@@ -18,8 +18,8 @@ from rasterio.crs import CRS
 
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError
 from dlbench.data.grid import Grid
-from dlbench.data.points import Points
-from dlbench.data.polygons import Polygons, class_indices, find_field, read_features
+from dlbench.data.labels.points import Points
+from dlbench.data.labels.polygons import Polygons, class_indices, find_field, read_features
 
 YEARS = (2009, 2012, 2015, 2018, 2022)
 POINT_FILES = ("EU_{year}_*.csv", "EU_LUCAS_{year}*.csv", "lucas_harmo_uf_{year}.csv")
@@ -220,7 +220,7 @@ def _indices(covers: Sequence[str], level: int, file: Path) -> np.ndarray:
 def _table(level: int) -> list[tuple[str, str, str]]:
     if level not in (1, 2, 3):
         raise DataError(f"LUCAS has the class levels 1, 2 and 3, not {level}")
-    table = resources.files("dlbench.data") / "tables" / "lucas.csv"
+    table = resources.files("dlbench.data.labels") / "tables" / "lucas.csv"
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [(r["code"], r["name"], r["color"]) for r in rows if len(r["code"]) == level]

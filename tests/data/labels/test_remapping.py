@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from dlbench.data.aafc import ACI
-from dlbench.data.cdl import CDL
 from dlbench.data.dataset import IGNORE, DataError
-from dlbench.data.remapping import remap
+from dlbench.data.labels.aafc import ACI
+from dlbench.data.labels.cdl import CDL
+from dlbench.data.labels.remapping import remap
 
 
 def test_names_codes_and_ranges() -> None:

@@ -16,10 +16,10 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from dlbench.data.bands import Bands, open_bands
-from dlbench.data.clouds import CloudRaster, Clouds, read_gml
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
+from dlbench.data.imagery.bands import Bands, open_bands
+from dlbench.data.imagery.clouds import CloudRaster, Clouds, read_gml
 
 # In the order of bandId.
 RESOLUTION = {

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from dlbench.data import raster
-from dlbench.data.bands import RESAMPLINGS, Bands, open_bands
-from dlbench.data.clouds import CloudRaster, Clouds
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, require_overlay
-from dlbench.data.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
-from dlbench.data.spectral_indices import INDICES, normalized_difference
-from dlbench.data.stack import dates_in
+from dlbench.data.imagery.bands import RESAMPLINGS, Bands, open_bands
+from dlbench.data.imagery.clouds import CloudRaster, Clouds
+from dlbench.data.imagery.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
+from dlbench.data.imagery.spectral_indices import INDICES, normalized_difference
+from dlbench.data.imagery.stack import dates_in
 
 BANDS = tuple(RESOLUTION)
 SUFFIXES = (".jp2", ".tif", ".tiff")

@@ -14,11 +14,11 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
-from dlbench.data import coded_raster
-from dlbench.data.coded_raster import CodedRaster
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError
 from dlbench.data.grid import Grid
-from dlbench.data.legend import Legend
+from dlbench.data.labels import coded_raster
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.legend import Legend
 
 UTM, ALBERS, LONLAT = CRS.from_epsg(32615), CRS.from_epsg(5070), CRS.from_epsg(4326)
 CODES = (1, 5, 24, 200)

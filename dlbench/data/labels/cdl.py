@@ -6,7 +6,7 @@ many crops share one.
 
 from __future__ import annotations
 
-from dlbench.data.annual_layer import AnnualLayer
+from dlbench.data.labels.annual_layer import AnnualLayer
 
 BACKGROUND = 0
 CLOUDS = 81

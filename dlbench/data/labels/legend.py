@@ -50,7 +50,7 @@ class Legend:
 
 
 def read_table(name: str) -> tuple[TableEntry, ...]:
-    """The entries of ``dlbench/data/tables/NAME.csv``, in its order."""
+    """The entries of ``dlbench/data/labels/tables/NAME.csv``, in its order."""
     return tuple(
         TableEntry(
             row["name"],
@@ -64,6 +64,6 @@ def read_table(name: str) -> tuple[TableEntry, ...]:
 
 
 def read_rows(name: str) -> list[dict[str, str]]:
-    """The rows of ``dlbench/data/tables/NAME.csv`` by the names of its columns."""
-    table = resources.files("dlbench.data") / "tables" / f"{name}.csv"
+    """The rows of ``dlbench/data/labels/tables/NAME.csv`` by the names of its columns."""
+    table = resources.files("dlbench.data.labels") / "tables" / f"{name}.csv"
     return list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))

@@ -11,8 +11,8 @@ from rasterio.crs import CRS
 
 from dlbench.data import IGNORE, DataError
 from dlbench.data.grid import Grid
+from dlbench.data.labels.plantations import CLASSES, FIELDS, plantations
 from dlbench.data.miniatures.plantations import write_gfw, write_sdpt
-from dlbench.data.plantations import CLASSES, FIELDS, plantations
 
 GRID = Grid(CRS.from_epsg(32632), Affine(10, 0, 700_000, 0, -10, 500_000), 60, 84)
 """In Cameroon."""

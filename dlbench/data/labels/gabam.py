@@ -6,7 +6,7 @@ Earth Engine, Remote Sensing 11 (2019) 489. A pixel burned in the year of the ma
 
 from __future__ import annotations
 
-from dlbench.data.annual_layer import AnnualLayer
+from dlbench.data.labels.annual_layer import AnnualLayer
 
 GABAM = AnnualLayer(
     name="GABAM",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.data.dataset import DataError
-from dlbench.data.legend import Legend, TableEntry, read_table
-from dlbench.data.remapping import remap
+from dlbench.data.labels.legend import Legend, TableEntry, read_table
+from dlbench.data.labels.remapping import remap
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class AnnualLayer:
 
     name: str
     table: str
-    """Of ``dlbench/data/tables``."""
+    """Of ``dlbench/data/labels/tables``."""
     nothing: frozenset[int]
     """Codes that leave the ground unknown."""
     file_names: tuple[str, ...]

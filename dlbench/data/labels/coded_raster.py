@@ -14,7 +14,7 @@ from rasterio.warp import transform, transform_bounds
 from dlbench.data import raster
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid, crs_name
-from dlbench.data.legend import Legend
+from dlbench.data.labels.legend import Legend
 
 LATTICE_METRES = 200.0
 """Between points that are projected; linear in between, which misses by a millimetre at most

@@ -12,9 +12,9 @@ from affine import Affine
 from scipy.ndimage import map_coordinates
 
 from dlbench.data.dataset import DataError
-from dlbench.data.sentinel2 import BANDS, open_sentinel2
-from dlbench.data.spectral_indices import INDEX_SCALE
-from dlbench.data.stack import stack
+from dlbench.data.imagery.sentinel2 import BANDS, open_sentinel2
+from dlbench.data.imagery.spectral_indices import INDEX_SCALE
+from dlbench.data.imagery.stack import stack
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 

@@ -6,7 +6,7 @@ what the file says.
 
 from __future__ import annotations
 
-from dlbench.data.annual_layer import AnnualLayer
+from dlbench.data.labels.annual_layer import AnnualLayer
 
 BACKGROUND = 0
 """Around the province; not in the published table."""

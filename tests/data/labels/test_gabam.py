@@ -14,9 +14,9 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 
 from dlbench.data import IGNORE, DataError, raster
-from dlbench.data.coded_raster import CodedRaster
-from dlbench.data.gabam import GABAM
 from dlbench.data.grid import Grid
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.gabam import GABAM
 
 PIXEL = 0.00025
 UTM = CRS.from_epsg(32618)

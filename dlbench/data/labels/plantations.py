@@ -17,7 +17,7 @@ import numpy as np
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError
 from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
-from dlbench.data.polygons import (
+from dlbench.data.labels.polygons import (
     Features,
     Polygons,
     class_indices,

@@ -13,9 +13,9 @@ from affine import Affine
 from rasterio.features import rasterize
 
 from dlbench.data.dataset import DataError
+from dlbench.data.imagery.sentinel2 import BANDS, Sentinel2, open_sentinel2
 from dlbench.data.miniatures import parcels
 from dlbench.data.miniatures.sentinel2 import make, product_name
-from dlbench.data.sentinel2 import BANDS, Sentinel2, open_sentinel2
 
 DAY = date(2022, 6, 10)
 SIZE = 60

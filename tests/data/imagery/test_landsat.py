@@ -8,7 +8,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from dlbench.data import DataError
-from dlbench.data.landsat import BANDS, Landsat
+from dlbench.data.imagery.landsat import BANDS, Landsat
 
 L8 = "LC08_L2SP_007056_20150310_20200909_02_T1"
 L5 = "LT05_L2SP_007056_20100110_20200909_02_T2"

@@ -1,0 +1,1 @@
+"""Georeferenced images: the pixels of a scene, on its grid (`dlbench.data.grid.Imagery`)."""

@@ -1,0 +1,1 @@
+"""Labels: class indices for any grid (`dlbench.data.grid.Labels`), from codes or from shapes."""
