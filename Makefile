@@ -1,6 +1,8 @@
 # Each target sets up what it needs, and does nothing twice: a stamp under .venv/stamps per step.
 PYTHON ?= python3.11
 RANKS ?= 2
+# Test files at a time: most tests keep one core busy.
+JOBS ?= 2
 ARGS ?=
 BENCHMARK_JSON ?= runs/benchmarks.json
 
@@ -42,7 +44,7 @@ train: setup  ## train SegNet on RANKS=2 ranks; ARGS="CONFIG.yaml key=value ..."
 	$(RUN) horovodrun -np $(RANKS) python -m dlbench.train $(ARGS)
 
 test: setup  ## the quick tests, those of continuous integration
-	$(RUN) python -m pytest -m "not slow and not soak" $(ARGS)
+	$(RUN) python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not soak" $(ARGS)
 
 test-slow: setup  ## the tests that take minutes
 	$(RUN) python -m pytest -m slow $(ARGS)
