@@ -180,7 +180,7 @@ def write(record: Record, path: Path) -> None:
 
 def read(path: Path) -> Record:
     """Read and check one record; `RecordError` names the file and everything wrong with it."""
-    return _checked(_content(path), str(path))
+    return checked(content_of(path), str(path))
 
 
 def read_many(paths: Iterable[Path]) -> list[Record]:
@@ -188,29 +188,33 @@ def read_many(paths: Iterable[Path]) -> list[Record]:
     ``pytest benchmarks/ --benchmark-json=FILE``."""
     records = []
     for path in paths:
-        content = _content(path)
+        content = content_of(path)
         if isinstance(content, dict) and "benchmarks" in content:
             for benchmark in content["benchmarks"]:
                 if "record" in benchmark["extra_info"]:
                     where = f"{path}, benchmark {benchmark['fullname']}"
-                    records.append(_checked(benchmark["extra_info"]["record"], where))
+                    records.append(checked(benchmark["extra_info"]["record"], where))
         else:
-            records.append(_checked(content, str(path)))
+            records.append(checked(content, str(path)))
     return records
 
 
-def _content(path: Path) -> Any:
+def content_of(path: Path) -> Any:
+    """What a JSON file holds; `RecordError` where it cannot be read whole."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RecordError(f"there is no result record {path}") from None
+    except OSError as error:  # a folder, or not to be read by this user
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # not JSON, or not even text
         raise RecordError(
             f"{path} is not whole JSON ({error}); it was cut off or is another kind of file"
         ) from error
 
 
-def _checked(content: Any, where: str) -> Record:
+def checked(content: Any, where: str) -> Record:
+    """The record in ``content``; ``where`` names it in the `RecordError` of one that is none."""
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA:
         raise RecordError(f"{where} has schema {schema!r}; this version reads {SCHEMA!r}")

@@ -1,0 +1,72 @@
+"""Plain pytest-benchmark JSON, of other projects or of peers: one benchmark as a row of the table.
+
+It knows no samples, ranks or records. Its throughput is calls/s, 1 / median, and its mode says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench.report.records import RecordError
+
+MODE = "pytest-benchmark, calls/s"
+NEEDED = ("median", "iqr", "rounds")
+VOLATILE = ("node", "hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly")
+"""What differs between equal machines, or from one moment to the next: no part of a setup."""
+
+
+def row(content: Mapping[str, Any], benchmark: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """One of the ``benchmarks`` of ``content``, what the JSON file ``path`` holds."""
+    where = f"{path}, benchmark {benchmark.get('fullname')!r}"
+    stats = benchmark.get("stats")
+    if not isinstance(stats, dict) or not isinstance(benchmark.get("fullname"), str):
+        raise RecordError(f"{where} lacks its fullname or stats: it is no pytest-benchmark JSON")
+    for name in NEEDED:
+        if not isinstance(stats.get(name), int | float) or stats[name] < 0:
+            raise RecordError(f"{where}: stats.{name} is {stats.get(name)!r}, expected a number")
+    data = stats.get("data") or []
+    created = pd.to_datetime(str(content.get("datetime")), utc=True, errors="coerce")
+    if created is pd.NaT:
+        raise RecordError(f"{where}: the file's datetime is {content.get('datetime')!r}")
+    commit = content.get("commit_info") or {}
+    return {
+        "file": str(path),
+        "created": created,
+        "workload": benchmark["fullname"],
+        "benchmark": benchmark["fullname"],
+        "mode": MODE,
+        **_setup(content.get("machine_info") or {}),
+        "version": content.get("version"),
+        "commit": commit.get("id"),
+        "dirty": commit.get("dirty"),
+        "throughput": 1 / stats["median"] if stats["median"] else None,
+        "median_step_s": stats["median"],
+        "p95_step_s": pd.Series(data).quantile(0.95) if data else None,
+        "iqr_step_s": stats["iqr"],
+        "steps": stats["rounds"],
+        "record": None,
+    }
+
+
+def _setup(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, fingerprint and environment, from `dlbench`'s own entry where there is one."""
+    own = machine.get("setup")
+    if isinstance(own, dict) and isinstance(own.get("fingerprint"), str):
+        name, fingerprint, environment = own.get("name"), own["fingerprint"], own["environment"]
+    else:
+        stable = json.dumps(_without_volatile(machine), sort_keys=True)
+        name, environment = None, dict(machine)
+        fingerprint = hashlib.sha256(stable.encode()).hexdigest()[:16]
+    return {"setup": name or fingerprint, "fingerprint": fingerprint, "environment": environment}
+
+
+def _without_volatile(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_volatile(v) for k, v in value.items() if k not in VOLATILE}
