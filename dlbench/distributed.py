@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from dlbench.bench.split import stamp
 from dlbench.config import Distributed
 
 Compression = Literal["none", "fp16"]
@@ -51,9 +52,28 @@ class SingleProcess:
         finally:
             self.part = 1.0
 
+    _waits: list[Any] | None = None
+
+    @contextmanager
+    def timing_waits(self) -> Iterator[list[Any]]:
+        """Give a list to which `sum_awaited`, built inside, adds its seconds: () float64 each."""
+        self._waits = []
+        try:
+            yield self._waits
+        finally:
+            self._waits = None
+
     def sum(self, tensor: Any, name: str) -> Any:
         """Sum of ``tensor`` over ranks, same shape and dtype; differentiable."""
         return tensor
+
+    def sum_awaited(self, tensor: Any, name: str) -> Any:
+        """`sum`, not differentiable, for which the pass that it stands in has to wait."""
+        begun = stamp(tensor)
+        total = self.sum(tensor, name)
+        if self._waits is not None:
+            self._waits.append(stamp(total) - begun)
+        return total
 
     def sum_gradient(self, gradient: Any, name: str) -> Any:
         """Sum of a gradient over ranks, sent in the configured compression."""
@@ -218,7 +238,7 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                     )
                     # ... and what reaches x through them: d(mean) and d(variance), which all ranks
                     # contribute to, per normalised x.
-                    sums = ranks.sum(tf.stack([dgamma, dbeta]), f"{self.name}_gradients")
+                    sums = ranks.sum_awaited(tf.stack([dgamma, dbeta]), f"{self.name}_gradients")
                     scale = gamma * tf.math.rsqrt(variance + self.epsilon)
                     weights = tf.unstack(part * scale * tf.math.divide_no_nan(sums, count))
                     wide = tf.cast(x, tf.float32)
@@ -243,7 +263,7 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                 of_a_pixel = tf.concat([mean, variance + mean**2, tf.ones_like(mean[:1])], 0)
                 # A batch without pixels has moments that are NaN.
                 local = tf.math.multiply_no_nan(of_a_pixel, count * tf.cast(part, tf.float64))
-                total = ranks.sum(local, f"{self.name}_moments")
+                total = ranks.sum_awaited(local, f"{self.name}_moments")
                 mean, square = tf.split(tf.math.divide_no_nan(total[:-1], total[-1]), 2)
                 found = tf.cast(tf.stack([mean, tf.maximum(square - mean**2, 0.0)]), tf.float32)
                 # Where no rank's batch counts, the statistics stay, and are what y follows.

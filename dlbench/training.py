@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dlbench.bench import split
 from dlbench.distributed import SingleProcess
 from dlbench.recomputation import Recomputed
 from dlbench.tasks import Loss
@@ -53,6 +54,8 @@ class Trainer(keras.Model):
         self._decayed = {v.path for v in network.trainable_variables if v.path.endswith("kernel")}
         self._weight_decay = weight_decay
         self._loss = keras.metrics.Mean(name="loss")
+        self.waits = split.Waits()
+        """What each step waited for, since `make_train_function`."""
 
     @property
     def metrics(self) -> list[Any]:
@@ -60,6 +63,22 @@ class Trainer(keras.Model):
 
     def call(self, image: Any, training: bool = False) -> Any:
         return self.network(image, training=training)
+
+    def make_train_function(self, force: bool = False) -> None:
+        """As Keras builds it for one step an execution, with the instants before and after the
+        batch has come; without XLA, which has no clock."""
+        if self.train_function is not None and not force:
+            return
+        step = tf.function(self.train_step, reduce_retracing=True)
+
+        @tf.function(reduce_retracing=True)
+        def draw_and_step(batches: Any) -> dict[str, Any]:
+            begun = split.stamp()
+            with tf.control_dependencies([begun]):
+                batch = batches.get_next()
+            return {split.INPUT: split.stamp(batch) - begun, **step(batch)}
+
+        self.train_function = self.waits.observe(draw_and_step)
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         image, target = data
@@ -69,21 +88,35 @@ class Trainer(keras.Model):
         total = tf.maximum(self._ranks.sum(valid, "valid_pixels"), 1.0)
         # A rank that the remainder left without a sample must not sway synchronised batch-norm.
         part = tf.cast(valid > 0.0, tf.float32)
-        with self._ranks.taking_part(part):  # in the backward pass too, which may recompute
+        # In the backward pass too, which may recompute.
+        with self._ranks.taking_part(part), self._ranks.timing_waits() as waits:
             with tf.GradientTape() as tape:
                 prediction = self._forward(image)
                 local = self._task_loss.summed(prediction, target)
                 share = self.optimizer.scale_loss(local / total)
             gradients = tape.gradient(share, variables)
-        gradients = [
-            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
+        gradients = self._summed(gradients, variables, waits)
         with tf.name_scope("optimizer"):  # by which a profile knows its ops
             self.optimizer.apply(self._with_decay(gradients, variables), variables)
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
-        return {"loss": self._loss.result()}
+        return {"loss": self._loss.result(), **self._exposed(waits)}
+
+    def _summed(self, gradients: list[Any], variables: list[Any], waits: list[Any]) -> list[Any]:
+        """The gradients' sums over ranks. Most are under way while others are still computed; what
+        passes between the last local gradient and the last sum is added to ``waits``."""
+        local = split.stamp(gradients)
+        summed = [
+            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+        waits.append(split.stamp(summed) - local)
+        return summed
+
+    def _exposed(self, waits: list[Any]) -> dict[str, Any]:
+        if self._ranks.size > 1 and tf.config.list_logical_devices("GPU"):
+            return {}
+        return {split.COMMUNICATION: tf.add_n(waits)}
 
     def _with_decay(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
         if not self._weight_decay:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import psutil
 
 Result = TypeVar("Result")
 
@@ -106,3 +109,13 @@ def measure(
             synchronise(result)
         timer.stop()
     return timer.timing()
+
+
+def since_process_start() -> float:
+    """Seconds since this process began, interpreter and imports included; to 0.01 s on Linux."""
+    stat = Path("/proc/self/stat")
+    if not stat.exists():
+        return time.time() - psutil.Process().create_time()
+    # Not create_time there: it adds whole seconds, and wall time can be set.
+    ticks = int(stat.read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
