@@ -109,13 +109,16 @@ def batches(pause: Pause | None = None) -> tf.data.Dataset:
             image = generator.normal(size=(2, 8, 8, 3)).astype(np.float32)
             yield image, generator.integers(0, 3, (2, 8, 8), np.uint8)
 
-    return tf.data.Dataset.from_generator(
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # which would hide a stall
+    dataset = tf.data.Dataset.from_generator(
         generate,
         output_signature=(
             tf.TensorSpec((None, 8, 8, 3), tf.float32),
             tf.TensorSpec((None, 8, 8), tf.uint8),
         ),
     )
+    return dataset.with_options(options)
 
 
 def timed(step: Callable[[], Any], steps: int) -> list[float]:
