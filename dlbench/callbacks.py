@@ -10,7 +10,9 @@ from typing import Any
 import keras
 
 from dlbench import checkpoint
+from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
+from dlbench.bench.timing import since_process_start
 from dlbench.config import Training
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
@@ -28,29 +30,45 @@ class StepClock(keras.callbacks.Callback):
 
     The process's first steps (tracing, first allocation), ``skip`` in number, are left out; so are
     evaluation and checkpoints between epochs. ``share(step)`` tells how many samples a step of an
-    epoch has.
+    epoch has; ``energy`` runs while steps are timed.
     """
 
-    def __init__(self, share: Callable[[int], int], skip: int = 1) -> None:
+    def __init__(
+        self, share: Callable[[int], int], skip: int = 1, energy: EnergyMeter | None = None
+    ) -> None:
         super().__init__()
         self.step_s: list[float] = []
         self.samples = 0
+        self.first_step_s: float | None = None
+        """From the start of the process to the end of its first step."""
+        self.energy = energy
         self._share = share
         self._skip = skip
         self._since = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._since = time.perf_counter()
+        self._start(time.perf_counter())
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         float((logs or {})["loss"])  # wait for the device
         now = time.perf_counter()
+        if self.first_step_s is None:
+            self.first_step_s = since_process_start()
         if self._skip:
             self._skip -= 1
         else:
             self.step_s.append(now - self._since)
             self.samples += self._share(batch)
+        self._start(now)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.energy:
+            self.energy.stop()
+
+    def _start(self, now: float) -> None:
         self._since = now
+        if self.energy and not self._skip:
+            self.energy.start()
 
 
 class Profile(keras.callbacks.Callback):

@@ -6,6 +6,9 @@ import socket
 from typing import Any
 
 from dlbench import environment, models, pictures
+from dlbench.bench import conditions, energy
+from dlbench.bench.memory import PeakMemory
+from dlbench.bench.split import Waits
 from dlbench.callbacks import StepClock
 from dlbench.checkpoint import write_atomically
 from dlbench.data.augmentation import fit
@@ -20,22 +23,24 @@ PICTURED = 4
 
 
 def measured_by_rank(
-    session: Session, clock: StepClock, peak_bytes: dict[str, Any]
+    session: Session, clock: StepClock, waits: Waits, memory: PeakMemory
 ) -> dict[str, Any]:
-    """This rank's part of the result record, JSON-ready."""
-    return {
+    """This rank's part of the result record, JSON-ready, and of a node's first rank its energy."""
+    measured = {
         "rank": session.ranks.rank,
         "host": socket.gethostname(),
         "samples": clock.samples,
         "wall_s": sum(clock.step_s),
         "step_s": clock.step_s,
-        # Not told apart yet: Keras draws the batch inside the compiled step.
-        "input_wait_s": None,
-        "comm_wait_s": None,
-        "first_step_s": None,
-        "peak_bytes": peak_bytes,
-        "conditions": {},
+        **waits.within(clock.step_s),
+        "first_step_s": clock.first_step_s,
+        "peak_bytes": memory.peak_bytes,
+        "conditions": memory.conditions,
     }
+    if clock.energy is not None:
+        measured[energy.NODE] = clock.energy.joules
+        measured["conditions"] = {**memory.conditions, "energy_sources": clock.energy.sources}
+    return measured
 
 
 def write_report(
@@ -101,10 +106,12 @@ def _record(
         mode="train",
     )
     described = environment.describe(horovod=session.ranks.describe())
+    energy_j = energy.of_all_nodes(measured)
     return records.now(
         workload,
-        [records.Rank(**part) for part in measured],
+        [records.Rank(**part) for part in conditions.settled(measured)],
         setup=records.setup(described=described),
+        energy_j=energy_j,
         quality=quality,
     )
 

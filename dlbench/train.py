@@ -28,6 +28,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     ranks, training, score = session.ranks, experiment.training, session.task.score
 
     from dlbench import checkpoint
+    from dlbench.bench.energy import EnergyMeter
     from dlbench.bench.memory import PeakMemory
     from dlbench.callbacks import EpochEnd, Profile, StepClock, is_complete
     from dlbench.data import pipeline
@@ -81,6 +82,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     clock = StepClock(
         lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank)),
         skip=Profile.DISTURBED if experiment.profile else 1,
+        energy=EnergyMeter.of_node(ranks.local_rank, ranks.local_size),
     )
     callbacks: list[Any] = [clock]
     if experiment.profile and ranks.rank == 0:
@@ -90,7 +92,7 @@ def train(experiment: config.Experiment) -> RunFolder:
         import keras
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
-    with PeakMemory() as memory:
+    with PeakMemory.of_rank(ranks.local_rank) as memory:
         if not is_complete(history, training, score):
             batches = pipeline.training_batches(
                 session.dataset,
@@ -118,7 +120,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     # ---- Score the best weights, write the report
     sessions.restore(session, folder.checkpoint("best"))
     evaluation = evaluator()
-    measured = ranks.gather(measured_by_rank(session, clock, memory.peak_bytes))
+    measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
     if ranks.rank == 0:
         export(session, folder)
         write_report(session, folder, evaluation, history, measured)

@@ -37,6 +37,8 @@ class Trainer(keras.Model):
     branch: an inf on one rank becomes an inf on all, and all skip that step together.
     """
 
+    train_function: Any
+
     def __init__(
         self,
         network: keras.Model,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import exit_status
-from dlbench.report import records
+from dlbench.report import records, stragglers
 from dlbench.report.records import Record
 
 MEASURES = {"class_accuracy": "accuracy", "iou": "IoU", "f1": "F1"}
@@ -36,7 +36,50 @@ def _headline(record: Record) -> Iterable[str]:
     yield f"| throughput | {_known(record.throughput, '.2f')} samples/s |"
     if steps:
         yield f"| median step | {statistics.median(steps):.3f} s over {len(steps)} steps |"
+    yield from _where_time_goes(record)
     yield f"| peak memory per rank | {', '.join(_gibibytes(peak) for peak in peaks)} |"
+    if record.energy_j is not None:
+        samples = sum(rank.samples for rank in record.ranks)
+        each = record.energy_j / samples if samples else None
+        yield f"| energy | {record.energy_j:.1f} J, {_known(each, '.3f')} J a sample |"
+    if flags := list(_flags(record)):
+        yield f"| disturbed | {'; '.join(flags)} |"
+
+
+def _where_time_goes(record: Record) -> Iterable[str]:
+    slowest = max(record.ranks, key=lambda rank: rank.wall_s)
+    waits = {"input": slowest.input_wait_s, "other ranks": slowest.comm_wait_s}
+    if slowest.wall_s and any(wait is not None for wait in waits.values()):
+        shares = [
+            f"waiting for {what} {'unknown' if wait is None else f'{wait / slowest.wall_s:.1%}'}"
+            for what, wait in waits.items()
+        ]
+        rest = 1 - sum(wait or 0.0 for wait in waits.values()) / slowest.wall_s
+        named = "the rest" if None in waits.values() else "own work"
+        whose = f"rank {slowest.rank}: " if len(record.ranks) > 1 else ""
+        yield f"| time of a step | {whose}{named} {rest:.1%}, {', '.join(shares)} |"
+    if straggler := stragglers.find(record.ranks):
+        yield f"| straggler | {straggler} |"
+    firsts = [rank.first_step_s for rank in record.ranks if rank.first_step_s is not None]
+    if firsts:
+        yield f"| time to the first step | {max(firsts):.1f} s from the start of the process |"
+
+
+def _flags(record: Record) -> Iterable[str]:
+    """What may have made the launch slower than its setup is (`dlbench.bench.conditions`)."""
+    hosts = set()
+    for rank in record.ranks:
+        found, who = rank.conditions, f"rank {rank.rank} on {rank.host}"
+        if found.get("throttled"):
+            gpu = found.get("gpu")
+            reasons = gpu.get("throttle_reasons") if isinstance(gpu, dict) else None
+            named = f" ({', '.join(map(str, reasons))})" if isinstance(reasons, list) else ""
+            yield f"{who}: clocks were throttled{named}"
+        if found.get("busy") and rank.host not in hosts:
+            hosts.add(rank.host)
+            yield f"{rank.host}: other processes kept {found['other_load']:.1f} cores busy"
+        if found.get("foreign_processes"):
+            yield f"{who}: {found['foreign_processes']} other process(es) on its GPU"
 
 
 def _quality(quality: dict[str, Any]) -> Iterable[str]:

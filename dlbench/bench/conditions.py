@@ -1,0 +1,233 @@
+"""What a process's machine and GPU were like while it ran: clocks, throttling, foreign load.
+
+A `Watch` lives in the sampler process of `dlbench.bench.memory`. Its summary is `Rank.conditions`
+of a result record once `settled` has told the ranks of a host from other processes. Keys, None
+where it cannot be known:
+
+own_load, machine_load    cores that this process, and the whole machine, kept busy on average
+stolen_load               cores that the hypervisor gave to other guests
+other_load, busy          cores that neither this rank nor another kept busy; more than `QUIET`
+cpu_mhz, cpu_mhz_min      clock of all cores on average, and when it was lowest
+gpu                       of the rank's GPU: sm_mhz, sm_mhz_min, temperature_c (highest),
+                          power_limit_w, throttle_reasons (names of `REASONS`)
+throttled                 the CPU's thermal counters grew, or the GPU gave a reason
+energy_sources            on the first rank of a node: the counters in its energy, maybe none
+foreign_processes         most compute processes of others on the GPU at a time
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+QUIET = 0.05
+"""Share of a machine's cores that others may use before it counts as busy."""
+SHORTEST_S = 0.5
+"""The kernel counts CPU time in ticks of 10 ms: below this, loads are noise."""
+
+REASONS = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+"""NVML's reasons for lower clocks (nvml.h, nvmlClocksEventReasons) but for those that are chosen:
+idleness, application clocks, a synchronised or display clock."""
+
+
+class Gpu:
+    """One GPU as NVIDIA's management library sees it, for the process ``pid``."""
+
+    def __init__(self, nvml: Any, handle: Any, pid: int) -> None:
+        self._nvml, self._handle, self._pid = nvml, handle, pid
+        self._mhz: list[float] = []
+        self._celsius: list[float] = []
+        self._limit_w: list[float] = []
+        self._foreign: list[int] = []
+        self._used: list[int] = []
+        self._reasons: int | None = None
+
+    def sample(self) -> None:
+        nvml, handle = self._nvml, self._handle
+
+        def note(found: list[Any], read: Any) -> None:
+            with contextlib.suppress(nvml.NVMLError):  # some devices lack some readings
+                found.append(read())
+
+        note(self._mhz, lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
+        note(
+            self._celsius, lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+        )
+        note(self._limit_w, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
+        note(self._used, lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).used))
+        note(self._foreign, self._others)
+        with contextlib.suppress(nvml.NVMLError):
+            reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+            self._reasons = (self._reasons or 0) | reasons
+
+    def _others(self) -> int:
+        running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        pids = {process.pid for process in running}
+        # In a container the pids may be the host's: one of them is then ours all the same.
+        return len(pids) - (self._pid in pids or bool(pids))
+
+    @property
+    def memory_used(self) -> int | None:
+        """Most memory in use on the device, by whomever, bytes."""
+        return max(self._used, default=None)
+
+    @property
+    def foreign_processes(self) -> int | None:
+        return max(self._foreign, default=None)
+
+    def summary(self) -> dict[str, Any]:
+        reasons = self._reasons
+        return {
+            "sm_mhz": statistics.fmean(self._mhz) if self._mhz else None,
+            "sm_mhz_min": min(self._mhz, default=None),
+            "temperature_c": max(self._celsius, default=None),
+            "power_limit_w": min(self._limit_w, default=None),
+            "throttle_reasons": None
+            if reasons is None
+            else [name for bit, name in REASONS.items() if reasons & bit],
+        }
+
+
+class Watch:
+    """Readings of the machine and of process ``pid`` from now on; ``gpu``: see `visible_gpu`.
+
+    ``root`` stands for / where the kernel's files are read.
+    """
+
+    def __init__(self, pid: int, gpu: str | None = None, root: Path = Path("/")) -> None:
+        self._processes = [psutil.Process(pid), psutil.Process()]
+        self._root = root
+        self._mhz: list[float] = []
+        found = None if gpu is None else nvml_device(gpu)
+        self.gpu = None if found is None else Gpu(*found, pid)
+        self._begun, self._at_begin = time.monotonic(), self._seconds()
+        self._hot = throttle_count(root)
+        self.sample()
+
+    def sample(self) -> None:
+        """Read clocks and the GPU; costs about a millisecond."""
+        mhz = cpu_mhz(self._root)
+        if mhz is not None:
+            self._mhz.append(mhz)
+        if self.gpu is not None:
+            self.gpu.sample()
+        # Now, since at the end the process may be gone.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._lasted, self._at_end = time.monotonic() - self._begun, self._seconds()
+
+    def summary(self) -> dict[str, Any]:
+        own, machine, stolen = (
+            None if self._lasted < SHORTEST_S else (end - begin) / self._lasted
+            for begin, end in zip(self._at_begin, self._at_end, strict=True)
+        )
+        hot = throttle_count(self._root)
+        gpu = None if self.gpu is None else self.gpu.summary()
+        signs = [] if hot is None or self._hot is None else [hot > self._hot]
+        if gpu is not None and gpu["throttle_reasons"] is not None:
+            signs.append(bool(gpu["throttle_reasons"]))
+        return {
+            "own_load": own,
+            "machine_load": machine,
+            "stolen_load": stolen,
+            "cpu_mhz": statistics.fmean(self._mhz) if self._mhz else None,
+            "cpu_mhz_min": min(self._mhz, default=None),
+            "gpu": gpu,
+            "throttled": any(signs) if signs else None,
+            "foreign_processes": None if self.gpu is None else self.gpu.foreign_processes,
+        }
+
+    def _seconds(self) -> tuple[float, float, float]:
+        """CPU time of the process and its sampler, of the machine, of the hypervisor's others."""
+        own = sum(sum(process.cpu_times()[:2]) for process in self._processes)
+        times = psutil.cpu_times()._asdict()
+        stolen = times.pop("steal", 0.0)
+        # "guest" is part of "user" already.
+        idle = sum(times.get(name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
+        return own, sum(times.values()) - idle, stolen
+
+
+def settled(ranks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The measurements of all ranks of a job (each as for `records.Rank`), with ``other_load`` and
+    ``busy`` in their conditions: what a host's ranks use is no foreign load."""
+    own: dict[str, list[float | None]] = defaultdict(list)
+    for rank in ranks:
+        own[rank["host"]].append(rank["conditions"].get("own_load"))
+    done = []
+    for rank in ranks:
+        loads = [load for load in own[rank["host"]] if load is not None]
+        machine = rank["conditions"].get("machine_load")
+        other = busy = None
+        if machine is not None and len(loads) == len(own[rank["host"]]):
+            other = max(machine - sum(loads), 0.0)
+            busy = other > QUIET * (os.cpu_count() or 1)
+        done.append(
+            {**rank, "conditions": {**rank["conditions"], "other_load": other, "busy": busy}}
+        )
+    return done
+
+
+def visible_gpu(local_rank: int) -> str | None:
+    """The GPU that TensorFlow has in this process, as `nvml_device` knows it; None without one.
+
+    Of several models of GPU, CUDA lists the fastest first unless CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
+    import tensorflow as tf
+
+    if not tf.config.list_logical_devices("GPU"):
+        return None
+    chosen = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return chosen[local_rank] if local_rank < len(chosen) and chosen[0] else str(local_rank)
+
+
+def nvml_device(gpu: str) -> tuple[Any, Any] | None:
+    """NVIDIA's management library and its handle of ``gpu``, an index or a UUID, or None."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        if gpu.isdigit():
+            return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
+        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(gpu)
+    except pynvml.NVMLError:
+        return None
+
+
+def cpu_mhz(root: Path = Path("/")) -> float | None:
+    """Present clock of the cores, mean, MHz; a virtual machine may tell its nominal one."""
+    with contextlib.suppress(OSError):
+        text = (root / "proc/cpuinfo").read_text()
+        if found := re.findall(r"^cpu MHz\s*:\s*([\d.]+)", text, re.MULTILINE):
+            return statistics.fmean(map(float, found))
+    khz = _numbers(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq")
+    return statistics.fmean(khz) / 1000 if khz else None
+
+
+def throttle_count(root: Path = Path("/")) -> int | None:
+    """How often the cores and their package have been slowed down for heat since the start."""
+    counts = _numbers(root, "sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_throttle_count")
+    return sum(counts) if counts else None
+
+
+def _numbers(root: Path, pattern: str) -> list[int]:
+    found = []
+    for path in root.glob(pattern):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(int(path.read_text()))
+    return found

@@ -1,0 +1,149 @@
+"""Loads, clocks and flags, from fake files of the kernel and a stand-in for NVIDIA's library."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from dlbench.bench import conditions
+from dlbench.bench.conditions import Gpu, Watch, settled
+from dlbench.bench.memory import PeakMemory
+
+STAND_IN = Path(__file__).with_name("nvml_stand_in.py")
+
+
+@pytest.fixture
+def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The stand-in as ``pynvml``, here and in processes started from here."""
+    shutil.copy(STAND_IN, tmp_path / "pynvml.py")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import pynvml
+
+    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
+    assert Path(pynvml.__file__).parent == tmp_path
+    return pynvml
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_clock_of_the_cores(tmp_path: Path) -> None:
+    assert conditions.cpu_mhz(tmp_path) is None
+    for core, khz in enumerate((2_000_000, 3_000_000)):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/cpufreq"
+        write(folder / "scaling_cur_freq", f"{khz}\n")
+    write(tmp_path / "proc/cpuinfo", "processor\t: 0\nFeatures\t: fp asimd\n")
+    assert conditions.cpu_mhz(tmp_path) == 2500.0
+    write(tmp_path / "proc/cpuinfo", "cpu MHz\t\t: 1000.5\nmodel\t: x\ncpu MHz\t\t: 1500.5\n")
+    assert conditions.cpu_mhz(tmp_path) == 1250.5
+
+
+def test_a_core_that_was_throttled(tmp_path: Path) -> None:
+    assert Watch(os.getpid(), root=tmp_path).summary()["throttled"] is None, "cannot be known"
+    counter = tmp_path / "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
+    write(counter, "7\n")
+    watch = Watch(os.getpid(), root=tmp_path)
+    assert watch.summary()["throttled"] is False
+    write(counter, "8\n")
+    assert watch.summary()["throttled"] is True
+
+
+def test_loads_are_cores_kept_busy() -> None:
+    before, begun = time.process_time(), time.monotonic()
+    watch = Watch(os.getpid())
+    assert watch.summary()["own_load"] is None, "too short to tell"
+    while time.process_time() - before < 0.3 or time.monotonic() - begun < 0.6:
+        pass
+    used, lasted = time.process_time() - before, time.monotonic() - begun
+    watch.sample()
+    found = watch.summary()
+    tick = 0.02 / lasted  # of 10 ms, at both ends
+    # The process counts twice here: it is its own sampler.
+    assert found["own_load"] == pytest.approx(2 * used / lasted, abs=2 * tick + 0.02)
+    cores = os.cpu_count() or 1
+    assert used / lasted - 2 * tick - 0.02 < found["machine_load"] < cores * (1 + tick)
+
+
+def rank(host: str, own: float | None, machine: float | None) -> dict[str, object]:
+    return {"host": host, "conditions": {"own_load": own, "machine_load": machine}}
+
+
+def test_ranks_are_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conditions.os, "cpu_count", lambda: 4)
+    ranks = [rank("a", 1.5, 3.1), rank("a", 1.5, 3.1), rank("b", 1.5, 3.1), rank("c", None, 3.1)]
+    first, second, third, fourth = (one["conditions"] for one in settled(ranks))
+    assert first == second
+    assert first["other_load"] == pytest.approx(0.1)
+    assert first["busy"] is False
+    assert third["other_load"] == pytest.approx(1.6)
+    assert third["busy"] is True
+    assert (fourth["other_load"], fourth["busy"]) == (None, None)
+    assert "busy" not in ranks[0]["conditions"], "what was given is left alone"  # type: ignore[operator]
+    (alone,) = settled([rank("a", 2.0, 1.9)])
+    assert alone["conditions"]["other_load"] == 0.0
+
+
+def test_a_gpu_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert conditions.nvml_device("0") is None
+    found = Watch(os.getpid(), gpu="0").summary()
+    assert (found["gpu"], found["foreign_processes"]) == (None, None)
+
+
+def test_a_gpu(nvml: ModuleType) -> None:
+    """Its clock falls between two looks, as it meets its power limit."""
+    device = conditions.nvml_device("GPU-first")
+    assert device == (nvml, 0)
+    nvml.PIDS[:] = [7, os.getpid()]
+    gpu = Gpu(*device, os.getpid())
+    gpu.sample()
+    assert gpu.summary()["throttle_reasons"] == [], "idleness is none"
+    gpu.sample()
+    assert gpu.summary() == {
+        "sm_mhz": 1695.0,
+        "sm_mhz_min": 1410,
+        "temperature_c": 61,
+        "power_limit_w": 350.0,
+        "throttle_reasons": ["power cap"],
+    }
+    assert gpu.foreign_processes == 1
+    assert gpu.memory_used == 3 << 30
+    assert conditions.nvml_device("2") is None
+
+
+def test_ours_among_the_pids_of_another_namespace(nvml: ModuleType) -> None:
+    for pids, foreign in (([], 0), ([12], 0), ([12, 13], 1)):
+        nvml.PIDS[:] = pids
+        gpu = Gpu(nvml, 0, os.getpid())
+        gpu.sample()
+        assert gpu.foreign_processes == foreign
+
+
+def test_the_sampler_watches_the_gpu(nvml: ModuleType) -> None:
+    with PeakMemory(device="0") as memory:
+        time.sleep(0.1)
+    assert memory.peak_bytes["gpu_device_used"] == 3 << 30
+    assert memory.peak_bytes["gpu_allocated"] is None
+    assert memory.conditions["throttled"] is True
+    assert memory.conditions["foreign_processes"] == 0
+    assert memory.conditions["gpu"]["temperature_c"] == 61
+
+
+def test_the_gpu_of_a_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    assert conditions.visible_gpu(0) is None, "this test is for machines without one"
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert conditions.visible_gpu(1) == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-abc")
+    assert [conditions.visible_gpu(rank) for rank in (0, 1)] == ["3", "GPU-abc"]

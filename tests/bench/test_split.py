@@ -1,0 +1,196 @@
+"""The split of a step against waits that are planted, each of which notes how long it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dlbench.bench.split import Waits
+from dlbench.distributed import SingleProcess
+from dlbench.tasks.segmentation import CrossEntropy
+from dlbench.training import Trainer
+
+
+def test_waits_and_the_rest_add_up_to_the_steps() -> None:
+    waits = Waits()
+    waits.input_s, waits.comm_s = [9.0, 0.25, 0.5], [9.0, 0.5, 0.125]
+    assert waits.within([1.0, 2.0]) == {"input_wait_s": 0.75, "comm_wait_s": 0.625}
+    assert waits.within([2.0]) == {"input_wait_s": 0.5, "comm_wait_s": 0.125}
+    assert waits.within([]) == {"input_wait_s": 0.0, "comm_wait_s": 0.0}
+    # The clock was set in the first step, and back in the second.
+    waits.input_s, waits.comm_s = [-3600.0, 0.25, 0.25], [0.5, 3600.0, 0.25]
+    assert waits.within([1.0, 1.0, 1.0]) == {"input_wait_s": 0.5, "comm_wait_s": 0.5 + 0.75 + 0.25}
+    waits.comm_s[1] = None
+    assert waits.within([1.0, 1.0, 1.0]) == {"input_wait_s": 0.5, "comm_wait_s": None}
+    assert waits.within([1.0])["comm_wait_s"] == 0.25
+    with pytest.raises(ValueError, match="4 steps are asked for; 3 were made"):
+        waits.within([1.0] * 4)
+
+
+class Pause:
+    """Sleeps, in a graph or outside, and notes for how long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.lasted: list[float] = []
+
+    def sleep(self) -> None:
+        start = time.perf_counter()
+        time.sleep(self._seconds)
+        self.lasted.append(time.perf_counter() - start)
+
+    def before(self, tensor: tf.Tensor) -> tf.Tensor:
+        def slept(x: tf.Tensor) -> tf.Tensor:
+            self.sleep()
+            return x
+
+        return tf.ensure_shape(tf.py_function(slept, [tensor], tensor.dtype), tensor.shape)
+
+
+class SlowRanks(SingleProcess):
+    """Two ranks by their word, whose sums of gradients take as long as ``pause``."""
+
+    size = 2
+
+    def __init__(self, pause: Pause) -> None:
+        self._pause = pause
+
+    def sum_gradient(self, gradient: Any, name: str) -> Any:
+        return self._pause.before(gradient) if name.endswith("kernel") else gradient
+
+
+class Slow(keras.layers.Layer):
+    """Its forward pass takes as long as ``pause``, once it has been built."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__()
+        self._pause = pause
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        if isinstance(x, keras.KerasTensor):
+            return x
+
+        @tf.custom_gradient
+        def identity(x: tf.Tensor) -> Any:
+            return self._pause.before(x), lambda dy: dy
+
+        return identity(x)
+
+
+@pytest.fixture(autouse=True)
+def float32() -> None:
+    keras.config.set_dtype_policy("float32")
+
+
+def trainer_of(ranks: SingleProcess, work: Pause | None = None) -> Trainer:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(3, 1)(image)
+    network = keras.Model(image, Slow(work)(x) if work else x)
+    trainer = Trainer(network, ranks, CrossEntropy(np.ones(3)))
+    optimizer = keras.optimizers.SGD(0.1)
+    optimizer.build(network.trainable_variables)
+    trainer.compile(optimizer=optimizer, jit_compile=False)
+    return trainer
+
+
+def batches(pause: Pause | None = None) -> tf.data.Dataset:
+    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        generator = np.random.default_rng(0)
+        while True:
+            if pause:
+                pause.sleep()
+            image = generator.normal(size=(2, 8, 8, 3)).astype(np.float32)
+            yield image, generator.integers(0, 3, (2, 8, 8), np.uint8)
+
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # which would hide a stall
+    dataset = tf.data.Dataset.from_generator(
+        generate,
+        output_signature=(
+            tf.TensorSpec((None, 8, 8, 3), tf.float32),
+            tf.TensorSpec((None, 8, 8), tf.uint8),
+        ),
+    )
+    return dataset.with_options(options)
+
+
+def timed(step: Callable[[], Any], steps: int) -> list[float]:
+    seconds = []
+    for _ in range(steps):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def test_each_part_of_a_step_is_what_was_planted() -> None:
+    stall, work, sums = Pause(0.06), Pause(0.08), Pause(0.04)
+    trainer = trainer_of(SlowRanks(sums), work)
+    trainer.make_train_function()
+    inputs = iter(batches(stall))
+    logs = trainer.train_function(inputs)
+    assert set(logs) == {"loss"}, "Keras shows all that a step returns"
+    for pause in (stall, work, sums):
+        pause.lasted.clear()
+    steps = timed(lambda: float(trainer.train_function(inputs)["loss"]), 6)
+
+    found = [trainer.waits.input_s[-6:], trainer.waits.comm_s[-6:]]
+    for measured, truth in zip(found, (stall.lasted, sums.lasted), strict=True):
+        assert len(truth) == 6
+        beyond = [part - planted for part, planted in zip(measured, truth, strict=True)]
+        # Both are read from clocks of their own; what a busy machine adds is in none of the best.
+        assert min(beyond) > -1e-3
+        assert min(map(abs, beyond)) < 0.02 * min(steps)
+    waits = trainer.waits.within(steps)
+    assert waits["input_wait_s"] == pytest.approx(sum(found[0]))
+    assert waits["comm_wait_s"] == pytest.approx(sum(found[1]))
+    own = [step - before - during for step, before, during in zip(steps, *found, strict=True)]
+    rest = [mine - planted for mine, planted in zip(own, work.lasted, strict=True)]
+    assert min(rest) > 0.0, "the parts are disjoint"
+
+
+def test_one_rank_waits_for_no_other_and_ready_input_is_not_waited_for() -> None:
+    work = Pause(0.05)
+    trainer = trainer_of(SingleProcess(), work)
+    ready = batches().take(1).cache().repeat().prefetch(2)
+    history = trainer.fit(ready, steps_per_epoch=5, verbose=0, shuffle=False).history
+    assert set(history) == {"loss"}
+    assert len(trainer.waits.input_s) == 5
+    assert min(trainer.waits.input_s[1:]) < 0.02 * 0.05
+    assert all(waited is not None and waited < 0.02 * 0.05 for waited in trainer.waits.comm_s)
+
+
+def test_the_numbers_are_those_of_keras_own_training_function() -> None:
+    def weights(make: Callable[[Trainer], None]) -> list[np.ndarray]:
+        trainer = trainer_of(SingleProcess())
+        make(trainer)
+        inputs = iter(batches())
+        for _ in range(3):
+            trainer.train_function(inputs)
+        return [variable.numpy() for variable in trainer.network.trainable_variables]
+
+    ours, theirs = weights(Trainer.make_train_function), weights(keras.Model.make_train_function)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.slow
+def test_the_split_costs_less_than_half_a_percent_of_a_tenth_of_a_second() -> None:
+    """A step that does nothing, with and without it, in turn."""
+    functions = []
+    for make in (Trainer.make_train_function, keras.Model.make_train_function):
+        trainer = trainer_of(SingleProcess())
+        make(trainer)
+        functions.append((trainer.train_function, iter(batches().take(1).cache().repeat())))
+    ours, theirs = (
+        [timed(lambda f=f, i=i: float(f(i)["loss"]), 1)[0] for _ in range(300)]  # type: ignore[misc]
+        for f, i in functions
+    )
+    assert np.percentile(ours, 20) - np.percentile(theirs, 20) < 0.005 * 0.1
