@@ -18,7 +18,16 @@ from dlbench.data.sentinel2_lucas import Sentinel2LUCAS
 from dlbench.data.vaihingen import Vaihingen
 from dlbench.data.windows import WindowedDataSet
 
-__all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "WindowedDataSet", "build"]
+__all__ = [
+    "DATASETS",
+    "IGNORE",
+    "ClassInfo",
+    "DataError",
+    "DataSet",
+    "WindowedDataSet",
+    "build",
+    "kind_of",
+]
 
 DATASETS: dict[str, type[DataSet]] = {
     "burned_area": BurnedArea,
@@ -43,9 +52,7 @@ def build(
     it is the miniature that dlbench generates itself, where there is one.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
-    if name not in DATASETS:
-        raise DataError(f"unknown data set '{name}'; known: {', '.join(sorted(DATASETS))}")
-    kind = DATASETS[name]
+    kind = kind_of(name)
     known = option_defaults(kind)
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -61,6 +68,13 @@ def build(
     )
     dataset.options = options
     return dataset
+
+
+def kind_of(name: str) -> type[DataSet]:
+    """The class of the data set ``name``. Raises `DataError` for an unknown one."""
+    if name not in DATASETS:
+        raise DataError(f"unknown data set '{name}'; known: {', '.join(sorted(DATASETS))}")
+    return DATASETS[name]
 
 
 def _generated(kind: type[DataSet]) -> Path:

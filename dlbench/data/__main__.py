@@ -5,6 +5,8 @@ info DATA [ROOT]                what a folder holds
 check DATA [ROOT]               is it complete, and can every sample be read? status 1 if not
 preview DATA [ROOT] OUT.png     pictures of samples with their labels
 stats DATA [ROOT]               pixels of each class, moments of each band (remembered)
+fetch NAME OUT                  download it, where that needs no registration; repeated, it goes on
+                                where it stopped; part=...: of those that come in parts
 make NAME OUT                   a miniature of the data set in its real layout
 prepare DATA [ROOT] OUT         all samples decoded, for data.root=OUT to read many times faster;
                                 repeated, it goes on where it stopped; split=[train,val]: only these
@@ -19,15 +21,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from dlbench import config, data
-from dlbench.data import DATASETS, DataError, DataSet, miniatures, preparation, statistics
+from dlbench.data import (
+    DATASETS,
+    DataError,
+    DataSet,
+    fetching,
+    miniatures,
+    preparation,
+    statistics,
+)
 from dlbench.errors import exit_status
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 SIZE = (256, 256)
 """Of windows where none is given."""
@@ -57,6 +71,8 @@ def listing(places: list[str], options: dict[str, Any]) -> int:
         print(f"  bands    {', '.join(getattr(kind, 'bands', ())) or 'by the imagery'}")
         print(f"  licence  {kind.licence}")
         print(f"  source   {kind.source}")
+        if kind.downloads:
+            print(f"  fetch    {', '.join(kind.downloads)}")
         print("  layout   " + kind.layout.replace("\n", "\n           "))
     return 0
 
@@ -143,18 +159,29 @@ def make(places: list[str], options: dict[str, Any]) -> int:
     return 0
 
 
+def fetch(places: list[str], options: dict[str, Any]) -> int:
+    part = options.pop("part", None)
+    _expect(places, 2, options)
+    kind = data.kind_of(places[0])
+    with _bar("fetch") as (bar, task):
+
+        def tell(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        out = fetching.fetch(kind, Path(places[1]), None if part is None else str(part), tell)
+    print(f"{out} holds what was fetched of {kind.name} ({kind.licence}); it is laid out as")
+    print("    " + kind.layout.replace("\n", "\n    "))
+    print(f"python -m dlbench.data check {kind.name} {out}")
+    return 0
+
+
 def prepare(places: list[str], options: dict[str, Any]) -> int:
     if not 2 <= len(places) <= 3:
         raise DataError("usage: python -m dlbench.data prepare DATA [ROOT] OUT")
-    from rich.console import Console
-    from rich.progress import Progress
-
     splits = options.pop("split", None)
     splits = [splits] if isinstance(splits, str) else splits
     dataset = _opened(places[:-1], options, whole=True)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("prepare", total=None)
+    with _bar("prepare") as (bar, task):
 
         def advance(done: int, total: int) -> None:
             bar.update(task, advance=done, total=total)
@@ -171,9 +198,21 @@ COMMANDS: dict[str, Callable[[list[str], dict[str, Any]], int]] = {
     "check": check,
     "preview": preview,
     "stats": stats,
+    "fetch": fetch,
     "make": make,
     "prepare": prepare,
 }
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        yield bar, bar.add_task(what, total=None)
 
 
 def _opened(places: list[str], options: dict[str, Any], whole: bool = False) -> DataSet:

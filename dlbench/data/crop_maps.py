@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dlbench.data.dataset import DataError
+from dlbench.data.fetching import Download
 from dlbench.data.grid import Imagery, Labels
 from dlbench.data.labelled_sentinel2 import (
     LABEL_FOLDER,
@@ -20,6 +21,10 @@ from dlbench.data.labels.annual_layer import AnnualLayer
 from dlbench.data.labels.cdl import CDL
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.legend import Legend
+
+CDL_YEARS = range(2008, 2024)
+"""Those of the whole country at 30 m. Its archives are made anew now and then, so that none has a
+checksum."""
 
 
 class CropMap(LabelledSentinel2):
@@ -78,6 +83,10 @@ class Sentinel2CDL(CropMap):
     layer = CDL
     licence = f"CDL: public domain; {LICENCE}"
     source = CDL.source
+    downloads: ClassVar = {
+        str(year): Download(f"{CDL.source}datasets/{year}_30m_cdls.zip", LABEL_FOLDER)
+        for year in CDL_YEARS
+    }
     layout = f"{LAYOUT}{LABEL_FOLDER}/    {CDL.examples}"
 
 

@@ -7,11 +7,14 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from dlbench.errors import UserError
+
+if TYPE_CHECKING:
+    from dlbench.data.fetching import Download
 
 IGNORE = 255
 """Class index of a pixel that neither trains nor counts; among values that is NaN."""
@@ -63,6 +66,8 @@ class DataSet(abc.ABC):
     """Whether ``size`` cuts windows out of samples that are stored whole, in place of resizing."""
     layout: ClassVar[str] = ""
     """How files lie in the data set's folder, for those who unpack it."""
+    downloads: ClassVar[Mapping[str, Download]] = {}
+    """The parts, by name, that `dlbench.data.fetching` can fetch; none of what asks to register."""
     options: Mapping[str, Any] = {}
     """What `dlbench.data.build` was told beside root and size."""
 

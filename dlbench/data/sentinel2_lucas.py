@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from dlbench.data.fetching import Download
 from dlbench.data.grid import Imagery, Labels
 from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
 from dlbench.data.labels.lucas import (
@@ -19,6 +20,15 @@ from dlbench.data.labels.lucas import (
 from dlbench.data.labels.points import Points
 from dlbench.data.labels.polygons import Polygons
 
+# None has a checksum: Eurostat and the Joint Research Centre mend their files in place.
+EUROSTAT = "https://ec.europa.eu/eurostat"
+DOWNLOADS = {
+    "polygons": "https://jeodpp.jrc.ec.europa.eu/ftp/jrc-opendata/LUCAS/LUCAS_2018_Copernicus.zip",
+    "2009": f"{EUROSTAT}/documents/205002/208938/EU_2009_20200213.CSV",
+    "2015": f"{EUROSTAT}/cache/lucas/EU_2015_20200225.CSV",
+    "2018": f"{EUROSTAT}/cache/lucas/EU_2018_20200213.CSV",
+}
+
 
 class Sentinel2LUCAS(LabelledSentinel2):
     """Options as `LabelledSentinel2` and `dlbench.data.labels.lucas.lucas` have them.
@@ -30,6 +40,7 @@ class Sentinel2LUCAS(LabelledSentinel2):
     sparse = True
     licence = f"LUCAS: reuse with acknowledgement of Eurostat; {LICENCE}"
     source = "https://ec.europa.eu/eurostat/web/lucas/database"
+    downloads: ClassVar = {part: Download(url, LABEL_FOLDER) for part, url in DOWNLOADS.items()}
     layout = f"""{LAYOUT}\
 {LABEL_FOLDER}/    {POINT_FILES[0].format(year=2018)} or {POINT_FILES[2].format(year=2018)}: points;
            or {POLYGON_FILE} with its parts and
