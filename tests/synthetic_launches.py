@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
@@ -99,6 +100,6 @@ def write(launches: Iterable[records.Record], folder: Path) -> list[Path]:
     for number, record in enumerate(launches):
         setup = "".join(c if c.isalnum() else "_" for c in record.setup.name or "")
         path = folder / f"{setup}{number}.json"
-        records.write(record, path)
+        path.write_text(json.dumps(record.to_json()))  # `records.write` waits for the disk
         paths.append(path)
     return paths

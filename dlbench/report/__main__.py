@@ -1,0 +1,101 @@
+"""Compare, show and publish result records: ``python -m dlbench.report COMMAND``.
+
+    compare A*.json --vs B*.json [--gate gates.yaml] [--markdown OUT.md]
+    show FILES                   one line a launch
+    build FOLDER FILES           pages that open from disk
+
+Files are result records (``record.json`` of a run) or pytest-benchmark JSON, of dlbench or of other
+projects. The status is 0; 1 if a gate is breached; 2 for what the user can mend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dlbench.checkpoint import write_atomically
+from dlbench.errors import exit_status
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print the comparison; 1 if a gate is breached."""
+    from dlbench.report import gates, load, markdown
+    from dlbench.report.compare import compare
+
+    # Before the many files: a mistake in one short file is told at once.
+    wanted = None if arguments.gate is None else gates.load(arguments.gate)
+    baseline, candidate = load(arguments.baseline), load(arguments.vs)
+    made = compare(baseline, candidate)
+    text = markdown.comparison(made, markdown.commands(made, baseline, candidate))
+    failing = []
+    if wanted is not None:
+        results = gates.check(wanted, made, baseline, candidate)
+        failing = gates.breached(wanted, results)
+        cells = [(result.workload, result.outcome, result.text) for result in results]
+        lines = markdown.table(("workload", "gate", "what was found"), cells)
+        text += "\n".join(["", "## Gates", "", *lines, ""])
+    print(text, end="")
+    if arguments.markdown is not None:
+        write_atomically(arguments.markdown, lambda file: file.write(text.encode()))
+    for result in failing:
+        where = markdown.printable(result.workload)
+        print(f"gate {result.outcome}: {where}: {result.text}", file=sys.stderr)
+    return 1 if failing else 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print a line a launch."""
+    from dlbench.report import load, markdown
+
+    print(markdown.launches(load(arguments.files)), end="")
+    return 0
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Write the pages."""
+    from dlbench.report import tables
+    from dlbench.report.site import build
+
+    build(tables.expand(arguments.files), arguments.folder)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m dlbench.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("compare", help="two setups", allow_abbrev=False)
+    one.add_argument("baseline", nargs="+", metavar="BASELINE.json")
+    one.add_argument("--vs", nargs="+", required=True, metavar="CANDIDATE.json")
+    one.add_argument("--gate", type=Path, metavar="GATES.yaml", help="thresholds to be kept")
+    one.add_argument("--markdown", type=Path, metavar="OUT.md", help="for a pull request")
+    one.set_defaults(command=compare)
+    two = commands.add_parser("show", help="one line a launch", allow_abbrev=False)
+    two.add_argument("files", nargs="+", metavar="FILE.json")
+    two.set_defaults(command=show)
+    three = commands.add_parser("build", help="a folder of pages", allow_abbrev=False)
+    three.add_argument("folder", type=Path, metavar="FOLDER")
+    three.add_argument("files", nargs="+", metavar="FILE.json")
+    three.set_defaults(command=build)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command and return the process's exit status."""
+    chosen = _parser().parse_args(arguments)
+    status = 0
+
+    def job() -> None:
+        nonlocal status
+        status = chosen.command(chosen)
+
+    return exit_status("dlbench.report", job) or status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

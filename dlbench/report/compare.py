@@ -1,0 +1,262 @@
+"""Compare the launches of two setups: a verdict a workload and measure, and what may explain it.
+
+Workloads are the same if all that defines them is (`tables.WORKLOAD`); the launches of a workload
+on one side have to be of one setup, by its fingerprint. Each measure is corrected for the number
+of workloads that are compared in it: throughput is one family of comparisons, each kind of memory
+another. That memory is looked at too does not cost the verdict on speed a launch more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench.errors import UserError
+from dlbench.report import differences, findings, statistics, tables
+from dlbench.report.differences import Difference
+from dlbench.report.findings import Cause
+from dlbench.report.statistics import ALPHA, MARGIN
+
+CANNOT_TELL = "cannot tell"
+WORDS = {
+    "throughput": ("slower", "same", "faster", CANNOT_TELL),
+    "more is better": ("worse", "same", "better", CANNOT_TELL),
+    "less is better": ("better", "same", "worse", CANNOT_TELL),
+}
+AMOUNT = ("less", "same", "more", CANNOT_TELL)
+"""Verdicts by LESS, SAME, MORE and UNKNOWN of `statistics`; `AMOUNT` of memory and all else."""
+
+QUALITY = {
+    **dict.fromkeys(("mean_iou", "global_accuracy", "kappa", "accuracy", "r"), "more is better"),
+    **dict.fromkeys(("rmse", "loss"), "less is better"),
+}
+"""The scores that are compared, and which way they are better."""
+
+
+class CompareError(UserError):
+    """Launches that cannot be compared; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure of one workload."""
+
+    workload: str
+    """All that defines it, in one line: `tables.label`."""
+    name: str
+    """The workload's id alone."""
+    measure: str
+    """A column of the table: ``throughput``, ``peak_host_rss``, ``quality.rmse``, ..."""
+    baseline: list[float]
+    """Every launch."""
+    candidate: list[float]
+    ratio: float | None
+    """Candidate / baseline, of medians; None where it is not finite, as ``low`` and ``high``."""
+    low: float | None
+    """Of the bootstrap interval at the level 1 - alpha."""
+    high: float | None
+    p: float
+    """Mann-Whitney's, corrected for the workloads compared in this measure."""
+    verdict: str
+    need: int | None
+    """Launches more, of the setup that has fewest, that may bring a verdict; None if there is one,
+    or if `statistics.MOST` launches of each would not."""
+    detectable: float | None
+    """Smallest relative difference that these launches show, given how they vary; None if none."""
+    variation: float | None
+    """Coefficient of variation from launch to launch."""
+    enough: bool
+    """Whether there are enough launches for any verdict."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two setups, compared."""
+
+    baseline: str
+    """The setup's name."""
+    candidate: str
+    rows: list[Row]
+    quality: list[Row]
+    """Scores of the same launches."""
+    only_in_baseline: list[str]
+    """Labels of workloads."""
+    only_in_candidate: list[str]
+    differences: list[Difference]
+    causes: list[Cause]
+    margin: float
+    alpha: float
+
+
+def compare(
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    *,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+) -> Comparison:
+    """Compare two tables of `tables.load`.
+
+    Raises `CompareError` if they share no workload, if a launch is in both, or if a workload has
+    launches of several setups on one side. A launch that a table holds twice counts once.
+    """
+    before, after = _launches(baseline, "baseline"), _launches(candidate, "candidate")
+    old, new = set(before.label), set(after.label)
+    if not old & new:
+        raise CompareError(_nothing_in_common(sorted(old), sorted(new)))
+    _refuse_shared(before, after)
+    shared = [label for label in dict.fromkeys(before.label) if label in new]
+    before_shared, after_shared = (side[side.label.isin(shared)] for side in (before, after))
+    rows: list[Row] = []
+    quality: list[Row] = []
+    for measure in _measures(before_shared, after_shared):
+        made = _compared(measure, before_shared, after_shared, shared, margin, alpha)
+        (quality if measure.startswith("quality.") else rows).extend(made)
+    return Comparison(
+        baseline=_setup_name(before),
+        candidate=_setup_name(after),
+        rows=rows,
+        quality=quality,
+        only_in_baseline=sorted(old - new),
+        only_in_candidate=sorted(new - old),
+        differences=differences.between(*map(_environments, (before_shared, after_shared))),
+        causes=list(_causes(before_shared, after_shared, rows)),
+        margin=margin,
+        alpha=alpha,
+    )
+
+
+def _launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
+    """With a column ``label``, every launch once; one setup a workload."""
+    if table.empty:
+        raise CompareError(f"the {side} holds no launch: its files have no benchmarks in them")
+    labels = [tables.label(row) for row in table[list(tables.WORKLOAD)].to_dict("records")]
+    launches = table.assign(label=labels).drop_duplicates(["label", "created", "fingerprint"])
+    setups = launches.groupby("label").fingerprint.unique()
+    for label, fingerprints in setups.items():
+        if len(fingerprints) > 1:
+            named = "; ".join(
+                f"{fingerprint} in {_some(launches[launches.fingerprint == fingerprint].file)}"
+                for fingerprint in fingerprints
+            )
+            raise CompareError(
+                f"the {side} holds launches of '{label}' from {len(fingerprints)} setups, by their "
+                f"fingerprints: {named}; give files of one setup on each side"
+            )
+    return launches
+
+
+def _some(files: pd.Series, most: int = 3) -> str:
+    named = list(dict.fromkeys(files))
+    return ", ".join(named[:most]) + (f" and {len(named) - most} more" if len(named) > most else "")
+
+
+def _nothing_in_common(old: list[str], new: list[str]) -> str:
+    def named(labels: list[str]) -> str:
+        return "; ".join(labels[:5]) + (f"; and {len(labels) - 5} more" if len(labels) > 5 else "")
+
+    return (
+        "the two sides have no workload in common, and all that defines one has to be the same. "
+        f"Baseline: {named(old)}. Candidate: {named(new)}"
+    )
+
+
+def _refuse_shared(before: pd.DataFrame, after: pd.DataFrame) -> None:
+    both = before.merge(after, on=["label", "created", "fingerprint"], suffixes=("", "_candidate"))
+    if not both.empty:
+        one, other = both.iloc[0][["file", "file_candidate"]]
+        files = one if one == other else f"{one} and {other}"
+        raise CompareError(
+            f"{len(both)} launches are on both sides, the first from {files}; give each side its "
+            "own files"
+        )
+
+
+def _measures(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[str]:
+    """The columns that both have, in the order they are told."""
+    columns = ["throughput", "first_step_s", "energy_per_sample_j"]
+    columns += [name for name in before if name.startswith("peak_")]
+    columns += [f"quality.{name}" for name in QUALITY]
+    for name in columns:
+        if all(name in side and side[name].notna().any() for side in (before, after)):
+            yield name
+
+
+def _compared(
+    measure: str,
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    shared: list[str],
+    margin: float,
+    alpha: float,
+) -> Iterator[Row]:
+    pairs = {}
+    sides = [dict(list(side.groupby("label")[measure])) for side in (before, after)]
+    for label in shared:
+        values = [side[label].dropna().to_numpy(float) for side in sides]
+        if all(map(len, values)):
+            pairs[label] = values
+    count = len(pairs)
+    p = statistics.holm([statistics.p_values(*pair) for pair in pairs.values()])
+    names = dict(zip(before.label, before.workload, strict=True))
+    kind = QUALITY.get(measure.removeprefix("quality."), measure)
+    words = WORDS.get(kind, AMOUNT)
+    for (label, (old, new)), corrected in zip(pairs.items(), p, strict=True):
+        n, m = len(old), len(new)
+        ratio = float(statistics.ratio_of_medians(old, new))
+        low, high = map(float, statistics.interval(old, new, 1 - alpha))
+        enough = statistics.enough(n, m, count, alpha)
+        found = int(statistics.verdicts(corrected, low, high, enough, margin, alpha))
+        cv = statistics.variation(old, new)
+        wanted = shown = None
+        if found == statistics.UNKNOWN:
+            wanted = statistics.launches_wanted(ratio, cv, n, m, count, margin, alpha)
+        if cv is not None:
+            shown = statistics.detectable(cv, n, m, count, margin, alpha)
+        yield Row(
+            workload=label,
+            name=names[label],
+            measure=measure,
+            baseline=old.tolist(),
+            candidate=new.tolist(),
+            ratio=_finite(ratio),
+            low=_finite(low),
+            high=_finite(high),
+            p=float(corrected),
+            verdict=words[found + 1],
+            need=None if wanted is None else wanted - min(n, m),
+            detectable=shown,
+            variation=cv,
+            enough=enough,
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _setup_name(launches: pd.DataFrame) -> str:
+    return ", ".join(dict.fromkeys(launches.setup))
+
+
+def _environments(launches: pd.DataFrame) -> list[Mapping[str, Any]]:
+    # Equal fingerprints differ in nothing that matters.
+    return list(launches.drop_duplicates("fingerprint").environment)
+
+
+def _causes(before: pd.DataFrame, after: pd.DataFrame, rows: list[Row]) -> Iterator[Cause]:
+    grown: dict[str, dict[str, tuple[float, float]]] = {}
+    for row in rows:
+        if row.measure.startswith("peak_") and row.verdict == "more":
+            peaks = float(np.median(row.baseline)), float(np.median(row.candidate))
+            grown.setdefault(row.workload, {})[row.measure.removeprefix("peak_")] = peaks
+    for label, kinds in grown.items():
+        yield findings.memory_growth(label, kinds)
+    yield from findings.between(before, after)
+    for launches, side in ((after, "candidate"), (before, "baseline")):
+        yield from findings.of_setup(launches, f"the {side} '{_setup_name(launches)}'")

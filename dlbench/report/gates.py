@@ -1,0 +1,195 @@
+"""Gates: thresholds that a comparison has to keep, in a YAML file.
+
+    strict: false                 # true: "cannot tell" breaches, too
+    gates:
+      "train/segnet/*":           # a pattern of workload ids, or of whole labels
+        min_throughput_ratio: 0.95      # candidate / baseline
+        max_memory_ratio: 1.05          # of every kind of peak memory that both have
+        min_mean_iou: 0.70              # of the candidate alone
+        max_mean_iou_drop: 0.01         # baseline - candidate
+        max_rmse: 0.40
+        max_rmse_rise: 0.02
+
+A ratio, drop or rise breaches if its whole interval lies beyond the threshold, and keeps the gate
+if its whole interval lies within; else, or with too few launches, one cannot tell. That is printed,
+and breaches only where ``strict`` is true. An absolute score is the median of the launches there
+are: even one wrong run is wrong. A workload or a score that the candidate lacks breaches: it may
+have crashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from dlbench import config
+from dlbench.config import ConfigError
+from dlbench.report import tables
+from dlbench.report.compare import Comparison, Row
+
+Ratio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Score = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Outcome = Literal["kept", "breached", "cannot tell"]
+
+
+class Thresholds(config.Section):
+    """What the workloads of one pattern have to keep; see the module."""
+
+    min_throughput_ratio: Ratio | None = None
+    max_memory_ratio: Ratio | None = None
+    min_mean_iou: Score | None = None
+    max_mean_iou_drop: Score | None = None
+    max_rmse: Score | None = None
+    max_rmse_rise: Score | None = None
+
+
+class Gates(config.Section):
+    """A file of gates."""
+
+    strict: bool = False
+    gates: Annotated[dict[str, Thresholds], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one threshold says of one workload."""
+
+    workload: str
+    outcome: Outcome
+    text: str
+
+
+def load(path: Path) -> Gates:
+    """Read a file of gates; `ConfigError` names what is wrong in it and what is allowed."""
+    content = config.read_yaml(path)
+    try:
+        gates = Gates.model_validate(content)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_explained(fault)}" for fault in error.errors())
+        raise ConfigError(f"{path} holds no valid gates:\n{faults}") from None
+    for pattern, thresholds in gates.gates.items():
+        if not thresholds.model_dump(exclude_none=True):
+            raise ConfigError(f"{path}: '{pattern}' has no threshold; known: {_known(Thresholds)}")
+    return gates
+
+
+def check(
+    gates: Gates, made: Comparison, baseline: pd.DataFrame, candidate: pd.DataFrame
+) -> list[Result]:
+    """Hold ``made``, the comparison of two tables, against every gate.
+
+    `ConfigError` where a pattern fits no workload of either: it would guard nothing.
+    """
+    names = {
+        tables.label(row): row["workload"]
+        for side in (baseline, candidate)
+        for row in side.to_dict("records")
+    }
+    present = {tables.label(row) for row in candidate.to_dict("records")}
+    results = []
+    for pattern, thresholds in gates.gates.items():
+        labels = [label for label, name in names.items() if _fits(pattern, name, label)]
+        if not labels:
+            known = ", ".join(sorted(set(names.values())))
+            raise ConfigError(f"the gate '{pattern}' fits no workload; there are {known}")
+        for label in labels:
+            if label not in present:
+                results.append(Result(label, "breached", "the candidate has no launch of it"))
+                continue
+            results += _held(label, thresholds, made, candidate)
+    return results
+
+
+def breached(gates: Gates, results: list[Result]) -> list[Result]:
+    """Those that fail the job."""
+    failing = ("breached", "cannot tell") if gates.strict else ("breached",)
+    return [result for result in results if result.outcome in failing]
+
+
+def _fits(pattern: str, name: str, label: str) -> bool:
+    # Names of parametrised benchmarks hold brackets, which a pattern takes for a set of letters.
+    return pattern in (name, label) or fnmatchcase(name, pattern) or fnmatchcase(label, pattern)
+
+
+def _held(
+    label: str, thresholds: Thresholds, made: Comparison, candidate: pd.DataFrame
+) -> Iterator[Result]:
+    rows = {row.measure: row for row in (*made.rows, *made.quality) if row.workload == label}
+    speed = thresholds.min_throughput_ratio
+    if speed is not None:
+        yield _ratio(label, "throughput", rows, speed, least=True)
+    memory = thresholds.max_memory_ratio
+    if memory is not None:
+        kinds = [measure for measure in rows if measure.startswith("peak_")]
+        for kind in kinds or ["peak memory"]:
+            yield _ratio(label, kind, rows, memory, least=False)
+    for score, least in (("mean_iou", True), ("rmse", False)):
+        limit = getattr(thresholds, f"{'min' if least else 'max'}_{score}")
+        if limit is not None:
+            yield _absolute(label, score, candidate, limit, least)
+        change = getattr(thresholds, f"max_{score}_{'drop' if least else 'rise'}")
+        if change is not None:
+            yield _change(label, score, rows, change, least)
+
+
+def _ratio(label: str, measure: str, rows: dict[str, Row], limit: float, least: bool) -> Result:
+    row = rows.get(measure)
+    if row is None:
+        return Result(label, "breached", f"{measure} is not known of both sides")
+    asked = f"wanted is {'≥' if least else '≤'} {limit:g}"
+    found = f"{measure} is {row.ratio} x the baseline's"
+    if row.ratio is not None and row.low is not None and row.high is not None:
+        found = f"{measure} is {row.ratio:.3f} x the baseline's ({row.low:.3f} to {row.high:.3f})"
+    return Result(label, _outcome(row, row.low, row.high, limit, least), f"{found}, {asked}")
+
+
+def _change(label: str, score: str, rows: dict[str, Row], limit: float, drop: bool) -> Result:
+    """Of a difference, by the interval of the ratio times the baseline."""
+    row = rows.get(f"quality.{score}")
+    if row is None:
+        return Result(label, "breached", f"{score} is not known of both sides")
+    before, after = (float(pd.Series(side).median()) for side in (row.baseline, row.candidate))
+    changes = [None if bound is None else before * (bound - 1) for bound in (row.low, row.high)]
+    low, high = changes if not drop else [None if c is None else -c for c in reversed(changes)]
+    word = "fell" if drop else "rose"
+    change = before - after if drop else after - before
+    text = f"{score} {word} by {change:.4f}, from {before:.4f} to {after:.4f}; allowed is {limit:g}"
+    return Result(label, _outcome(row, low, high, limit, least=False), text)
+
+
+def _outcome(row: Row, low: float | None, high: float | None, limit: float, least: bool) -> Outcome:
+    if not row.enough or low is None or high is None:
+        return "cannot tell"
+    if low >= limit if least else high <= limit:
+        return "kept"
+    return "breached" if (high < limit if least else low > limit) else "cannot tell"
+
+
+def _absolute(label: str, score: str, candidate: pd.DataFrame, limit: float, least: bool) -> Result:
+    own = [tables.label(row) == label for row in candidate.to_dict("records")]
+    values = candidate.loc[own, f"quality.{score}"] if f"quality.{score}" in candidate else None
+    if values is None or values.dropna().empty:
+        return Result(label, "breached", f"the candidate has no {score}")
+    middle = values.median()
+    kept = middle >= limit if least else middle <= limit
+    asked = f"wanted is {'≥' if least else '≤'} {limit:g}"
+    return Result(label, "kept" if kept else "breached", f"{score} is {middle:.4f}, {asked}")
+
+
+def _explained(fault: object) -> str:
+    assert isinstance(fault, dict)
+    where = ".".join(str(part) for part in fault["loc"]) or "the file"
+    if fault["type"] == "extra_forbidden":
+        section = Thresholds if len(fault["loc"]) > 1 else Gates
+        return f"{where}: unknown key; known here: {_known(section)}"
+    return f"{where}: {fault['msg']} (got {fault['input']!r})"
+
+
+def _known(section: type[config.Section]) -> str:
+    return ", ".join(section.model_fields)

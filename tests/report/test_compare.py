@@ -1,0 +1,296 @@
+"""What is planted in launches is found and named, and what is not there is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_launches as synthetic
+
+from dlbench.report import load, markdown
+from dlbench.report.compare import CompareError, Comparison, Row, compare
+from dlbench.report.records import Record
+
+CLEAN = {"step_s": 0.1, "rss": 1 << 30}
+
+
+def noisy(value: float, seed: int, cv: float = 0.004) -> float:
+    return float(value * (1 + cv * np.random.default_rng(seed).standard_normal()))
+
+
+def launches(count: int = 6, name: str = "A", seed: int = 0, **planted: Any) -> list[Record]:
+    made = CLEAN | planted
+    return [
+        synthetic.launch(
+            number,
+            name=name,
+            **made
+            | {
+                "step_s": noisy(made["step_s"], seed + number),
+                "rss": noisy(made["rss"], seed + number + 50, 0.001),
+            },
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Callable[..., list[pd.DataFrame]]:
+    """``frames(A, B, ...)``: the tables of lists of records, each read from its own files."""
+
+    def read(*sides: Sequence[Record]) -> list[pd.DataFrame]:
+        found = []
+        for number, side in enumerate(sides):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            found.append(load(synthetic.write(side, folder)))
+        return found
+
+    return read
+
+
+def rows(made: Comparison) -> dict[str, Row]:
+    return {row.measure: row for row in (*made.rows, *made.quality)}
+
+
+def kinds(made: Comparison) -> list[str]:
+    return [cause.kind for cause in made.causes]
+
+
+def test_equal_setups_are_the_same(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    made = compare(*frames(launches(8), launches(8, "B", seed=100)))
+    found = rows(made)
+    assert found["throughput"].verdict == "same"
+    assert found["peak_host_rss"].verdict == "same"
+    assert found["throughput"].need is None
+    assert made.causes == made.differences == made.only_in_baseline == []
+    assert (made.baseline, made.candidate) == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("planted", "measure", "verdict", "ratio"),
+    [
+        ({"step_s": 0.1 / 0.95}, "throughput", "slower", 0.95),
+        ({"step_s": 0.08}, "throughput", "faster", 1.25),
+        ({"rss": 1.1 * 2**30}, "peak_host_rss", "more", 1.1),
+        ({"rss": 0.8 * 2**30}, "peak_host_rss", "less", 0.8),
+    ],
+)
+def test_a_planted_difference_is_found(
+    frames: Callable[..., list[pd.DataFrame]],
+    planted: dict[str, float],
+    measure: str,
+    verdict: str,
+    ratio: float,
+) -> None:
+    made = compare(*frames(launches(), launches(6, "B", seed=100, **planted)))
+    row = rows(made)[measure]
+    assert row.verdict == verdict
+    assert row.low is not None
+    assert row.ratio is not None
+    assert row.high is not None
+    assert row.low <= row.ratio <= row.high
+    assert row.ratio == pytest.approx(ratio, abs=0.01)
+    assert row.p == pytest.approx(2 / 924)
+    others = [one for one in made.rows if one.measure != measure]
+    assert others
+    assert {one.verdict for one in others} <= {"same", "cannot tell"}
+
+
+@pytest.mark.parametrize(
+    ("planted", "kind", "words"),
+    [
+        (
+            {"rss": 1.1 * 2**30},
+            "memory growth",
+            ["train/segnet/miniature", "host_rss by 10", "1.000 to 1.10"],
+        ),
+        (
+            {"busy": (0.4, 0.8), "step_s": 0.15},
+            "straggler",
+            ["rank 1 on node1", "6 of 6 launches of the candidate 'B'", "2.00 x", "own compute"],
+        ),
+        (
+            {"busy": (0.9, 0.5), "input_wait": (0.5, 0.01)},
+            "straggler",
+            ["rank 0 on node0", "1.80 x", "waiting for its own input"],
+        ),
+        (
+            {"input_wait": (0.4, 0.4)},
+            "input stall",
+            ["waiting for input takes 40.0% of the candidate's time, 1.0% of the baseline's"],
+        ),
+        ({"busy": (0.5, 0.5)}, "communication", ["other ranks takes 50.0%"]),
+        (
+            {"conditions": {"throttled": True, "gpu": {"throttle_reasons": ["power cap"]}}},
+            "throttling",
+            ["6 of 6 launches of the candidate", "power cap"],
+        ),
+        ({"conditions": {"foreign_processes": 2}}, "foreign process", ["node0, node1"]),
+        ({"conditions": {"busy": True, "other_load": 1.26}}, "busy machine", ["up to 1.3 cores"]),
+        ({"dirty": True}, "code", ["uncommitted changes in 6"]),
+        ({"commit": "b" * 40}, "code", ["aaaaaaaaaaaa and bbbbbbbbbbbb"]),
+        ({"minute": 10_000}, "order", ["came before", "in alternation"]),
+    ],
+)
+def test_a_planted_cause_is_named(
+    frames: Callable[..., list[pd.DataFrame]], planted: dict[str, Any], kind: str, words: list[str]
+) -> None:
+    candidate = launches(6, "B", seed=100, **planted)
+    if "minute" in planted:  # each its own
+        candidate = [
+            one.model_copy(update={"created": one.created.replace(second=second)})
+            for second, one in enumerate(candidate)
+        ]
+    made = compare(*frames(launches(), candidate))
+    (text,) = [str(cause) for cause in made.causes if cause.kind == kind]
+    for word in words:
+        assert word in text
+    assert "baseline 'A'" not in "".join(map(str, made.causes))
+    # A straggler makes the others wait, which is told as well; nothing else is.
+    assert set(kinds(made)) <= {kind, *({"communication", "input stall"} & set(kinds(made)))}
+    if kind not in ("straggler", "communication"):
+        assert kinds(made) == [kind]
+
+
+def test_conditions_that_say_nothing_is_wrong_are_not_told(
+    frames: Callable[..., list[pd.DataFrame]],
+) -> None:
+    calm = {"throttled": False, "foreign_processes": 0, "busy": None, "gpu": None}
+    made = compare(*frames(launches(), launches(6, "B", seed=100, conditions=calm)))
+    assert made.causes == []
+
+
+def test_one_slow_launch_makes_no_straggler(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    hit = launches(6, "B", seed=100)
+    hit[2] = synthetic.launch(2, name="B", busy=(0.4, 0.8))
+    assert "straggler" not in kinds(compare(*frames(launches(), hit)))
+
+
+def test_a_single_launch_cannot_tell(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    baseline, candidate = frames(launches(1), launches(1, "B", seed=100, step_s=0.2))
+    made = compare(baseline, candidate)
+    row = rows(made)["throughput"]
+    assert (row.verdict, row.need, row.detectable) == ("cannot tell", 4, None)
+    assert markdown.verdict(row) == "cannot tell: run 4 more"
+    assert markdown.commands(made, baseline, candidate) == [
+        "# baseline: A",
+        "for n in $(seq 4); do horovodrun -np 2 python -m dlbench.train "
+        'configs/segnet_miniature.yaml name="baseline-more-$n"; done',
+        "# candidate: B",
+        "for n in $(seq 4); do horovodrun -np 2 python -m dlbench.train "
+        'configs/segnet_miniature.yaml name="candidate-more-$n"; done',
+    ]
+
+
+def test_four_workloads_need_six_launches(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    names = [f"train/segnet/set{number}" for number in range(4)]
+
+    def side(count: int, name: str, slow: str | None, seed: int) -> list[Record]:
+        return [
+            one
+            for number, workload in enumerate(names)
+            for one in launches(
+                count,
+                name,
+                seed + 1000 * number,
+                workload=workload,
+                step_s=0.1 / 0.95 if workload == slow else 0.1,
+            )
+        ]
+
+    few = compare(*frames(side(5, "A", None, 0), side(5, "B", names[2], 100)))
+    speed = [row for row in few.rows if row.measure == "throughput"]
+    assert {(row.verdict, row.need) for row in speed} == {("cannot tell", 1)}
+
+
+def test_noise_is_told_in_place_of_a_verdict(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    steps = np.array([0.1, 0.11, 0.09, 0.105, 0.095, 0.1])
+    sides = [
+        [synthetic.launch(n, name=name, step_s=step) for n, step in enumerate(steps * factor)]
+        for name, factor in (("A", 1.0), ("B", 1.05))
+    ]
+    row = rows(compare(*frames(*sides)))["throughput"]
+    assert row.verdict == "cannot tell"
+    assert row.variation == pytest.approx(0.07, abs=0.01)
+    assert row.detectable is not None
+    assert row.detectable > 0.15
+    assert "these launches show" in markdown.verdict(row)
+    assert "40 launches of each would not either" in markdown.verdict(row)
+
+
+def test_quality_stands_beside_speed(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    baseline = launches(6, quality={"rmse": 0.36, "training_size": {"mean_iou_all_classes": 0.8}})
+    wrong = {"rmse": 0.36, "training_size": {"mean_iou_all_classes": 0.4}}
+    made = compare(*frames(baseline, launches(6, "B", 100, step_s=0.05, quality=wrong)))
+    found = rows(made)
+    assert found["throughput"].verdict == "faster"
+    assert (found["quality.mean_iou"].verdict, found["quality.mean_iou"].ratio) == ("worse", 0.5)
+    # Deterministic: no variance at all.
+    assert found["quality.rmse"].verdict == "same"
+    assert found["quality.rmse"].variation == pytest.approx(0)
+
+
+def test_scores_that_are_zero(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    zero, some = {"rmse": 0.0, "loss": 0.0}, {"rmse": 0.0, "loss": 0.5}
+    sides = frames(launches(6, quality=zero), launches(6, "B", 100, quality=some))
+    found = rows(compare(*sides))
+    assert (found["quality.rmse"].verdict, found["quality.rmse"].ratio) == ("same", 1)
+    assert (found["quality.loss"].verdict, found["quality.loss"].ratio) == ("worse", None)
+
+
+def test_environments_are_ranked(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    def gpu(driver: str) -> dict[str, Any]:
+        return {"driver": driver, "devices": [{"name": "A100", "memory_bytes": 80}] * 2}
+
+    old = synthetic.environment(gpu=gpu("535"))
+    new = synthetic.environment(
+        gpu=gpu("550"),
+        packages={"numpy": "2.5.0", "rasterio": "1.4.4"},
+        platform={"release": "6.8", "hostname": "node7"},
+        cpu={"model": "AMD EPYC", "flags": ["avx2"], "cores_usable": 4},
+        tensorflow={"version": "2.22.0", "intra_op_threads": 1},
+        libraries={"libcudnn": {"version": "90500", "path": "/opt/libcudnn.so.9"}},
+        variables={"TF_ENABLE_ONEDNN_OPTS": "0", "HOROVOD_GLOO_RENDEZVOUS_PORT": "99"},
+        memory_bytes=(32 << 30) + 4096,
+    )
+    made = compare(*frames(launches(2, described=old), launches(2, "B", 100, described=new)))
+    assert [(d.what, d.before, d.after) for d in made.differences] == [
+        ("gpu.driver", "535", "550"),
+        ("libraries.libcudnn.version", "–", "90500"),
+        ("tensorflow.version", "2.21.0", "2.22.0"),
+        ("cpu.cores_usable", "2", "4"),
+        ("variables.TF_ENABLE_ONEDNN_OPTS", "1", "0"),
+        ("cpu.flags", "avx512f", "–"),
+        ("platform.release", "6.1", "6.8"),
+        ("packages.numpy", "2.4.6", "2.5.0"),
+        ("platform.hostname", "node0", "node7"),
+    ]
+    assert all(d.note for d in made.differences)
+
+
+def test_what_cannot_be_compared(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    a, b, other, mixed = frames(
+        launches(2),
+        launches(2, "B", 100),
+        launches(2, "B", 100, workload="train/deepvel/granulation"),
+        [*launches(2, "B", 100), synthetic.launch(7, name="C")],
+    )
+    with pytest.raises(CompareError, match="no workload in common.*segnet.*deepvel"):
+        compare(a, other)
+    with pytest.raises(CompareError, match=r"2 launches are on both sides, the first from .*A0"):
+        compare(a, a)
+    with pytest.raises(CompareError, match=r"candidate holds .* 2 setups.*B0000.*C0000.*C2\.json"):
+        compare(a, mixed)
+    with pytest.raises(CompareError, match="the candidate holds no launch"):
+        compare(a, load([]))
+    both = compare(pd.concat([a, other.assign(setup="A")]), b)
+    assert both.only_in_baseline == [
+        "train/deepvel/granulation, float32, 2 x 4, 32x48x3, train, segnet, miniature"
+    ]
+    # A launch that is given twice is one launch.
+    assert len(rows(compare(pd.concat([a, a]), b))["throughput"].baseline) == 2
