@@ -121,6 +121,12 @@ def test_the_record(finished: tuple[Path, str]) -> None:
     assert rank.wall_s == pytest.approx(sum(rank.step_s))
     assert record.throughput == pytest.approx(rank.samples / rank.wall_s)
     assert (rank.peak_bytes["host_rss"] or 0) > 100e6
+    assert rank.comm_wait_s is not None
+    assert rank.input_wait_s is not None
+    assert 0.0 <= rank.comm_wait_s < 0.01 * rank.wall_s, "there is no other rank"
+    assert 0.0 < rank.input_wait_s < rank.wall_s
+    assert (rank.first_step_s or 0.0) > max(rank.step_s)
+    assert rank.conditions["own_load"] is not None
     best = max(rows(folder / "metrics.csv"), key=lambda row: float(row["val_miou"]))
     assert str(record.quality["best_epoch"]) == best["epoch"]
     scores: Any = record.quality["training_size"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,21 @@ from dlbench.report import page, records
 DESCRIBED = environment.describe()
 
 
-def record(**changes: object) -> records.Record:
+def measured(**changes: Any) -> records.Rank:
+    unknown: dict[str, Any] = dict.fromkeys(("input_wait_s", "comm_wait_s", "first_step_s"))
+    content = {
+        "rank": 0,
+        "host": "node0",
+        "samples": 30,
+        "wall_s": 4.0,
+        "step_s": (1.0, 3.0),
+        "conditions": {},
+        "peak_bytes": {"host_rss": 3 << 29},
+    }
+    return records.Rank(**{**unknown, **content, **changes})
+
+
+def record(*ranks: records.Rank, **changes: object) -> records.Record:
     matrix = ConfusionMatrix(3)
     matrix.update([0, 0, 1, 1], [0, 1, 1, 1])
     quality = {
@@ -24,30 +39,19 @@ def record(**changes: object) -> records.Record:
         "training_size": matrix.summary(["road", "tree", "car"]),
         "native_size": None,
     }
-    rank = records.Rank(
-        rank=0,
-        host="node0",
-        samples=30,
-        wall_s=4.0,
-        step_s=(1.0, 3.0),
-        input_wait_s=None,
-        comm_wait_s=None,
-        first_step_s=None,
-        conditions={},
-        peak_bytes={"host_rss": 3 << 29},
-    )
+    ranks = ranks or (measured(),)
     workload = records.Workload(
         id="train/segnet/vaihingen",
         model="segnet",
         data="vaihingen",
         precision="float32",
-        ranks=1,
+        ranks=len(ranks),
         batch_per_rank=4,
         shape=(128, 128, 3),
         mode="train",
     )
     content = {"quality": quality, **changes}
-    return records.now(workload, [rank], setup=records.setup("laptop", DESCRIBED), **content)  # type: ignore[arg-type]
+    return records.now(workload, ranks, setup=records.setup("laptop", DESCRIBED), **content)  # type: ignore[arg-type]
 
 
 def test_figures_are_those_of_the_record() -> None:
@@ -60,6 +64,38 @@ def test_figures_are_those_of_the_record() -> None:
     assert "Global accuracy (G) 0.7500" in text
     assert "| road | 2 | 0.500 | 0.500 | 0.667 |" in text
     assert "native size" not in text
+
+
+def test_where_the_time_of_a_step_goes() -> None:
+    unknown = page.markdown(record())
+    for line in ("time of a step", "straggler", "first step", "energy", "disturbed"):
+        assert line not in unknown
+
+    known = measured(input_wait_s=0.5, comm_wait_s=1.0, first_step_s=7.26)
+    text = page.markdown(record(known, energy_j=600.0))
+    shares = "own work 62.5%, waiting for input 12.5%, waiting for other ranks 25.0%"
+    assert f"| time of a step | {shares} |" in text
+    assert "| time to the first step | 7.3 s from the start of the process |" in text
+    assert "| energy | 600.0 J, 20.000 J a sample |" in text
+
+    traced = page.markdown(record(measured(input_wait_s=0.5)))
+    assert "the rest 87.5%, waiting for input 12.5%, waiting for other ranks unknown |" in traced
+
+
+def test_a_straggler_and_what_disturbed_a_launch() -> None:
+    busy = {"busy": True, "other_load": 1.26, "throttled": False, "foreign_processes": None}
+    hot = {"throttled": True, "gpu": {"throttle_reasons": ["power cap"]}, "foreign_processes": 2}
+    ranks = [
+        measured(input_wait_s=0.0, comm_wait_s=2.0, conditions=busy),
+        measured(rank=1, input_wait_s=0.0, comm_wait_s=0.0, conditions={**busy, **hot}),
+    ]
+    text = page.markdown(record(*ranks))
+    assert "| time of a step | rank 0: own work 50.0%" in text
+    assert "| straggler | rank 1 on node0: 2.00 x the others' time, compute |" in text
+    assert (
+        "| disturbed | node0: other processes kept 1.3 cores busy; rank 1 on node0: clocks were "
+        "throttled (power cap); rank 1 on node0: 2 other process(es) on its GPU |"
+    ) in text
 
 
 def test_velocities() -> None:
