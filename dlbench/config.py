@@ -9,7 +9,7 @@ import os
 import re
 import reprlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -32,6 +32,9 @@ class Section(BaseModel):
     """A part of the configuration: unknown keys are refused, values are checked on assignment."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+Checked = TypeVar("Checked", bound=Section)
 
 
 class Augmentation(Section):
@@ -256,11 +259,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def validate(content: dict[str, Any], source: str) -> Experiment:
     """Check a mapping against the schema; ``source`` names it in errors."""
+    return checked(Experiment, content, f"the configuration from {source}")
+
+
+def checked(schema: type[Checked], content: dict[str, Any], what: str) -> Checked:
+    """``content`` as a ``schema``; `ConfigError` names ``what`` it is and all that is wrong."""
     try:
-        return Experiment.model_validate(content)
+        return schema.model_validate(content)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(e)}" for e in error.errors())
-        raise ConfigError(f"the configuration from {source} is not valid:\n{problems}") from None
+        problems = "\n".join(f"  {_explain(e, schema)}" for e in error.errors())
+        raise ConfigError(f"{what} is not valid:\n{problems}") from None
 
 
 def _override(content: dict[str, Any], argument: str) -> None:
@@ -284,18 +292,19 @@ _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 2
 
 
-def _explain(error: Any) -> str:
+def _explain(error: Any, schema: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        section = _section(error["loc"][:-1])
+        section = _section(error["loc"][:-1], schema)
         known = ", ".join(section.model_fields) if section else ""
         return f"{where}: unknown key; known here: {known}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        return f"{where}: it is needed"
     return f"{where or 'configuration'}: {message} (got {_SHORT.repr(error['input'])})"
 
 
-def _section(path: tuple[Any, ...]) -> type[BaseModel] | None:
-    section: type[BaseModel] = Experiment
+def _section(path: tuple[Any, ...], section: type[BaseModel]) -> type[BaseModel] | None:
     for part in path:
         annotation = section.model_fields[part].annotation
         candidates = [annotation, *get_args(annotation)]

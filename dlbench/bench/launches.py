@@ -1,0 +1,253 @@
+"""Whole launches of setups as processes of their own, in turn: the unit that comparisons count.
+
+    FOLDER/<setup>/01.json ...      what each launch measured, whole or absent
+    FOLDER/<setup>/01.log ...       what it printed
+    FOLDER/<setup>/launches.yaml    what was launched: other launches never join these
+
+In turn, A B A B ..., a machine that warms up or fills with other work hits all setups alike.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import shlex
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+import yaml
+
+from dlbench import config
+from dlbench.bench.setups import Setup
+from dlbench.checkpoint import write_atomically
+from dlbench.config import ConfigError
+from dlbench.report import records
+
+GRACE = 15.0
+"""Seconds that a stopped launch has to end by itself: Horovod's launcher ends its ranks in 5."""
+TOLD_LINES = 12
+"""Of the log of a launch that failed."""
+NO_BENCHMARK_CHOSEN = 5
+"""pytest's status where nothing was selected."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One run of all benchmarks, or of the experiment, on one setup."""
+
+    setup: Setup
+    number: int
+    """From 1, within its setup."""
+    folder: Path
+
+    @property
+    def result(self) -> Path:
+        return self.folder / f"{self.number:02}.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.number:02}.log"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A launch that measured nothing."""
+
+    launch: Launch
+    reason: str
+
+    def __str__(self) -> str:
+        """The reason and the log's last lines."""
+        lines = self.launch.log.read_text(errors="replace").splitlines()[-TOLD_LINES:]
+        told = "\n".join(f"    {line}" for line in lines)
+        return f"{self.launch.log}: {self.reason}; its last lines:\n{told}"
+
+
+class LaunchError(Exception):
+    """Why a launch measured nothing."""
+
+
+def in_turn(
+    setups: Sequence[Setup], count: int, folder: Path, shuffle: int | None = None
+) -> list[Launch]:
+    """``count`` launches of each setup, the setups in turn: A B A B ...; with the seed
+    ``shuffle``, in random order within each turn, which is the same when there are more turns."""
+    planned = []
+    for number in range(1, count + 1):
+        turn = list(setups)
+        if shuffle is not None:
+            random.Random(f"{shuffle}/{number}").shuffle(turn)
+        planned += [Launch(setup, number, folder / setup.folder_name) for setup in turn]
+    return planned
+
+
+def results(planned: Sequence[Launch], setup: Setup) -> list[Path]:
+    """The files of those launches of ``setup`` that have measured something."""
+    return [one.result for one in planned if one.setup is setup and one.result.exists()]
+
+
+def run(
+    planned: Sequence[Launch],
+    options: list[str],
+    *,
+    cooldown: float = 0.0,
+    limit: float | None = None,
+    tell: Callable[[str], None] = print,
+) -> list[Failure]:
+    """Run the launches that have no result yet, one after the other, and return those that failed.
+
+    ``options`` are pytest's. ``cooldown`` is the pause between launches, ``limit`` the longest that
+    one may take, both in seconds. `ConfigError` where a folder holds launches of something else, or
+    ``options`` select no benchmark; `KeyboardInterrupt` has ended the launch it came into.
+    """
+    for folder, setup in {launch.folder: launch.setup for launch in planned}.items():
+        _claim(folder, setup, options)
+    pending = [launch for launch in planned if not launch.result.exists()]
+    if kept := len(planned) - len(pending):
+        tell(f"{kept} of {len(planned)} launches are there already; another --out launches anew")
+    failures = []
+    seconds: dict[str, list[float]] = {}
+    for index, launch in enumerate(pending):
+        if index and cooldown:
+            time.sleep(cooldown)
+        left = _time_left(pending[index:], seconds, cooldown)
+        place = kept + index + 1
+        tell(f"launch {place} of {len(planned)}: {launch.setup.name}, number {launch.number}{left}")
+        started = time.monotonic()
+        try:
+            _run_one(launch, options, limit)
+        except LaunchError as error:
+            failures.append(Failure(launch, str(error)))
+            tell(str(failures[-1]))
+        else:
+            seconds.setdefault(launch.setup.name, []).append(time.monotonic() - started)
+    return failures
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` against a second command: two at a time would measure each other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another command is launching into {folder}; wait for its end"
+            ) from None
+        yield
+
+
+def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
+    setup = launch.setup
+    with tempfile.TemporaryDirectory(prefix=".launch-", dir=launch.folder) as name:
+        command = setup.command(Path(name), options)
+        with launch.log.open("w") as log:
+            log.write(f"$ {shlex.join(command)}\n")
+            log.flush()
+            status = _finish(command, setup, log, limit)
+        if status == NO_BENCHMARK_CHOSEN and setup.experiment is None:
+            raise ConfigError(f"{shlex.join(options) or 'pytest'} selects no benchmark at all")
+        if status:
+            raise LaunchError(f"it ended with status {status}")
+        _keep(setup, setup.result(Path(name)), launch.result)
+
+
+def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None) -> int:
+    """Run ``command`` to its end, in a process group of its own that ends with it."""
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=setup.checkout,
+            env=setup.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise LaunchError(f"it did not start: {error}") from None
+    try:
+        return process.wait(limit)
+    except subprocess.TimeoutExpired:
+        raise LaunchError(f"it was stopped after {limit:g} s, the limit of a launch") from None
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop what is left of a launch; it would disturb the next."""
+    started: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(process.pid)
+        # Horovod's ranks are in groups of their own.
+        started = [leader, *leader.children(recursive=True)]
+    try:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        psutil.wait_procs(started, timeout=GRACE)
+    finally:
+        for one in started:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _keep(setup: Setup, measured: Path, kept: Path) -> None:
+    """Move what a launch measured to its place, once it is sure that it can be read."""
+    try:
+        found = records.read_many([measured])
+        if setup.experiment is not None:
+            named = found[0].setup.model_copy(update={"name": setup.name})
+            records.write(found[0].model_copy(update={"setup": named}), kept)
+            return
+        if not json.loads(measured.read_bytes())["benchmarks"]:
+            raise LaunchError("no benchmark measured anything")
+    except records.RecordError as error:
+        raise LaunchError(str(error)) from None
+    write_atomically(kept, lambda file: file.write(measured.read_bytes()))
+
+
+def _claim(folder: Path, setup: Setup, options: list[str]) -> None:
+    """Note in ``folder`` what is launched, or refuse to add to launches of something else."""
+    wanted = {**setup.model_dump(mode="json"), "options": options}
+    note = folder / "launches.yaml"
+    if note.exists():
+        there = config.read_yaml(note)
+        different = [
+            f"{key}: {there.get(key)!r} there, {wanted.get(key)!r} now"
+            for key in sorted(there.keys() | wanted.keys())
+            if there.get(key) != wanted.get(key)
+        ]
+        if different:
+            raise ConfigError(
+                f"{folder} holds launches of another kind ({'; '.join(different)}); choose another "
+                "folder with --out"
+            )
+        return
+    text = yaml.safe_dump(wanted, sort_keys=False)
+    write_atomically(note, lambda file: file.write(text.encode()))
+
+
+def _time_left(pending: Sequence[Launch], seconds: dict[str, list[float]], cooldown: float) -> str:
+    """How long ``pending`` will take, by the launches so far; empty before the first has ended."""
+    if not seconds:
+        return ""
+    known = {name: statistics.median(times) for name, times in seconds.items()}
+    other = statistics.fmean(known.values())
+    total = sum(known.get(launch.setup.name, other) for launch in pending)
+    total += cooldown * (len(pending) - 1)
+    return f"; about {total:.0f} s left" if total < 120 else f"; about {total / 60:.0f} min left"
