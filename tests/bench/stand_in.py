@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 journal = Path(os.environ["JOURNAL"])
@@ -28,9 +29,13 @@ if count == int(os.environ.get("HANG_AT", 0)):
     journal.with_name("hanging").write_text(str(child.pid))
     time.sleep(600)
 content = json.loads(Path(os.environ["TEMPLATE"]).read_text())
-speed = 1.0 + 0.001 * (count % 3)
+# Not the same for the two of an A B A B order, and yet alike in the mean.
+speed = 1.0 + 0.001 * (count * 5 % 12)
+if count % 2 == 0:
+    speed *= float(os.environ.get("SLOWER_EVEN", 1))
 for benchmark in content["benchmarks"]:
     record = benchmark["extra_info"]["record"]
+    record["created"] = datetime.now(UTC).isoformat()
     record["setup"]["name"] = options.get("--setup-name")
     for rank in record["ranks"]:
         rank["wall_s"] *= speed * float(os.environ.get("SLOWER", 1))
