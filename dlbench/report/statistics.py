@@ -241,4 +241,4 @@ def _pairs_distribution(n: int, m: int) -> Values:
 def _half_width(cv: float, n: int, m: int, alpha: float, power: float = 0.5) -> float:
     """Of the interval, and as far as its centre may lie off with a probability of ``power``."""
     error = cv * math.sqrt(math.pi / 2 * (1 / n + 1 / m))  # of the medians' ratio, if n is large
-    return error * (stats.norm.isf(alpha / 2) + stats.norm.ppf(power))
+    return float(error * (special.ndtri(power) - special.ndtri(alpha / 2)))

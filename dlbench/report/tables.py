@@ -120,7 +120,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(benchmark, dict):
             raise RecordError(f"{path}: a benchmark is {benchmark!r}, expected a mapping")
         name = benchmark.get("fullname")
-        found = (benchmark.get("extra_info") or {}).get("record")
+        extra = benchmark.get("extra_info")
+        found = extra.get("record") if isinstance(extra, dict) else None
         if found is None:
             yield plain.row(content, benchmark, path)
         else:
