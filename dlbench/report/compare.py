@@ -137,6 +137,13 @@ def _launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
         raise CompareError(f"the {side} holds no launch: its files have no benchmarks in them")
     labels = [tables.label(row) for row in table[list(tables.WORKLOAD)].to_dict("records")]
     launches = table.assign(label=labels).drop_duplicates(["label", "created", "fingerprint"])
+    repeated = launches[launches.duplicated(["label", "file"])]
+    if not repeated.empty:
+        one = repeated.iloc[0]
+        raise CompareError(
+            f"{one.file} holds several results of '{one.label}': a file is one launch, and what it "
+            "measures needs names that tell its workloads apart"
+        )
     setups = launches.groupby("label").fingerprint.unique()
     for label, fingerprints in setups.items():
         if len(fingerprints) > 1:

@@ -33,7 +33,7 @@ RELEVANCE = (
     (5, r"memory_bytes", "memory of the machine"),
     (5, r"libraries\..*", "an allocator or threading runtime"),
     (6, r"packages\..*|python.*", "a package outside of the measured step, most often"),
-    (8, r"(platform\.hostname|node)", "another machine, or another container on it"),
+    (8, r"platform\.hostname", "another machine, or another container on it"),
 )
 """(relevance, what it matches, why it may matter); the first match counts, 1 matters most."""
 OTHER = (7, "not known to decide speed")
@@ -99,7 +99,7 @@ def _no_difference(path: str, name: str) -> bool:
     """Whether an entry differs from launch to launch, or says where something lies."""
     if path.startswith("variables."):
         return bool(VOLATILE.fullmatch(name))
-    return name in plain.VOLATILE[1:] or bool(re.fullmatch(r"libraries\..*\.path", path))
+    return name in plain.VOLATILE or bool(re.fullmatch(r"libraries\..*\.path", path))
 
 
 def _relevance(what: str) -> tuple[int, str]:

@@ -34,14 +34,14 @@ def row(content: Mapping[str, Any], benchmark: Mapping[str, Any], path: Path) ->
     created = pd.to_datetime(str(content.get("datetime")), utc=True, errors="coerce")
     if created is pd.NaT:
         raise RecordError(f"{where}: the file's datetime is {content.get('datetime')!r}")
-    commit = content.get("commit_info") or {}
+    commit = _mapping(content.get("commit_info"))
     return {
         "file": str(path),
         "created": created,
         "workload": benchmark["fullname"],
         "benchmark": benchmark["fullname"],
         "mode": MODE,
-        **_setup(content.get("machine_info") or {}),
+        **_setup(_mapping(content.get("machine_info"))),
         "version": content.get("version"),
         "commit": commit.get("id"),
         "dirty": commit.get("dirty"),
@@ -56,14 +56,20 @@ def row(content: Mapping[str, Any], benchmark: Mapping[str, Any], path: Path) ->
 
 def _setup(machine: Mapping[str, Any]) -> dict[str, Any]:
     """Name, fingerprint and environment, from `dlbench`'s own entry where there is one."""
-    own = machine.get("setup")
-    if isinstance(own, dict) and isinstance(own.get("fingerprint"), str):
-        name, fingerprint, environment = own.get("name"), own["fingerprint"], own["environment"]
+    own = _mapping(machine.get("setup"))
+    if isinstance(own.get("fingerprint"), str):
+        name, fingerprint = own.get("name"), own["fingerprint"]
+        environment = _mapping(own.get("environment"))
     else:
         stable = json.dumps(_without_volatile(machine), sort_keys=True)
         name, environment = None, dict(machine)
         fingerprint = hashlib.sha256(stable.encode()).hexdigest()[:16]
     return {"setup": name or fingerprint, "fingerprint": fingerprint, "environment": environment}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """What other projects' hooks may have replaced by something else is unknown, then."""
+    return value if isinstance(value, dict) else {}
 
 
 def _without_volatile(value: Any) -> Any:

@@ -77,12 +77,9 @@ def load(paths: Iterable[Path | str]) -> pd.DataFrame:
     rows = [row for path in expand(paths) for row in _rows(path)]
     further = sorted({name for row in rows for name in row} - {*DTYPES})
     table = pd.DataFrame(rows, columns=[*DTYPES, *further], dtype=object)
-    for name in table:
-        if DTYPES.get(name) is object:
-            table[name] = table[name].where(table[name].notna(), None)
-        else:
-            table[name] = table[name].astype(DTYPES.get(name, float))
-    return table
+    texts = [name for name in table if DTYPES.get(name) is object]
+    kinds = {name: DTYPES.get(name, float) for name in table if name not in texts}
+    return table.where(table.notna() | ~table.columns.isin(texts), None).astype(kinds)
 
 
 def expand(paths: Iterable[Path | str]) -> list[Path]:
@@ -123,7 +120,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(benchmark, dict):
             raise RecordError(f"{path}: a benchmark is {benchmark!r}, expected a mapping")
         name = benchmark.get("fullname")
-        found = (benchmark.get("extra_info") or {}).get("record")
+        extra = benchmark.get("extra_info")
+        found = extra.get("record") if isinstance(extra, dict) else None
         if found is None:
             yield plain.row(content, benchmark, path)
         else:

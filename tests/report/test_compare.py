@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -294,3 +296,34 @@ def test_what_cannot_be_compared(frames: Callable[..., list[pd.DataFrame]]) -> N
     ]
     # A launch that is given twice is one launch.
     assert len(rows(compare(pd.concat([a, a]), b))["throughput"].baseline) == 2
+
+
+def test_one_file_is_one_launch(tmp_path: Path, frames: Callable[..., list[pd.DataFrame]]) -> None:
+    (other,) = frames(launches(2, "B", 100))
+    benchmarks = [
+        {"fullname": f"b.py::b[{number}]", "extra_info": {"record": record.to_json()}}
+        for number, record in enumerate(launches(6))
+    ]
+    path = tmp_path / "six.json"
+    path.write_text(json.dumps({"benchmarks": benchmarks}))
+    with pytest.raises(CompareError, match=r"six\.json holds several results of 'train/segnet"):
+        compare(load([path]), other)
+
+
+def test_other_projects_benchmarks(tmp_path: Path) -> None:
+    sides: list[list[Path]] = [[], []]
+    for side, number in itertools.product((0, 1), range(6)):
+        stats = {"median": noisy(0.02 + 0.002 * side, number), "iqr": 0.001, "rounds": 5}
+        content = {
+            "datetime": f"2026-11-24T10:{2 * number + side:02}:00",
+            "machine_info": {"cpu": {"brand_raw": ("Xeon", "EPYC")[side]}, "node": f"ci-{number}"},
+            "benchmarks": [{"fullname": "test_sort.py::test_sort", "stats": stats}],
+        }
+        sides[side].append(tmp_path / f"{side}{number}.json")
+        sides[side][-1].write_text(json.dumps(content))
+    made = compare(*map(load, sides))
+    (row,) = made.rows
+    assert (row.measure, row.verdict) == ("throughput", "slower")
+    assert row.ratio == pytest.approx(1 / 1.1, abs=0.01)
+    assert row.workload == "test_sort.py::test_sort, pytest-benchmark, calls/s"
+    assert [d.what for d in made.differences] == ["cpu.brand_raw"]

@@ -7,6 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy import stats
 
 from dlbench.report import statistics
 
@@ -132,6 +133,20 @@ def test_p_values_by_counting() -> None:
     assert statistics.smallest_p(6, 6) == pytest.approx(2 / 924)
     assert statistics.p_values(np.arange(8), np.arange(8) + 8) == pytest.approx(2 / 12870)
     assert statistics.p_values([1] * 6, [1] * 6) == 1
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (6, 6), (5, 9), (50, 49), (60, 70)])
+def test_p_values_by_scipy(n: int, m: int) -> None:
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(size=(20, n)), generator.normal(0.5, size=(20, m))
+    expected = stats.mannwhitneyu(a, b, axis=-1, method="asymptotic" if n == 60 else "exact")
+    assert statistics.p_values(a, b) == pytest.approx(expected.pvalue)
+
+
+def test_ties_speak_against_a_difference() -> None:
+    # One pair of 36 is tied: no more extreme than if that pair were in the wrong order.
+    tied = statistics.p_values([1, 2, 3, 4, 5, 6], [6, 7, 8, 9, 10, 11])
+    assert tied == pytest.approx(4 / 924)
 
 
 def test_holm_by_hand() -> None:

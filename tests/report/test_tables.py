@@ -156,6 +156,7 @@ def test_our_own_benchmarks_are_records(tmp_path: Path) -> None:
         ({"benchmarks": [3]}, "a benchmark is 3, expected a mapping"),
         ({"benchmarks": [{"fullname": "x"}]}, "benchmark 'x' lacks its fullname or stats"),
         ({"benchmarks": [{"fullname": "x", "stats": {"median": "1"}}]}, "stats.median is '1'"),
+        ({"machine_info": [], "commit_info": "x", "datetime": None}, "datetime is None"),
         ({"datetime": "yesterday"}, "datetime is 'yesterday'"),
     ],
 )
