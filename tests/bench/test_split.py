@@ -141,19 +141,19 @@ def test_each_part_of_a_step_is_what_was_planted() -> None:
         pause.lasted.clear()
     steps = timed(lambda: float(trainer.train_function(inputs)["loss"]), 6)
 
-    found = [trainer.waits.input_s[-6:], trainer.waits.comm_s[-6:]]
-    for measured, truth in zip(found, (stall.lasted, sums.lasted), strict=True):
+    input_s = trainer.waits.input_s[-6:]
+    comm_s = [waited for waited in trainer.waits.comm_s[-6:] if waited is not None]
+    for measured, truth in ((input_s, stall.lasted), (comm_s, sums.lasted)):
         assert len(truth) == 6
         beyond = [part - planted for part, planted in zip(measured, truth, strict=True)]
-        # Both are read from clocks of their own; what a busy machine adds is in none of the best.
+        # The clocks differ by little, and what a busy machine adds is in none of the best.
         assert min(beyond) > -1e-3
         assert min(map(abs, beyond)) < 0.02 * min(steps)
     waits = trainer.waits.within(steps)
-    assert waits["input_wait_s"] == pytest.approx(sum(found[0]))
-    assert waits["comm_wait_s"] == pytest.approx(sum(found[1]))
-    own = [step - before - during for step, before, during in zip(steps, *found, strict=True)]
-    rest = [mine - planted for mine, planted in zip(own, work.lasted, strict=True)]
-    assert min(rest) > 0.0, "the parts are disjoint"
+    assert waits["input_wait_s"] == pytest.approx(sum(input_s))
+    assert waits["comm_wait_s"] == pytest.approx(sum(comm_s))
+    own = np.subtract(steps, input_s) - comm_s
+    assert (own - work.lasted).min() > 0.0, "the parts are disjoint"
 
 
 def test_one_rank_waits_for_no_other_and_ready_input_is_not_waited_for() -> None:
