@@ -16,7 +16,8 @@ from report.synthetic import HOSTILE, SPEEDS
 from dlbench.errors import UserError
 from dlbench.report import site, tables
 from dlbench.report.site import charts, markup
-from dlbench.report.site.archive import archive, slugs
+from dlbench.report.site.archive import slugs
+from dlbench.report.site.sorting import archive
 from dlbench.report.site.trends import STRONG, WEAK, curves
 
 

@@ -15,8 +15,8 @@ from pandas import DataFrame
 from dlbench.errors import UserError
 from dlbench.report import tables
 from dlbench.report.site import comparison, pages, setups, summary
-from dlbench.report.site.archive import archive
 from dlbench.report.site.markup import GENERATOR
+from dlbench.report.site.sorting import archive
 
 ASSETS = ("style.css", "theme.js", "table.js", "compare.js")
 WRITTEN = (

@@ -3,7 +3,8 @@
 Every launch's numbers are in the page, so the ratio of medians is shown for any two. Verdicts are
 computed here, by `dlbench.report.compare`, the older side as the baseline, as long as `BUDGET`
 lasts: of each setup's newest two states of the code, of the newest code of each two setups, of
-older states and those before them. For the rest the page gives the command.
+older states and those before them; then all of these the other way round. For the rest the page
+gives the command.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def precomputed(frame: DataFrame, archive: Archive) -> dict[Pair, Comparison]:
     found: dict[Pair, Comparison] = {}
     spent = 0
     subjects = archive.subjects
-    for pair in _likely(archive):
+    forward = [*_likely(archive)]
+    for pair in (*forward, *(pair[::-1] for pair in forward)):
         one, other = (subjects[position] for position in pair)
         shared = len(one.groups.keys() & other.groups.keys())
         if not shared:

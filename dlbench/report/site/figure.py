@@ -28,7 +28,7 @@ class Figure(NamedTuple):
 
 
 def moment(launch: Launch) -> str:
-    return launch.file if launch.created is None else f"{launch.created:%Y-%m-%d %H:%M} UTC"
+    return launch.name if launch.created is None else f"{launch.created:%Y-%m-%d %H:%M} UTC"
 
 
 def when(launch: Launch) -> Cell:

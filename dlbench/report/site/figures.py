@@ -89,7 +89,7 @@ def _launches(
         drawing += charts.strips(f"{key}-{number_of}", f"{title} {heading}", described, unit, rows)
     columns = [
         Column("Setup"),
-        Column("Ranks × batch"),
+        Column("Ranks × batch", whole=True),
         Column("Launches", numeric=True),
         Column("Median", unit, numeric=True),
         Column("IQR", "%", numeric=True),
@@ -123,7 +123,7 @@ def _split(groups: Sequence[Group]) -> Figure | None:
     )
     columns = [
         Column("Setup"),
-        Column("Ranks × batch"),
+        Column("Ranks × batch", whole=True),
         Column("Step, median", "ms", numeric=True),
         *(Column(name, "%", numeric=True) for name in PARTS.values()),
         Column("Straggler"),
@@ -180,8 +180,8 @@ def _quality(groups: Sequence[Group]) -> Figure | None:
     )
     columns = [
         Column("Setup"),
-        Column("Ranks × batch"),
-        Column("Launch"),
+        Column("Ranks × batch", whole=True),
+        Column("Launch", "UTC", whole=True),
         Column("Time", "s", numeric=True),
         Column(name, numeric=True),
     ]

@@ -16,19 +16,18 @@ def group_table(archive: Archive, groups: Sequence[Group], caption: str, several
     columns = [
         Column("Workload", key="workload"),
         *([Column("Setup", choice=True, key="setup")] if several else []),
-        Column("Code", key="code"),
-        Column("Mode", choice=True, key="mode"),
-        Column("Precision", choice=True, key="precision"),
-        Column("Ranks × batch", choice=True, key="ranks"),
+        Column("Code", key="code", whole=True),
+        Column("Mode", choice=True, key="mode", whole=True),
+        Column("Precision", choice=True, key="precision", whole=True),
+        Column("Ranks × batch", choice=True, key="ranks", whole=True),
         Column("Launches", numeric=True, key="launches"),
         Column("Throughput", "samples/s", numeric=True, key="throughput"),
         Column("IQR", "%", numeric=True, key="iqr"),
         Column("Step", "ms", numeric=True, key="step"),
-        Column("First step", "s", numeric=True, key="first"),
         Column("Peak host memory", "GiB", numeric=True, key="memory"),
         Column("Energy", "J/sample", numeric=True, key="energy"),
         Column("Quality", key="quality", numeric=True),
-        Column("Newest", key="newest"),
+        Column("Newest", key="newest", whole=True),
     ]
     rows = []
     for group in groups:
@@ -48,7 +47,6 @@ def group_table(archive: Archive, groups: Sequence[Group], caption: str, several
                 Cell(throughput.text, throughput.value, extra=unit),
                 percent(group.spread("throughput")),
                 number(group.median("median_step_s"), scale=1e3),
-                number(group.median("first_step_s")),
                 number(group.median("peak_host_rss"), scale=1 / GIB),
                 number(group.median("energy_per_sample_j")),
                 Cell(

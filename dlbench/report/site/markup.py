@@ -35,6 +35,8 @@ class Column:
     key: str = ""
     choice: bool = False
     """Whether the reader may filter by one of its values."""
+    whole: bool = False
+    """Whether its values are kept on one line; numbers always are."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ def _cell(column: Column, cell: Cell, heading: bool) -> str:
     if cell.extra:
         text += f" <small>{escape(cell.extra)}</small>"
     tag, scope = ("th", ' scope="row"') if heading else ("td", "")
-    kind = ' class="number"' if column.numeric else ""
+    kind = ' class="number"' if column.numeric else ' class="whole"' if column.whole else ""
     value = "" if cell.value is None else _attribute("data-v", cell.value)
     return f"<{tag}{scope}{kind}{value}>{text}</{tag}>"
 

@@ -71,7 +71,7 @@ def families(archive: Archive) -> Iterator[tuple[str, str]]:
             ("Model", family.model or UNKNOWN),
             ("Data", family.data or UNKNOWN),
             ("Precision", family.precision or UNKNOWN),
-            ("Input, height × width × channels", family.shape or UNKNOWN),
+            ("Input", family.shape or UNKNOWN),
             ("Mode", family.mode),
         ]
         body = (
@@ -92,7 +92,7 @@ def downloads(summary: str) -> str:
         f"<li>{link('results.json', 'results.json')}, a list of objects; unknown is null</li>"
         f"<li>{link('summary.md', 'summary.md')}, the text below</li></ul>"
         '<h2 id="summary">Summary for a pull request</h2><p>Markdown; the page '
-        f"{link('compare.html', 'Compare')} gives it for any two setups.</p>"
+        f"{link('compare.html', 'Compare')} gives it for other pairs.</p>"
         f'<textarea readonly rows="24" aria-labelledby="summary" spellcheck="false">'
         f"\n{escape(summary)}</textarea>"
     )

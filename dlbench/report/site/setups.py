@@ -22,7 +22,7 @@ def setup_table(setups: Sequence[Setup]) -> str:
         Column("Workloads", numeric=True),
         Column("Launches", numeric=True),
         Column("States of the code", numeric=True),
-        Column("Newest launch"),
+        Column("Newest launch", whole=True),
     ]
     rows = []
     for setup in setups:
@@ -66,9 +66,9 @@ def pages(archive: Archive) -> Iterator[tuple[str, str]]:
 def _launches(archive: Archive, groups: Iterable[Group]) -> str:
     columns = [
         Column("Workload"),
-        Column("Code"),
-        Column("Ranks × batch"),
-        Column("Launch", "UTC"),
+        Column("Code", whole=True),
+        Column("Ranks × batch", whole=True),
+        Column("Launch", "UTC", whole=True),
         Column("Throughput", "samples/s", numeric=True),
         Column("Step", "ms", numeric=True),
         Column("Step p95", "ms", numeric=True),
@@ -95,7 +95,7 @@ def _launches(archive: Archive, groups: Iterable[Group]) -> str:
             number(launch.get("peak_host_rss"), scale=1 / GIB),
             number(launch.get("energy_per_sample_j")),
             Cell(launch.straggler or UNKNOWN),
-            Cell(launch.file),
+            Cell(launch.name),
         ]
         for group in groups
         for launch in group.launches

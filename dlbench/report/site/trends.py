@@ -144,9 +144,9 @@ def history(groups: Sequence[Group]) -> Figure | None:
     title = "History"
     columns = [
         Column("Setup"),
-        Column("Code"),
-        Column("Ranks × batch"),
-        Column("Newest launch"),
+        Column("Code", whole=True),
+        Column("Ranks × batch", whole=True),
+        Column("Newest launch", whole=True),
         Column("Launches", numeric=True),
         Column("Throughput, median", unit, numeric=True),
     ]
