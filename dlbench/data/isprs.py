@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from dlbench.data import raster
+from dlbench.data import block_cache, raster
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, Sample
 from dlbench.data.windows import WindowedDataSet
 
@@ -47,19 +47,28 @@ def decode(palette: np.ndarray, file: Path) -> np.ndarray:
     Channels are thresholded, since released labels hold colours that were resampled or re-encoded.
     Black is `IGNORE`, as is magenta, which no class has; much of it raises `DataError`.
     """
+    target = _indices(palette)
+    _refuse_unknown(target, file, lambda: palette)
+    return target
+
+
+def _indices(palette: np.ndarray) -> np.ndarray:
     red, green, blue = ((palette[..., channel] > THRESHOLD).view(np.uint8) for channel in range(3))
-    target = _INDEX_OF_CODE.take(red << 2 | green << 1 | blue)
+    return _INDEX_OF_CODE.take(red << 2 | green << 1 | blue)
+
+
+def _refuse_unknown(target: np.ndarray, file: Path, palette: Callable[[], np.ndarray]) -> None:
+    """Make what is of no class `IGNORE`, if it is little. Raises `DataError`."""
     unknown = target == _UNKNOWN
     count = np.count_nonzero(unknown)
     if count > MIXED_SHARE * unknown.size:
         row, column = np.argwhere(unknown)[0]
         raise DataError(
-            f"{file} holds the colour {tuple(map(int, palette[row, column]))}, which is no class; "
-            "is it an image in place of a label?"
+            f"{file} holds the colour {tuple(map(int, palette()[row, column]))}, which is no "
+            "class; is it an image in place of a label?"
         )
     if count:
         target[unknown] = IGNORE
-    return target
 
 
 _UNKNOWN = 254
@@ -84,7 +93,7 @@ class _Heights:
         rows = np.minimum(np.arange(row, row + height), self.rows - 1)
         columns = np.minimum(np.arange(column, column + width), self.columns - 1)
         top, left = int(rows[0]), int(columns[0])
-        values, valid = raster.read_window(
+        values, valid = block_cache.read_window(
             self.file, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
         )
         if not self.in_decimetres:
@@ -113,12 +122,13 @@ class _Tile:
     width: int
 
     def read(self, row: int, column: int, height: int, width: int) -> Sample:
-        image, valid = raster.read_window(self.file, row, column, height, width)
+        image, valid = block_cache.read_window(self.file, row, column, height, width)
         if self.heights is not None:
             steps, known = self.heights.read(row, column, height, width)
             image, valid = np.dstack([image, steps]), valid & known
-        palette, _ = raster.read_window(self.label, row, column, height, width)
-        target = decode(palette, self.label)
+        window = row, column, height, width
+        target, _ = block_cache.read_window(self.label, *window, decode=_indices)
+        _refuse_unknown(target, self.label, lambda: raster.read_window(self.label, *window)[0])
         target[~valid] = IGNORE
         return image, target
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ from dlbench.data.grid import Grid
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 _OPEN_PER_THREAD = 32
+
+Decode = Callable[[np.ndarray], np.ndarray]
+"""Of values (height, width, bands), pixel by pixel, to uint8 (height, width)."""
+Signature = tuple[int, int, int] | None
+"""What a file written anew has another of; None: of a path that GDAL alone can read."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +99,24 @@ def read_window(
     height: int,
     width: int,
     indexes: Sequence[int] | None = None,
+    decode: Decode | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read (height, width, bands) in the file's dtype, and where every band holds data (height,
-    width) bool; ``indexes`` chooses bands, counted from 1. Raises `DataError` for a window outside
-    the raster and for a damaged file.
+    width) bool; ``indexes`` chooses bands, counted from 1, and values go through ``decode``. Raises
+    `DataError` for a window outside the raster and for a damaged file.
     """
-    dataset, masked = _kept_open(path)
+    dataset, masked = kept_open(path)
     require_window(path, dataset.shape, row, column, height, width)
     window = Window(column, row, width, height)
     try:
         indexes = list(dataset.indexes if indexes is None else indexes)
-        # Pixel by pixel, as networks read it.
-        values = np.ascontiguousarray(np.moveaxis(dataset.read(indexes, window=window), 0, -1))
+        if decode is not None:
+            values = decode(np.moveaxis(dataset.read(indexes, window=window), 0, -1))
+        else:
+            # Pixel by pixel, as networks read it; GDAL writes it so at no cost.
+            dtype = np.result_type(*(dataset.dtypes[index - 1] for index in indexes))
+            values = np.empty((height, width, len(indexes)), dtype)
+            dataset.read(indexes, out=np.moveaxis(values, -1, 0), window=window)
         if masked.isdisjoint(indexes):
             valid = np.ones((height, width), bool)
         else:
@@ -135,20 +147,31 @@ def require_window(
 _local = threading.local()
 
 
-def _kept_open(path: Path) -> tuple[Any, frozenset[int]]:
+def kept_open(path: Path) -> tuple[Any, frozenset[int]]:
     """The calling thread's own handle, and which bands have a mask, asked but once: GDAL's handles
     may not be shared, opening costs a header, and the masks a tenth of a small window."""
-    handles: OrderedDict[Path, tuple[Any, frozenset[int]]]
+    handles: OrderedDict[Path, tuple[Any, frozenset[int], Signature]]
     handles = _local.__dict__.setdefault("handles", OrderedDict())
+    now = signature(path)
+    if path in handles and handles[path][2] != now:
+        handles.pop(path)[0].close()
     if path not in handles:
         dataset = open_raster(path)
         flags = zip(dataset.indexes, dataset.mask_flag_enums, strict=True)
         masked = frozenset(index for index, flag in flags if flag != [MaskFlags.all_valid])
-        handles[path] = dataset, masked
+        handles[path] = dataset, masked, now
     handles.move_to_end(path)
     if len(handles) > _OPEN_PER_THREAD:
         handles.popitem(last=False)[1][0].close()
-    return handles[path]
+    return handles[path][:2]
+
+
+def signature(path: Path) -> Signature:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def open_raster(path: Path) -> Any:

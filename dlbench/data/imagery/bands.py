@@ -12,7 +12,7 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
 
-from dlbench.data import raster
+from dlbench.data import block_cache, raster
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
 
@@ -71,7 +71,7 @@ class Bands:
             if top >= bottom or left >= right:
                 continue
             here = np.s_[top - row : bottom - row, left - column : right - column]
-            values[here], valid[here] = raster.read_window(
+            values[here], valid[here] = block_cache.read_window(
                 part.file, top - part.row, left - part.column, bottom - top, right - left,
                 self.indexes,
             )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlbench.data import raster
+from dlbench.data import block_cache, raster
 from dlbench.data.dataset import DataError
 
 PRODUCT = re.compile(r"(L[COTEM]\d\d)_L2S[PR]_\d{6}_(\d{4})\d{4}_\d{8}_02_(?:T1|T2)")
@@ -77,8 +77,8 @@ class Landsat:
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         place = row, column, height, width
-        numbers = np.dstack([raster.read_window(file, *place)[0] for file in self._files])
-        quality, _ = raster.read_window(self._quality, *place)
+        numbers = np.dstack([block_cache.read_window(file, *place)[0] for file in self._files])
+        quality, _ = block_cache.read_window(self._quality, *place)
         valid = (numbers != FILL).all(axis=-1) & (quality[..., 0] & self._refused == 0)
         reflectance = numbers * np.float32(GAIN * SCALE) + np.float32(OFFSET * SCALE)
         values = np.clip(np.rint(reflectance), 0, None) * valid[..., None]
