@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dlbench.data.dataset import IGNORE, ClassInfo
+from dlbench.data.imagery import earth_engine
 from dlbench.distributed import SingleProcess
 from dlbench.raster_input import RasterInput
 from dlbench.raster_output import Layer, publish, scratch_folder
@@ -90,7 +92,7 @@ class ClassMap:
 
     def _layer(self, kind: str, path: Path, folder: Path) -> Layer:
         image, names = self._image, [one.name for one in self._classes]
-        grid = {
+        grid: dict[str, Any] = {
             "height": image.height,
             "width": image.width,
             "crs": image.crs,
@@ -110,7 +112,8 @@ class ClassMap:
             for band, name in enumerate(names, start=1):
                 layer.dataset.set_band_description(band, name)
             return layer
-        layer = Layer(path, folder, "mode", count=1, dtype="uint8", nodata=IGNORE, **grid)
+        mixer = image.mixer if path.name.endswith(earth_engine.SUFFIXES) else None
+        layer = Layer(path, folder, "mode", mixer, count=1, dtype="uint8", nodata=IGNORE, **grid)
         layer.dataset.set_band_description(1, "class")
         colours = {index: (*one.color, 255) for index, one in enumerate(self._classes)}
         layer.dataset.write_colormap(1, {**colours, IGNORE: (0, 0, 0, 0)})

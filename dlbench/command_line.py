@@ -37,7 +37,7 @@ class CommandLine:
 
     def require_new(self, path: Path, suffixes: Sequence[str], usage: str) -> None:
         """Raise `ConfigError` unless ``path`` is an output that may be written."""
-        if path.suffix not in suffixes:
+        if not path.name.endswith(tuple(suffixes)):
             raise ConfigError(f"the output {path} does not end in {' or '.join(suffixes)}; {usage}")
         if path.exists() and self.options.get("overwrite") != "true":
             raise ConfigError(f"{path} exists; give another name, or overwrite=true")

@@ -74,6 +74,9 @@ class Data(Section):
     """Keep decoded samples in memory."""
     workers: Positive = 2
     """Threads that read and augment."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """What an epoch of training is made of: every sample once, or as many drawn so that each class
+    is as likely as any other to be what a sample is drawn for (`dlbench.data.sampling`)."""
     augmentation: Augmentation = Augmentation()
     options: dict[str, Any] = {}
     """Further options of the data set, checked by it."""

@@ -4,7 +4,9 @@ RUN is the folder of a segmentation training, or a ``.keras`` file; SCENE any ra
 reads, of the network's bands. A network that has learnt from Sentinel-2 takes what it was trained
 on: a SAFE product, its zip archive, an export; of a time series the folder. Tiles overlap and are
 blended; what is held in memory does not grow with the raster. The map is a cloud-optimised GeoTIFF
-on the scene's own grid.
+on the scene's own grid. Of a scene that Earth Engine exported as TFRecord patches (SCENE is its
+mixer file) it may be patches too, OUT.tfrecord.gz, which with the OUT-mixer.json that is put beside
+them are what ``earthengine upload image --nodata_value=255`` takes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from dlbench.class_map import ClassMap
 from dlbench.command_line import note
 from dlbench.config import ConfigError
 from dlbench.data.dataset import ClassInfo
+from dlbench.data.imagery import earth_engine
 from dlbench.raster_input import RasterInput
+from dlbench.raster_output import mixer_beside
 from dlbench.tiling import Tiling, blend_tiled
 from dlbench.trained import Segmenter
 
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
     from dlbench.prediction import Predictor
 
 USAGE = (
-    "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|FOLDER] "
+    "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|OUT.tfrecord.gz|FOLDER] "
     "[checkpoint=best|last] [bands=1,2,3] [tile=512] [overlap=64] [batch=4] [samples=8] "
     "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [overwrite=false]; of Sentinel-2 "
     "[dates=20220421,...] [harmonized=true|false] [mask_clouds=true|false]"
@@ -83,6 +87,12 @@ def predict(arguments: list[str]) -> None:
         raster_input.opened(path, request.bands, segmenter.bands, segmenter.facts, reading)
         for path in request.scenes
     ]
+    for path, image in zip(request.outputs["classes"], images, strict=True):
+        if path.name.endswith(earth_engine.SUFFIXES) and image.mixer is None:
+            raise ConfigError(
+                f"{path} would be patches, but {image.path} is no mixer file of an Earth Engine "
+                "export that says how they lie; give OUT.tif"
+            )
     tilings = [Tiling(x.height, x.width, request.tile, request.overlap, ALIGN) for x in images]
     network = segmenter.build()
     ranks = distributed.start(segmenter.distributed)
@@ -234,9 +244,14 @@ def _parse(arguments: list[str]) -> Request:
         if kind in line.options:
             where[kind] = Path(line.options[kind])
     outputs = {kind: _outputs(kind, place, scenes) for kind, place in where.items()}
+    for kind, paths in outputs.items():
+        for path in paths:
+            patches = earth_engine.SUFFIXES if kind == "classes" else ()
+            line.require_new(path, SUFFIXES + patches, USAGE)
+            if path.name.endswith(patches):
+                line.require_new(mixer_beside(path), (".json",), USAGE)
     every = [path for paths in outputs.values() for path in paths]
     for path in every:
-        line.require_new(path, SUFFIXES, USAGE)
         if every.count(path) > 1:
             raise ConfigError(f"two maps would be written to {path}; give them other names")
         if any(path.exists() and scene.exists() and path.samefile(scene) for scene in scenes):

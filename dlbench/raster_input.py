@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from dlbench.data import labelled_sentinel2, raster
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid
-from dlbench.data.imagery import sentinel2
+from dlbench.data.imagery import earth_engine, sentinel2
+from dlbench.data.imagery.earth_engine import Mixer
 from dlbench.data.imagery.spectral_indices import INDICES
 from dlbench.tiling import Window
 
@@ -45,6 +46,8 @@ class RasterInput:
     names: tuple[str | None, ...]
     """Descriptions of the bands that the network sees."""
     pixels: Pixels
+    mixer: Mixer | None = None
+    """Of an Earth Engine export: how the patches lie that it came as."""
 
     def read(self, windows: list[Window]) -> tuple[np.ndarray, np.ndarray]:
         """Values (windows, height, width, bands) in `dtype`, 0 where one of the bands is missing
@@ -82,9 +85,13 @@ def opened(
     ``options`` of `labelled_sentinel2.images`. Raises `DataError` or `ConfigError` unless there
     are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
+    mixer = None
+    if earth_engine.is_export(path):
+        (mixer,) = earth_engine.mixers([path])
     if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
-        return _sentinel2(path, trained_on, dict(options or {}))
-    with raster.open_raster(path) as file:
+        return replace(_sentinel2(path, trained_on, dict(options or {})), mixer=mixer)
+    source = path if mixer is None else earth_engine.as_geotiff(mixer)
+    with raster.open_raster(source) as file:
         if not file.count:
             parts = "; ".join(file.subdatasets) or "none"
             raise DataError(f"{path} holds no bands; its sub-datasets: {parts}; give one of these")
@@ -112,7 +119,8 @@ def opened(
             transform=file.transform,
             dtype=dtype,
             names=tuple(names[index] for index in bands),
-            pixels=_reader(path, bands, None if alpha in bands else alpha),
+            pixels=_reader(source, bands, None if alpha in bands else alpha),
+            mixer=mixer,
         )
 
 

@@ -1,4 +1,5 @@
-"""Maps that are larger than memory, as cloud-optimised GeoTIFFs: whole, or not there at all."""
+"""Maps that are larger than memory, as cloud-optimised GeoTIFFs or as patches for Earth Engine:
+whole, or not there at all."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from rasterio._err import CPLE_BaseError  # what closing and copying raise, no R
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
+from dlbench.data.imagery.earth_engine import Mixer, write_patches
 from dlbench.errors import UserError
 from dlbench.tiling import Window
 
@@ -28,12 +30,21 @@ class Layer:
     """A raster in the making: blocks go into a plain GeoTIFF in ``folder``, `publish` makes more.
 
     ``overviews`` is their resampling, "mode" for classes; ``profile`` has what rasterio needs:
-    height, width, count, dtype, nodata, crs, transform. All methods raise `UserError` where the
-    disk does not take what they write.
+    height, width, count, dtype, nodata, crs, transform. With a ``mixer`` the file becomes TFRecord
+    patches, and the mixer is copied beside it. All methods raise `UserError` where the disk does
+    not take what they write.
     """
 
-    def __init__(self, path: Path, folder: Path, overviews: str, **profile: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        folder: Path,
+        overviews: str,
+        mixer: Mixer | None = None,
+        **profile: Any,
+    ) -> None:
         self.path = path
+        self.mixer = mixer
         self.work = folder / f"work_{path.name}"
         self._overviews = overviews
         self._written, self._sum = 0, 0
@@ -69,9 +80,16 @@ class Layer:
             self.dataset.close()
 
     def finish(self) -> Path:
-        """The cloud-optimised file with its overviews, still in the folder."""
+        """The cloud-optimised file with its overviews, or that of patches, still in the folder."""
         self.close()
         finished = self.work.with_name(self.path.name)
+        if self.mixer is not None:
+            with _writing(self.path):
+                self._check(self.work)
+                with finished.open("wb") as file:
+                    write_patches(file, self.path.suffix == ".gz", self.work, self.mixer)
+                    os.fsync(file.fileno())
+            return finished
         with _writing(self.path):
             rasterio.shutil.copy(
                 self.work,
@@ -113,7 +131,15 @@ def publish(layers: Sequence[Layer]) -> None:
     """Finish all layers, then give them their names."""
     for layer, finished in [(layer, layer.finish()) for layer in layers]:
         with _writing(layer.path):
+            if layer.mixer is not None:
+                shutil.copyfile(layer.mixer.file, finished.with_suffix(".json"))
+                os.replace(finished.with_suffix(".json"), mixer_beside(layer.path))
             os.replace(finished, layer.path)
+
+
+def mixer_beside(path: Path) -> Path:
+    """The mixer file that goes with patches: MAP-mixer.json of MAP.tfrecord.gz."""
+    return path.with_name(f"{path.name.partition('.tfrecord')[0]}-mixer.json")
 
 
 def _bits(values: np.ndarray) -> int:

@@ -11,6 +11,7 @@ from dlbench.config import Experiment
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from dlbench.tasks import Task
 
@@ -54,6 +55,18 @@ def start(experiment: Experiment) -> Session:
     from dlbench import tasks
 
     return Session(experiment, ranks, dataset, network, tasks.of(dataset))
+
+
+def sampling_probabilities(session: Session) -> np.ndarray | None:
+    """How likely each training sample is to be drawn; None: each comes once an epoch."""
+    if session.experiment.data.sampling == "uniform":
+        return None
+    from dlbench.data import sampling
+
+    # One rank of a host counts, the others find what it has remembered.
+    found = sampling.probabilities(session.dataset) if session.ranks.local_rank == 0 else None
+    session.ranks.barrier()
+    return sampling.probabilities(session.dataset) if found is None else found
 
 
 def restore(session: Session, path: Path) -> None:

@@ -47,6 +47,7 @@ def train(experiment: config.Experiment) -> RunFolder:
 
     # ---- Step, optimiser, loss
     count = session.dataset.count("train")
+    likely = sessions.sampling_probabilities(session)
     steps = pipeline.steps_per_epoch(count, training.batch, ranks.size, training.drop_remainder)
     trainer = Trainer(
         session.network,
@@ -106,6 +107,7 @@ def train(experiment: config.Experiment) -> RunFolder:
                 cache=experiment.data.cache,
                 workers=experiment.data.workers,
                 drop_remainder=training.drop_remainder,
+                likely=likely,
             )
             trainer.fit(
                 batches,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,12 @@ def values() -> np.ndarray:
 def write(path: Path) -> None:
     """Noise, which takes as many bytes as it has pixels, but for the last 100 rows."""
     with scratch_folder(path) as folder:
-        profile = {"height": SIDE, "width": SIDE, "crs": None, "transform": Affine.scale(2, -2)}
+        profile: dict[str, Any] = {
+            "height": SIDE,
+            "width": SIDE,
+            "crs": None,
+            "transform": Affine.scale(2, -2),
+        }
         layer = Layer(path, folder, "mode", count=1, dtype="uint8", nodata=255, **profile)
         for rows in (slice(0, 300), slice(300, SIDE - 100)):
             layer.write((rows, slice(0, SIDE)), values()[rows])

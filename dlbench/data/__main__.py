@@ -7,7 +7,8 @@ preview DATA [ROOT] OUT.png     pictures of samples with their labels
 stats DATA [ROOT]               pixels of each class, moments of each band (remembered)
 fetch NAME OUT                  download it, where that needs no registration; repeated, it goes on
                                 where it stopped; part=...: of those that come in parts
-make NAME OUT                   a miniature of the data set in its real layout
+make NAME OUT                   a miniature of the data set in its real layout; seed=0 and
+                                options of its own
 prepare DATA [ROOT] OUT         all samples decoded, for data.root=OUT to read many times faster;
                                 repeated, it goes on where it stopped; split=[train,val]: only these
 
@@ -152,8 +153,8 @@ def stats(places: list[str], options: dict[str, Any]) -> int:
 
 
 def make(places: list[str], options: dict[str, Any]) -> int:
-    _expect(places, 2, {k: v for k, v in options.items() if k != "seed"})
-    made = miniatures.make(places[0], Path(places[1]), int(options.get("seed", 0)))
+    _expect(places, 2, {})
+    made = miniatures.make(places[0], Path(places[1]), **options)
     print(f"{made} holds a miniature of {places[0]}; look at it:")
     print(f"python -m dlbench.data info {places[0]} {made}")
     return 0

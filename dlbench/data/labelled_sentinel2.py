@@ -12,6 +12,7 @@ import numpy as np
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
+from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
 from dlbench.data.imagery.stack import Stack, dates_in, stack
@@ -22,8 +23,9 @@ LABEL_FOLDER = "labels"
 TRUE_COLOUR = ("B04", "B03", "B02")
 FALSE_COLOUR = ("B08", "B04", "B03")
 LAYOUT = f"""\
-{IMAGERY_FOLDER}/   Sentinel-2 Level-1C: SAFE products or their zip archives, Earth Engine exports,
-           files of a band each (B02.jp2, SCENE_B02.tif), or subfolders of these
+{IMAGERY_FOLDER}/   Sentinel-2 Level-1C: SAFE products or their zip archives, Earth Engine exports
+           (SCENE.tif, or SCENE-00000.tfrecord.gz ... with SCENE-mixer.json), files of a band each
+           (B02.jp2, SCENE_B02.tif), or subfolders of these
 """
 LICENCE = "Sentinel-2: free and open (Copernicus)"
 
@@ -136,7 +138,7 @@ def year_of(image: Imagery) -> int | None:
 
 
 def _holds_scenes(folder: Path) -> bool:
-    return any(is_safe(e) or e.suffix.lower() in SUFFIXES for e in folder.iterdir())
+    return any(is_safe(e) or is_export(e) or e.suffix.lower() in SUFFIXES for e in folder.iterdir())
 
 
 def _refuse_twins(found: Sequence[Imagery]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlbench.config import Augmentation
+from dlbench.data import sampling
 from dlbench.data.augmentation import augment, fit, require_possible
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 
@@ -61,12 +62,15 @@ def training_batches(
     cache: bool = True,
     workers: int = 2,
     drop_remainder: bool = False,
+    likely: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of one rank from (epoch, step) ``epochs_from`` on.
 
-    Yields image (batch, height, width, bands) in the data set's dtype and target, a batch of what
-    `Sample` says. Ranks make equally many steps: one that the remainder leaves without a sample
-    gets one whose target is all void.
+    An epoch has each sample once or, where ``likely`` (samples,) tells how likely each is to be
+    drawn, as many drawn by that; what comes again is moved and changed in another way. Yields image
+    (batch, height, width, bands) in the data set's dtype and target, a batch of what `Sample` says.
+    Ranks make equally many steps: one that the remainder leaves without a sample gets one whose
+    target is all void.
     """
     require_possible(augmentation, size, bool(data.classes))
     count = _count(data, split)
@@ -74,22 +78,24 @@ def training_batches(
     reader = _Reader(data, split, cache)
     void = IGNORE if data.classes else np.nan
 
-    def jobs() -> Iterator[list[tuple[int, int, bool]]]:
+    def jobs() -> Iterator[list[tuple[int, int, int, bool]]]:
         epoch, start = epochs_from
         epoch, start = epoch + start // steps, start % steps
         while True:
-            order = epoch_order(count, seed, epoch)
+            order, repeats = epoch_order(count, seed, epoch), np.zeros(count, np.int64)
+            if likely is not None:
+                order, repeats = sampling.draws(likely, _generator(seed, epoch, 0, _ORDER))
             for step in range(start, steps):
-                share = rank_share(order, step, batch, ranks, rank)
-                if len(share):
-                    yield [(epoch, int(index), True) for index in share]
+                places = rank_share(np.arange(count), step, batch, ranks, rank)
+                if len(places):
+                    yield [(epoch, int(order[p]), int(repeats[p]), True) for p in places]
                 else:
-                    yield [(epoch, int(order[0]), False)]
+                    yield [(epoch, int(order[0]), 0, False)]
             epoch, start = epoch + 1, 0
 
-    def work(job: tuple[int, int, bool]) -> Sample:
-        epoch, index, counts = job
-        generator = _generator(seed, epoch, index, _AUGMENTATION)
+    def work(job: tuple[int, int, int, bool]) -> Sample:
+        epoch, index, repeat, counts = job
+        generator = _generator(seed, epoch, index, _AUGMENTATION, repeat)
         image, target = reader(index, generator)
         image, target = augment(image, target, size, augmentation, generator)
         return image, target if counts else np.full_like(target, void)
@@ -247,5 +253,8 @@ def _count(data: DataSet, split: str) -> int:
     return count
 
 
-def _generator(seed: int, epoch: int, index: int, purpose: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64([seed, epoch, index, purpose]))
+def _generator(
+    seed: int, epoch: int, index: int, purpose: int, repeat: int = 0
+) -> np.random.Generator:
+    repeated = [repeat] if repeat else []
+    return np.random.Generator(np.random.PCG64([seed, epoch, index, purpose, *repeated]))

@@ -1,4 +1,5 @@
-"""What a split holds, counted once and remembered: pixels of each class, moments of each band."""
+"""What a split holds, counted once and remembered: pixels of each class, of all samples and of
+each; moments of each band."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, DataSet
 from dlbench.data.scenes import default_folder
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same files would give other numbers."""
 
 
@@ -49,24 +50,31 @@ class Statistics:
 
 
 def of(dataset: DataSet, split: str, workers: int = 2) -> Statistics:
-    """Read ``split`` once, in threads, and remember the sums in the user's cache folder.
+    """The statistics of a split, as `counted` has them."""
+    return counted(dataset, split, workers)[0]
 
-    They are counted anew when a file of the data set has another size or time, or when its options
-    differ. Raises `DataError` for what cannot be read.
+
+def counted(dataset: DataSet, split: str, workers: int = 2) -> tuple[Statistics, np.ndarray]:
+    """Statistics, and the pixels of each class in each sample (samples, classes) int64.
+
+    ``split`` is read once, in threads, and the sums remembered in the user's cache folder. They are
+    counted anew when a file of the data set has another size or time, or when its options differ.
+    Raises `DataError` for what cannot be read.
     """
     dataset.require_split(split)
     path = default_folder() / "statistics" / f"{fingerprint(dataset, split)}.json"
+    table = path.with_suffix(".npy")
     try:
-        return Statistics(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        return Statistics(**json.loads(path.read_text())), np.load(table)
+    except (OSError, ValueError, TypeError, EOFError):
         pass  # Not counted yet, or not whole.
-    found = count(dataset, split, workers)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    found, pixels = count(dataset, split, workers)
+    write_atomically(table, lambda file: np.save(file, pixels))
     write_atomically(path, lambda file: file.write(json.dumps(asdict(found)).encode()))
-    return found
+    return found, pixels
 
 
-def count(dataset: DataSet, split: str, workers: int = 2) -> Statistics:
+def count(dataset: DataSet, split: str, workers: int = 2) -> tuple[Statistics, np.ndarray]:
     """The same without the cache folder."""
     samples = dataset.count(split)
     classes, bands = len(dataset.classes), len(dataset.bands)
@@ -94,7 +102,7 @@ def count(dataset: DataSet, split: str, workers: int = 2) -> Statistics:
     share = sizes / sizes.sum()
     mean = (share * means).sum(axis=0)
     variance = (share * (variances + (means - mean) ** 2)).sum(axis=0)
-    return Statistics(
+    found = Statistics(
         samples,
         int(sizes.sum()),
         _listed(counts.sum(axis=0)),
@@ -104,6 +112,7 @@ def count(dataset: DataSet, split: str, workers: int = 2) -> Statistics:
         _listed(mean),
         _listed(np.sqrt(variance)),
     )
+    return found, counts
 
 
 _NONE = np.zeros(0, np.int64)

@@ -19,6 +19,7 @@ import numpy as np
 from dlbench.data import raster
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, require_overlay
+from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.bands import RESAMPLINGS, Bands, open_bands
 from dlbench.data.imagery.clouds import CloudRaster, Clouds
 from dlbench.data.imagery.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
@@ -105,8 +106,9 @@ def open_sentinel2(
     """The scenes of a file or folder, by name, headers checked.
 
     ``path`` is a SAFE product or its zip archive, a GeoTIFF whose bands are named B1 or B01 as
-    Earth Engine names them (of one split into parts: any part), or a folder of these or of files
-    of one band each (B02.jp2, T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
+    Earth Engine names them (of one split into parts: any part), its mixer file where it exports
+    TFRecord patches, or a folder of these or of files of one band each (B02.jp2,
+    T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
 
     ``harmonized`` is of files other than SAFE, which do not tell: False if since 25 January 2022
     their digital numbers hold +1000 (Earth Engine's COPERNICUS/S2, files out of new products),
@@ -146,6 +148,8 @@ def open_sentinel2(
             clouds = [granule.clouds] if granule.clouds else []
             scenes.append(scene(granule.file, granule.name, layers, clouds))
     rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
+    patches = [entry for entry in entries if earth_engine.is_export(entry)]
+    rasters += [earth_engine.as_geotiff(mixer) for mixer in earth_engine.mixers(patches)]
     for name, files in _single_bands(rasters).items():
         layers = _single_band_layers(path, files, needed, harmonized)
         scenes.append(scene(path, name or path.stem, layers, []))
@@ -157,7 +161,8 @@ def open_sentinel2(
     if not scenes:
         raise DataError(
             f"{path} holds no Sentinel-2 scene: looked for are .SAFE folders and zip archives, "
-            "GeoTIFFs whose bands are described as B1 .. B12, and files named *B02.jp2 or *B02.tif"
+            "GeoTIFFs whose bands are described as B1 .. B12, TFRecord patches of such bands, and "
+            "files named *B02.jp2 or *B02.tif"
         )
     twice = [name for name, count in Counter(s.name for s in scenes).items() if count > 1]
     if twice:
