@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,12 +130,13 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
         with PeakMemory() as memory:
             job = KINDS[spec.kind](session)
             returned: list[Any] = []
-            ended: list[float] = []
+            first_step_s: list[float] = []
 
             def once() -> None:
                 del returned[1:]  # the first and the last alone: predictions are large
                 returned.append(job.step())
-                ended.append(time.time())
+                if not first_step_s:
+                    first_step_s.append(timing.since_process_start())
 
             step = planted.step(spec.workload, once, ranks.rank)
             for _ in range(warmup):
@@ -152,7 +152,7 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
             "wall_s": measured.wall_s,
             "step_s": measured.step_s,
             **job.waits(measured.step_s),
-            "first_step_s": ended[0] - process_started(),
+            "first_step_s": first_step_s[0],
             "peak_bytes": memory.peak_bytes,
             "conditions": {
                 "threads": session.experiment.training.threads,
@@ -167,13 +167,6 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
             "tensors": len(variables),
             "values": sum(int(np.prod(variable.shape)) for variable in variables),
         }
-
-
-def process_started() -> float:
-    """Seconds since 1970, to 10 ms."""
-    import psutil
-
-    return psutil.Process().create_time()
 
 
 def main(given: Path, found: Path) -> None:
