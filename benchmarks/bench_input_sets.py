@@ -15,7 +15,6 @@ input, |real / synthetic - 1|, of a small network, whose steps are soon done.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,9 +27,9 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import planted, tiny_data, training_cases
+from benchmarks.fixtures import Observer
 from benchmarks.profiles import is_full, is_smoke
 from dlbench import config, data
-from dlbench.bench.memory import KINDS
 from dlbench.data import pipeline
 from dlbench.data.dataset import DataSet, Sample
 from dlbench.data.preparation import prepare
@@ -46,7 +45,7 @@ STEPS, DRAINED, ROUNDS, WARMUP_ROUNDS = 20, 8, 7, 2
 """Steps of a round on real input come after some that use up what the pipeline had ready."""
 GAP = "input gap: |real input / synthetic input - 1|, of the time of a training step"
 LARGEST_GAP = 0.02
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "segmentation": ("segnet", {"width": 0.125}),
     "velocity": ("deepvel", {"blocks": 2, "filters": 16}),
 }
@@ -172,6 +171,7 @@ def test_input_gap(
     benchmark: Any,
     attach_record: Callable[..., None],
     note: Callable[[str, str], None],
+    observe: Observer,
     devices: None,
     compute_threads: int,
     data_folder: Path,
@@ -217,7 +217,10 @@ def test_input_gap(
             waits.append(trainer.waits.within(rounds["real"][-1]))
 
         benchmark.group = "input gap"
-        benchmark.pedantic(on_real, setup=on_synthetic, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS)
+        with observe():
+            benchmark.pedantic(
+                on_real, setup=on_synthetic, rounds=ROUNDS, warmup_rounds=WARMUP_ROUNDS
+            )
     if is_smoke(request.config):
         return
     synthetic_s, real_s = (
@@ -232,19 +235,12 @@ def test_input_gap(
         f"wanted <= {100 * LARGEST_GAP:.0f} %: {verdict}",
     )
     step_s = [seconds for one in rounds["real"][WARMUP_ROUNDS:] for seconds in one]
-    hit = [fault.text for fault in planted.of(workload.id)]
-    rank = {
-        "rank": 0,
-        "host": platform.node(),
-        "samples": BATCH * len(step_s),
-        "wall_s": sum(step_s),
-        "step_s": step_s,
-        **{key: sum(one[key] for one in waits[WARMUP_ROUNDS:]) for key in waits[0]},
-        "first_step_s": None,
-        "peak_bytes": dict.fromkeys(KINDS),
-        "conditions": {"planted": hit} if hit else {},
-    }
-    attach_record(workload, ranks=[rank])
+    attach_record(
+        workload,
+        samples_per_step=BATCH,
+        step_s=step_s,
+        waits={key: sum(one[key] for one in waits[WARMUP_ROUNDS:]) for key in waits[0]},
+    )
 
 
 def timed(step: Callable[[], float]) -> float:

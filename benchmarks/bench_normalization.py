@@ -99,7 +99,7 @@ def _fused(case: Case) -> Any:
     )
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, tuple[Callable[..., Outputs], ...]] = {
     "batch-norm": (ours_forward, tensorflow_forward),
     "batch-norm-gradient": (ours_gradient, tensorflow_gradient),
 }

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import planted, summary
+from benchmarks import launching, planted, summary
 from benchmarks.fixtures import (  # noqa: F401  # fixtures
     NOTES,
     RATIOS,
@@ -31,6 +31,7 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
     data_folder,
     devices,
     note,
+    observe,
     run_job,
     time_in_turn,
 )
@@ -123,6 +124,16 @@ def _choose_devices(numbers: tuple[int, ...] | None) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First those that start processes, as long as this one holds no GPU's memory."""
+
+    def launches(item: pytest.Item) -> bool:
+        marks = item.iter_markers("benchmark")
+        return any(mark.kwargs.get("timer") is launching.reported_s for mark in marks)
+
+    items.sort(key=launches, reverse=True)
+
+
 def pytest_report_header() -> list[str]:
     return [f"planted: {fault.text}" for fault in planted.faults()]
 
@@ -154,7 +165,7 @@ def pytest_benchmark_update_machine_info(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    sections = dict(config.stash[NOTES])
+    sections: dict[str, list[str]] = {**config.stash[NOTES]}
     if ratios := config.stash[RATIOS]:
         title = "time of a peer / time of ours, median of paired rounds"
         sections = {title: summary.ratio_lines(ratios), **sections}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from benchmarks import launching, planted
 from benchmarks.launching import Spec
 from benchmarks.profiles import is_smoke
 from dlbench import distributed, environment
-from dlbench.bench.memory import KINDS
+from dlbench.bench import conditions
+from dlbench.bench.memory import KINDS, PeakMemory
 from dlbench.report import records
 
 ROUNDS, WARMUP_ROUNDS = 7, 2
@@ -52,29 +54,60 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
+class Observer:
+    """Watches this process while the ``with`` block times something: see `PeakMemory`.
+
+    Of memory it knows the GPU's alone: on the host, what earlier benchmarks had allocated stays.
+    """
+
+    def __init__(self, enabled: bool) -> None:
+        self._enabled = enabled
+        self.peak_bytes: dict[str, int | None] = dict.fromkeys(KINDS)
+        self.conditions: dict[str, Any] = {}
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if not self._enabled:
+            yield
+            return
+        with PeakMemory.of_rank(0) as memory:
+            yield
+        self.conditions = memory.conditions
+        self.peak_bytes |= {k: v for k, v in memory.peak_bytes.items() if k.startswith("gpu")}
+
+
 @pytest.fixture
-def attach_record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
+def observe(benchmark: Any) -> Observer:
+    """``with observe(): benchmark.pedantic(...)``: `attach_record` then tells of the conditions."""
+    return Observer(enabled=not benchmark.disabled)
+
+
+@pytest.fixture
+def attach_record(
+    benchmark: Any, observe: Observer, request: pytest.FixtureRequest
+) -> Callable[..., None]:
     """Call it when ``benchmark`` has measured: puts the result record into the report.
 
-    ``attach_record(workload, samples_per_step=N, peak_bytes={...}, quality={...})`` for what this
-    process timed, where peak memory is known only if it is given: what earlier benchmarks had
-    allocated stays with it. ``attach_record(workload, ranks=[...])`` for what a job's ranks did.
-    Does nothing under ``--benchmark-disable``, when there is no time to report.
+    ``attach_record(workload, samples_per_step=N)`` for what this process timed: all rounds of
+    ``benchmark``, or ``step_s``. ``attach_record(workload, ranks=[...])`` for what a job's ranks
+    did. Does nothing under ``--benchmark-disable``, when there is no time to report.
     """
 
     def attach(
         workload: records.Workload,
         *,
         samples_per_step: int = 0,
+        step_s: Sequence[float] | None = None,
+        waits: Mapping[str, float | None] | None = None,
         peak_bytes: Mapping[str, int | None] | None = None,
-        input_wait_s: float | None = None,
         ranks: Sequence[Mapping[str, Any]] | None = None,
+        energy_j: float | None = None,
         quality: Mapping[str, Any] | None = None,
     ) -> None:
         if benchmark.disabled:
             return
         if ranks is None:
-            step_s = tuple(benchmark.stats.stats.data)
+            step_s = tuple(benchmark.stats.stats.data) if step_s is None else step_s
             hit = [fault.text for fault in planted.of(workload.id)]
             own = {
                 "rank": 0,
@@ -82,17 +115,19 @@ def attach_record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..
                 "samples": samples_per_step * len(step_s),
                 "wall_s": sum(step_s),
                 "step_s": step_s,
-                "input_wait_s": input_wait_s,
+                "input_wait_s": None,
                 "comm_wait_s": None,
+                **(waits or {}),
                 "first_step_s": None,
-                "peak_bytes": {**dict.fromkeys(KINDS), **(peak_bytes or {})},
-                "conditions": {"planted": hit} if hit else {},
+                "peak_bytes": {**observe.peak_bytes, **(peak_bytes or {})},
+                "conditions": {**observe.conditions, "planted": hit},
             }
-            ranks = [own]
+            ranks = conditions.settled([own])
         record = records.now(
             workload,
             [records.Rank(**rank) for rank in ranks],
             setup=records.setup(request.config.getoption("--setup-name")),
+            energy_j=energy_j,
             quality=quality,
         )
         benchmark.extra_info["record"] = record.to_json()
@@ -131,7 +166,12 @@ def run_job(
             setup=lambda: ((next(step_s),), {}),
             rounds=len(slowest["step_s"]),
         )
-        attach_record(workload, ranks=found["ranks"], quality=found["quality"])
+        attach_record(
+            workload,
+            ranks=found["ranks"],
+            energy_j=found["energy_j"],
+            quality=found["quality"],
+        )
         return found
 
     return run
@@ -148,7 +188,7 @@ def note(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 
 
 @pytest.fixture
-def time_in_turn(benchmark: Any) -> Callable[..., list[float]]:
+def time_in_turn(benchmark: Any, observe: Observer) -> Callable[..., list[float]]:
     """``time_in_turn(run, ours)`` has ``benchmark`` time a peer, and gives the times in s of
     ``ours``, called right before each round of the peer: a load on the machine hits both.
     ``idle_s`` passes before ours, so that threads of the peer that still spin have gone to sleep.
@@ -167,12 +207,13 @@ def time_in_turn(benchmark: Any) -> Callable[..., list[float]]:
             ours()
             ours_s.append(time.perf_counter() - start)
 
-        benchmark.pedantic(
-            run,
-            setup=time_ours if ours else None,  # runs before each round, outside its time
-            rounds=ROUNDS,
-            warmup_rounds=WARMUP_ROUNDS,
-        )
+        with observe():
+            benchmark.pedantic(
+                run,
+                setup=time_ours if ours else None,  # runs before each round, outside its time
+                rounds=ROUNDS,
+                warmup_rounds=WARMUP_ROUNDS,
+            )
         return ours_s[WARMUP_ROUNDS:]
 
     return measure

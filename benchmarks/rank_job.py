@@ -11,6 +11,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from benchmarks import planted, training_cases
 from benchmarks.launching import Spec
-from dlbench.bench import timing
+from dlbench.bench import conditions, energy, timing
 from dlbench.bench.memory import PeakMemory
 from dlbench.checkpoint import write_atomically
 from dlbench.session import Session
@@ -127,7 +128,8 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
     with training_cases.opened(spec.experiment) as session:
         ranks = session.ranks
         warmup, steps = ranks.gather([spec.warmup, spec.steps])[0]
-        with PeakMemory() as memory:
+        meter = energy.EnergyMeter.of_node(ranks.local_rank, ranks.local_size)
+        with PeakMemory.of_rank(ranks.local_rank) as memory:
             job = KINDS[spec.kind](session)
             returned: list[Any] = []
             first_step_s: list[float] = []
@@ -142,10 +144,11 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
             for _ in range(warmup):
                 step()
             ranks.barrier()
-            measured = timing.measure(step, warmup=0, rounds=steps, synchronise=None)
+            with meter or nullcontext():
+                measured = timing.measure(step, warmup=0, rounds=steps, synchronise=None)
             planted.grow(spec.workload, ranks.rank)
         quality = job.check(returned)
-        mine = {
+        mine: dict[str, Any] = {
             "rank": ranks.rank,
             "host": socket.gethostname(),
             "samples": session.experiment.training.batch * steps,
@@ -155,14 +158,20 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
             "first_step_s": first_step_s[0],
             "peak_bytes": memory.peak_bytes,
             "conditions": {
+                **memory.conditions,
                 "threads": session.experiment.training.threads,
                 "collectives": ranks.describe()["backend"],
                 "planted": [fault.text for fault in planted.of(spec.workload, ranks.rank)],
             },
         }
+        if meter is not None:
+            mine[energy.NODE] = meter.joules
+            mine["conditions"]["energy_sources"] = meter.sources
+        everyone = ranks.gather(mine)
         variables = session.network.trainable_variables
         return ranks.rank, {
-            "ranks": ranks.gather(mine),
+            "energy_j": energy.of_all_nodes(everyone),
+            "ranks": conditions.settled(everyone),
             "quality": quality,
             "tensors": len(variables),
             "values": sum(int(np.prod(variable.shape)) for variable in variables),
