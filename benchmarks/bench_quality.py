@@ -4,7 +4,7 @@ sets, scored on what it has not trained on.
     pytest benchmarks/bench_quality.py --benchmark-json=OUT.json
 
 The record is that of the run: its speed and its quality belong together. The scores do not depend
-on the speed, and hardly on the machine: a fast run that learns less than ``LEAST`` fails.
+on the speed, and hardly on the machine: a fast run that learns less than its bound fails.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Budget:
 
     make: Callable[[Path], Path]
     settings: tuple[str, ...]
-    score: str
+    score: tuple[str, ...]
+    """Where it stands in the record's quality."""
     bound: float
     higher: bool
 
@@ -57,7 +58,7 @@ BUDGETS = {
             *("optimizer.learning_rate=0.005", "training.batch=8", "training.epochs=6"),
             "training.evaluate_every=6",
         ),
-        "mean_iou",
+        ("training_size", "mean_iou_all_classes"),
         0.30,
         higher=True,
     ),
@@ -69,7 +70,7 @@ BUDGETS = {
             *("optimizer.learning_rate=0.002", "training.batch=8", "training.epochs=6"),
             "training.evaluate_every=6",
         ),
-        "rmse",
+        ("rmse",),
         1.0,
         higher=False,
     ),
@@ -104,11 +105,12 @@ def test_quality(
         settings += ["training.epochs=1", "training.batch=32"]
     launching.run(["-m", "dlbench.train", *settings], timeout_s=1800.0)
     record = records.read(tmp_path / "run" / "record.json")
-    reached = record.quality[budget.score]
-    assert isinstance(reached, float)
+    reached: Any = record.quality
+    for key in budget.score:
+        reached = reached[key]
     if not smoke:
         met = reached >= budget.bound if budget.higher else reached <= budget.bound
-        assert met, f"{budget.score} is {reached:.4f}; at least as good as {budget.bound} is needed"
+        assert met, f"{budget.score[-1]} is {reached:.4f}; needed is {budget.bound} or better"
     benchmark.group = "quality"
     step_s = iter(record.ranks[0].step_s)
     benchmark.pedantic(

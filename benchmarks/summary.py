@@ -12,8 +12,12 @@ HEADINGS = (
     *("workload", "ranks x batch", "samples/s", "median step", "first step", "peak a rank"),
     "quality",
 )
-SCORES = ("mean_iou", "rmse", "mean_loss")
-"""Of a record's quality, those that the table shows."""
+SCORES = {
+    "mIoU": ("training_size", "mean_iou_all_classes"),
+    "RMSE": ("rmse",),
+    "mean loss": ("mean_loss",),
+}
+"""Where in a record's quality the scores stand that the table shows."""
 
 
 def records_table(records: Iterable[Record]) -> list[str]:
@@ -34,8 +38,8 @@ def _row(record: Record) -> tuple[str, ...]:
     steps = [step for rank in ranks for step in rank.step_s]
     scores = (
         f"{name} {value:.4g}"
-        for name in SCORES
-        if isinstance(value := record.quality.get(name), float)
+        for name, path in SCORES.items()
+        if (value := _at(record.quality, path)) is not None
     )
     return (
         workload.id,
@@ -46,6 +50,12 @@ def _row(record: Record) -> tuple[str, ...]:
         _shown(_largest(_peak(rank.peak_bytes) for rank in ranks), "{:.0f} MiB"),
         ", ".join(scores) or "-",
     )
+
+
+def _at(value: Any, path: Sequence[str]) -> float | None:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _peak(peaks: dict[str, Any]) -> float | None:
