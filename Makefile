@@ -52,7 +52,7 @@ test-slow: setup  ## the tests that take minutes
 soak: setup  ## the tests that take an hour
 	$(RUN) python -m pytest -m soak $(ARGS)
 
-bench: setup  ## the benchmarks, into BENCHMARK_JSON=runs/benchmarks.json
+bench: setup  ## the benchmarks, into BENCHMARK_JSON=runs/benchmarks.json; ARGS="--profile full"
 	@mkdir -p $(dir $(BENCHMARK_JSON))
 	$(RUN) python -m pytest benchmarks/ --benchmark-json=$(BENCHMARK_JSON) $(ARGS)
 

@@ -30,16 +30,14 @@ import rasterio
 import tensorflow as tf
 from rasterio.windows import Window
 
+from benchmarks.profiles import is_smoke
 from dlbench import config, data
-from dlbench import session as sessions
 from dlbench.data import pipeline, raster
 from dlbench.data.dataset import DataSet
 from dlbench.data.isprs import CLASSES
 from dlbench.data.preparation import prepare
 from dlbench.data.scenes import make_vaihingen
 from dlbench.report.records import Workload
-from dlbench.schedule import build_optimizer
-from dlbench.training import Trainer
 
 BATCH, WORKERS, SEED = 2, 2, 0
 """Small batches: the pipeline works up to five ahead, of which the last are beyond the epoch."""
@@ -48,25 +46,20 @@ SMOKE_SIZE, SMOKE_TILE_SIZE, SMOKE_TILES = (64, 64), 256, 1
 BYTES_PER_PIXEL = 6
 """Of an image and its label, as the files hold them."""
 STILL = config.Augmentation(flip_left_right=False)
-FRACTION_OF_LIMIT, TIMES_PEER, TIMES_FILES, FRACTION_OF_SYNTHETIC = 0.8, 2.0, 3.0, 0.98
+FRACTION_OF_LIMIT, TIMES_PEER, TIMES_FILES = 0.8, 2.0, 3.0
 Epoch = list[tuple[np.ndarray, np.ndarray]]
 Place = tuple[Path, Path, int, int]
 """Image and label file, row and column of a window."""
 
 
-def is_smoke(request: pytest.FixtureRequest) -> bool:
-    option = request.config.getoption
-    return bool(option("benchmark_disable") and not option("benchmark_enable"))
-
-
 @pytest.fixture(scope="module")
 def size(request: pytest.FixtureRequest) -> tuple[int, int]:
-    return SMOKE_SIZE if is_smoke(request) else SIZE
+    return SMOKE_SIZE if is_smoke(request.config) else SIZE
 
 
 @pytest.fixture(scope="module")
 def tiles(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    side, count = (SMOKE_TILE_SIZE, SMOKE_TILES) if is_smoke(request) else (TILE_SIZE, TILES)
+    side, count = (SMOKE_TILE_SIZE, SMOKE_TILES) if is_smoke(request.config) else (TILE_SIZE, TILES)
     folder = tmp_path_factory.mktemp("input") / "vaihingen"
     return make_vaihingen(folder, tiles={"train": count}, tile_size=side)
 
@@ -269,51 +262,3 @@ def test_prepared_against_files(
     compare(
         "files", "files", lambda: epoch(files), "prepared", lambda: epoch(prepared), TIMES_FILES
     )
-
-
-@pytest.mark.parametrize("source", ["files", "prepared"])
-def test_training_waits_for_no_input(
-    benchmark: Any,
-    attach_ratio: Callable[..., None],
-    time_in_turn: Callable[..., list[float]],
-    devices: None,
-    compute_threads: int,
-    request: pytest.FixtureRequest,
-    source: str,
-) -> None:
-    """A small SegNet's step on batches that lie in memory, and on those of the pipeline; only with
-    ``--profile=full``."""
-    if request.config.getoption("profile") != "full":
-        pytest.skip("takes a minute: --profile=full")
-    dataset: DataSet = request.getfixturevalue(source)
-    content = {
-        "data": {"name": "vaihingen", "root": str(dataset.root), "size": dataset.size},
-        "model": {"name": "segnet", "options": {"width": 0.125}},
-        "optimizer": {"schedule": "constant", "warmup_epochs": 0},
-        "training": {"batch": BATCH, "threads": compute_threads},
-    }
-    session = sessions.start(config.validate(content, __file__))
-    experiment = session.experiment
-    trainer = Trainer(session.network, session.ranks, session.task.loss(experiment.training))
-    optimizer = build_optimizer(
-        experiment.optimizer, steps_per_epoch=1, epochs=1, ranks=1, precision="float32"
-    )
-    optimizer.build(session.network.trainable_variables)
-    trainer.compile(optimizer=optimizer, jit_compile=False)
-    trainer.make_train_function()
-    real = batches(dataset, experiment.data.augmentation)
-    inputs = {
-        "real": iter(real),
-        "synthetic": iter(tf.data.Dataset.from_tensors(next(iter(real))).repeat()),
-    }
-
-    def step(kind: str) -> float:
-        loss = float(trainer.train_function(inputs[kind])["loss"])
-        tf.test.experimental.sync_devices()
-        assert np.isfinite(loss)
-        return loss
-
-    step("real")
-    benchmark.group = "input-gap"
-    ours_s = time_in_turn(lambda: step("synthetic"), lambda: step("real"))
-    attach_ratio("synthetic input", f"{source}, a step", ours_s, FRACTION_OF_SYNTHETIC)

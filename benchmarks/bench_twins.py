@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,9 @@ from typing import Any
 import pytest
 
 from benchmarks import twin_run
+from benchmarks.launching import reported, reported_s
 from benchmarks.pooling_torch import installed
+from benchmarks.profiles import is_full
 from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
 from dlbench import environment
 from dlbench.report.records import Workload
@@ -45,21 +46,6 @@ FULL_AVX2: dict[str, dict[str, Any]] = {
     "deepvel": {"batch": 8, "size": (50, 50)},
 }
 Launched = dict[str, Any]
-
-
-reported: list[float] = []
-
-
-def reported_s() -> float:
-    """A clock that advances by what launched processes report: pytest-benchmark then shows their
-    steps rather than their launches."""
-    return math.fsum(reported)
-
-
-def is_full(config: pytest.Config) -> bool:
-    option = config.getoption
-    disabled = option("benchmark_disable") and not option("benchmark_enable")
-    return option("profile") == "full" and not disabled
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,24 +1,40 @@
 """What all benchmarks share: options, thread settings, and records in the JSON report.
 
-    pytest benchmarks/ --benchmark-json=OUT.json [--setup-name=NAME]
-        [--compute-threads=N] [--profile=full]
+    pytest benchmarks/ --benchmark-json=OUT.json [--setup-name=NAME] [--profile=full]
+        [--devices=0,2] [--ranks=1,2,4] [--compute-threads=N]
 
 One such command is one launch of one setup. ``--benchmark-disable`` runs each benchmark once,
-untimed: the outputs are checked all the same. Ratios to peers are printed at the end.
+untimed: the outputs are checked all the same. It ends in a table of the records, and in what was
+compared. A benchmark that fails leaves the records of the others as they are, and none of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import platform
+import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator
+from fnmatch import fnmatchcase
 from typing import Any
 
-import numpy as np
 import pytest
 
+from benchmarks import launching, planted, summary
+from benchmarks.fixtures import (  # noqa: F401  # fixtures
+    NOTES,
+    RATIOS,
+    RECORDS,
+    attach_ratio,
+    attach_record,
+    compute_threads,
+    data_folder,
+    devices,
+    note,
+    observe,
+    run_job,
+    time_in_turn,
+)
 from dlbench import distributed, environment
 from dlbench.report import records
 
@@ -26,8 +42,7 @@ from dlbench.report import records
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
-ROUNDS, WARMUP_ROUNDS = 7, 2
-RATIOS = pytest.StashKey[list[dict[str, Any]]]()
+FAILED = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,10 +64,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="default",
         help="full: every input size, for machines and evenings that are worth it",
     )
+    group.addoption(
+        "--devices",
+        metavar="LIST",
+        type=_numbers,
+        help="the GPUs to use, such as 0,2 (default: all that CUDA_VISIBLE_DEVICES shows)",
+    )
+    group.addoption(
+        "--ranks",
+        metavar="LIST",
+        type=_numbers,
+        help="numbers of ranks to scale over (default: 1, 2, 4 ... to the GPUs or cores, at most "
+        "2, or 8 with --profile=full)",
+    )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0,2")
+    return tuple(map(int, text.split(",")))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[RATIOS] = []
+    config.stash[RATIOS], config.stash[RECORDS] = [], []
+    config.stash[NOTES], config.stash[FAILED] = {}, set()
+    _choose_devices(config.getoption("--devices"))
+    try:
+        planted.faults()
+    except planted.PlantedError as error:
+        raise pytest.UsageError(str(error)) from None
     if distributed.launched_size() > 1:
         raise pytest.UsageError(
             f"these benchmarks measure one rank, but the launcher announced "
@@ -69,6 +109,51 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
 
 
+def _choose_devices(numbers: tuple[int, ...] | None) -> None:
+    """Before TensorFlow looks for GPUs, in this process and in those that it starts."""
+    if numbers is None:
+        return
+    if "tensorflow" in sys.modules:
+        raise pytest.UsageError("--devices has no effect: TensorFlow is loaded already")
+    found = environment.gpu()
+    if found is not None and (unknown := set(numbers) - set(range(len(found["devices"])))):
+        names = [f"{i} ({device['name']})" for i, device in enumerate(found["devices"])]
+        raise pytest.UsageError(
+            f"--devices names {sorted(unknown)}; this machine has {', '.join(names) or 'no GPU'}"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First those that start processes, as long as this one holds no GPU's memory."""
+
+    def launches(item: pytest.Item) -> bool:
+        marks = item.iter_markers("benchmark")
+        return any(mark.kwargs.get("timer") is launching.reported_s for mark in marks)
+
+    items.sort(key=launches, reverse=True)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"planted: {fault.text}" for fault in planted.faults()]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if report.failed:
+        item.config.stash[FAILED].add(item.nodeid)
+    return report
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    """What was timed before a check failed counts as little as what is not right."""
+    failed = config.stash[FAILED]
+    output_json["benchmarks"] = [
+        one for one in output_json["benchmarks"] if one["fullname"] not in failed
+    ]
+
+
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
@@ -80,137 +165,20 @@ def pytest_benchmark_update_machine_info(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    ratios = config.stash[RATIOS]
-    if not ratios:
-        return
-    terminalreporter.section("time of a peer / time of ours, median of paired rounds")
-    peers, ours = (max(len(ratio[name]) for ratio in ratios) for name in ("peer", "ours"))
-    for ratio in ratios:
-        quartiles = "{:.2f} - {:.2f}".format(*ratio["quartiles"])
-        line = f"{ratio['peer']:{peers}} / {ratio['ours']:{ours}} {ratio['median']:7.2f}"
-        line += f" (quartiles {quartiles}, {ratio['pairs']} pairs)"
-        if ratio["wanted"] is not None:
-            verdict = "met" if ratio["median"] >= ratio["wanted"] else "MISSED"
-            line += f", wanted >= {ratio['wanted']:g}: {verdict}"
-        terminalreporter.write_line(line)
-
-
-@pytest.fixture(scope="session")
-def compute_threads() -> int:
-    """Threads that an op may use in this launch."""
-    chosen = int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0"))  # 0: TensorFlow decides
-    return chosen or len(os.sched_getaffinity(0))
-
-
-@pytest.fixture(scope="session")
-def devices(compute_threads: int) -> None:
-    """TensorFlow with the threads of this launch; for every benchmark that uses it.
-
-    Loads all that any benchmark loads: loaded libraries are part of a setup, which must not depend
-    on the benchmarks chosen.
-    """
-    import dlbench.data.scenes  # noqa: F401  # brings SciPy's libraries
-
-    distributed.configure_devices(compute_threads)
-    environment.describe(load=True)
-
-
-@pytest.fixture
-def attach_record(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Call it when ``benchmark`` has measured: puts the result record into the report.
-
-    ``attach_record(workload, samples_per_step=N, peak_bytes={...}, quality={...})``; does nothing
-    under ``--benchmark-disable``, when there is no time to report. One rank.
-    """
-
-    def attach(
-        workload: records.Workload,
-        *,
-        samples_per_step: int,
-        peak_bytes: Mapping[str, int | None] | None = None,
-        quality: Mapping[str, Any] | None = None,
-    ) -> None:
-        if benchmark.disabled:
-            return
-        step_s = tuple(benchmark.stats.stats.data)
-        rank = records.Rank(
-            rank=0,
-            host=platform.node(),
-            samples=samples_per_step * len(step_s),
-            wall_s=sum(step_s),
-            step_s=step_s,
-            input_wait_s=None,
-            comm_wait_s=None,
-            first_step_s=None,
-            peak_bytes=dict(peak_bytes or {}),
-            conditions={},
-        )
-        record = records.now(
-            workload,
-            [rank],
-            setup=records.setup(request.config.getoption("--setup-name")),
-            quality=quality,
-        )
-        benchmark.extra_info["record"] = record.to_json()
-
-    return attach
-
-
-@pytest.fixture
-def time_in_turn(benchmark: Any) -> Callable[..., list[float]]:
-    """``time_in_turn(run, ours)`` has ``benchmark`` time a peer, and gives the times in s of
-    ``ours``, called right before each round of the peer: a load on the machine hits both.
-    ``idle_s`` passes before ours, so that threads of the peer that still spin have gone to sleep.
-    Without ``ours`` there is nothing beside ``run``.
-    """
-
-    def measure(
-        run: Callable[[], Any], ours: Callable[[], Any] | None = None, idle_s: float = 0.0
-    ) -> list[float]:
-        ours_s: list[float] = []
-
-        def time_ours() -> None:
-            assert ours is not None
-            time.sleep(idle_s)
-            start = time.perf_counter()
-            ours()
-            ours_s.append(time.perf_counter() - start)
-
-        benchmark.pedantic(
-            run,
-            setup=time_ours if ours else None,  # runs before each round, outside its time
-            rounds=ROUNDS,
-            warmup_rounds=WARMUP_ROUNDS,
-        )
-        return ours_s[WARMUP_ROUNDS:]
-
-    return measure
-
-
-@pytest.fixture
-def attach_ratio(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Call it when ``benchmark`` has measured a peer: ``attach_ratio(peer, ours, ours_s, wanted)``.
-
-    ``ours_s`` are the times of ours in s, as `time_in_turn` gives them. Like `attach_record` in all
-    else.
-    """
-
-    def attach(peer: str, ours: str, ours_s: Sequence[float], wanted: float | None = None) -> None:
-        if benchmark.disabled:
-            return
-        peer_s = benchmark.stats.stats.data
-        ratios = np.asarray(peer_s) / np.asarray(ours_s)
-        low, median, high = np.percentile(ratios, (25, 50, 75)).tolist()
-        ratio = {
-            "peer": peer,
-            "ours": ours,
-            "ours_s": list(ours_s),
-            "pairs": len(peer_s),
-            "median": median,
-            "quartiles": [low, high],
-            "wanted": wanted,
-        }
-        benchmark.extra_info["ratio"] = ratio
-        request.config.stash[RATIOS].append(ratio)
-
-    return attach
+    sections: dict[str, list[str]] = {**config.stash[NOTES]}
+    if ratios := config.stash[RATIOS]:
+        title = "time of a peer / time of ours, median of paired rounds"
+        sections = {title: summary.ratio_lines(ratios), **sections}
+    if found := config.stash[RECORDS]:
+        sections["records of this launch"] = summary.records_table(found)
+    if faults := planted.faults():
+        hit = [record.workload.id for record in found]
+        sections["planted faults"] = [
+            f"{fault.text}: "
+            f"{sum(fnmatchcase(name, fault.workload) for name in hit)} of {len(hit)} records"
+            for fault in faults
+        ]
+    for title, lines in sections.items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.write_line(line)

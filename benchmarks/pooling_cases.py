@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.profiles import is_full, is_smoke
 from dlbench.report.records import Workload
 
 Shape = tuple[int, int, int, int]
@@ -29,9 +30,9 @@ BYTES = {"float32": 4, "bfloat16": 2}
 
 def chosen_shapes(config: Any) -> tuple[Shape, ...]:
     """Those that the command line of pytest asks for."""
-    if config.getoption("benchmark_disable") and not config.getoption("benchmark_enable"):
+    if is_smoke(config):
         return SMOKE_SHAPES
-    return SHAPES if config.getoption("profile") == "full" else DEFAULT_SHAPES
+    return SHAPES if is_full(config) else DEFAULT_SHAPES
 
 
 def workload(operation: str, name: str, shape: Shape, precision: str, mode: str) -> Workload:

@@ -113,7 +113,7 @@ def test_a_benchmark_puts_the_precision_back(tmp_path: Path) -> None:
         "def test_policy():\n"
         "    assert keras.config.dtype_policy().name == 'float32'\n"
     )
-    name = "test_inference[segnet_basic-mixed_bfloat16-48x64]"
+    name = "test_network[segnet_basic-mixed_bfloat16-2x32x32-inference]"
     done = run_pytest(
         ROOT, f"benchmarks/bench_training.py::{name}", str(after), "--benchmark-disable"
     )
@@ -136,23 +136,23 @@ def test_every_benchmark_gives_right_outputs() -> None:
 def test_benchmarks_of_a_launch_leave_comparable_records(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
     chosen = "(45x60x512-float32 and unpool-gradient and test_tensorflow and not xla)"
-    chosen += " or (segnet_basic and mixed_bfloat16)"
+    chosen += " or (test_network and segnet_basic and float32)"
     done = run_pytest(ROOT, "benchmarks", f"--benchmark-json={report}", "-k", chosen)
     assert done.returncode == 0, done.stdout + done.stderr
 
     found = {record.workload.id: record for record in records.read_many([report])}
-    training = {"train-step/segnet_basic/mixed_bfloat16", "inference/segnet_basic/mixed_bfloat16"}
+    training = {"train-step/segnet_basic/float32", "inference/segnet_basic/float32"}
     names = ("ours_gather", "ours_gather_packed", "tensorflow_gather")
     ops = {f"unpool-gradient/{name}/float32/1x45x60x512" for name in names}
     assert set(found) == training | ops
     assert len({record.setup.fingerprint for record in found.values()}) == 1
     # Each its own: the smaller one, measured later, shows nothing of what the larger one used.
     train, inference = (
-        found[f"{name}/segnet_basic/mixed_bfloat16"].ranks[0].peak_bytes["host_rss"] or 0
+        found[f"{name}/segnet_basic/float32"].ranks[0].peak_bytes["host_rss"] or 0
         for name in ("train-step", "inference")
     )
     assert 2**28 < inference < train
-    loss = found["train-step/segnet_basic/mixed_bfloat16"].quality
+    loss = found["train-step/segnet_basic/float32"].quality
     assert loss["mean_loss"] < loss["first_loss"]  # type: ignore[operator]
 
     for benchmark in json.loads(report.read_text())["benchmarks"]:

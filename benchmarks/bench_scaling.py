@@ -1,0 +1,102 @@
+"""Training steps on one rank and on several, started by ``horovodrun``: weak and strong scaling.
+
+    pytest benchmarks/bench_scaling.py --benchmark-json=OUT.json [--ranks=1,2,4]
+
+Weak: the batch of a rank stays. Strong: the batch of all ranks together stays. Every rank has the
+same number of threads, the cores by the largest number of ranks, so that one rank is always the
+same part of the machine. Input is synthetic. Each number of ranks is one job; its throughput is
+all samples by the slowest rank's time, and
+
+    efficiency = throughput(N) / (N x throughput(1))
+
+which is not clamped: more than 1 is possible, where a smaller batch or part fits the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import training_cases
+from benchmarks.launching import Spec, reported_s
+from benchmarks.profiles import chosen_ranks, is_full, is_smoke
+from dlbench.report.records import Workload
+
+MODEL, OPTIONS = "segnet_basic", {"width": 0.5}
+SIZE, SMOKE_SIZE = (96, 128), (32, 32)
+BATCH = 4
+"""Of a rank in weak scaling."""
+WARMUP, STEPS, FULL_STEPS = 4, 15, 40
+DEFINITION = "scaling: efficiency = throughput(N) / (N x throughput(1)), not clamped"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    counts = chosen_ranks(metafunc.config)
+    global_batch = BATCH * max(counts)
+    cases = [pytest.param("weak", n, BATCH, id=f"weak-{n}") for n in counts]
+    if not is_smoke(metafunc.config):
+        cases += [
+            pytest.param("strong", n, global_batch // n, id=f"strong-{n}")
+            for n in counts
+            if global_batch % n == 0
+        ]
+    metafunc.parametrize(("kind", "ranks", "batch"), cases)
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, float]:
+    """Samples per second of one rank, by the kind of scaling."""
+    return {}
+
+
+@pytest.mark.benchmark(timer=reported_s)
+def test_scaling(
+    benchmark: Any,
+    run_job: Callable[..., Any],
+    note: Callable[[str, str], None],
+    alone: dict[str, float],
+    compute_threads: int,
+    data_folder: Path,
+    request: pytest.FixtureRequest,
+    kind: str,
+    ranks: int,
+    batch: int,
+) -> None:
+    smoke = is_smoke(request.config)
+    size = SMOKE_SIZE if smoke else SIZE
+    workload = Workload(
+        id=f"scaling-{kind}/{MODEL}/float32/{ranks}",
+        model=MODEL,
+        data="synthetic",
+        precision="float32",
+        ranks=ranks,
+        batch_per_rank=batch,
+        shape=(*size, 3),
+        mode="train",
+    )
+    threads = max(1, compute_threads // max(chosen_ranks(request.config)))
+    content = training_cases.content(
+        MODEL, data_folder, threads=threads, batch=batch, size=size, options=OPTIONS
+    )
+    warmup, steps = (1, 1) if smoke else (WARMUP, FULL_STEPS if is_full(request.config) else STEPS)
+    benchmark.group = f"scaling-{kind}"
+    found = run_job(workload, Spec("train", workload.id, content, warmup, steps))
+    if smoke:
+        return
+    parts = found["ranks"]
+    throughput = sum(part["samples"] for part in parts) / max(part["wall_s"] for part in parts)
+    if ranks == 1:
+        alone[kind] = throughput
+    line = f"{kind:6} {MODEL}, {ranks} rank(s) x batch {batch}: {throughput:8.2f} samples/s"
+    if kind in alone:  # one rank may have failed
+        speedup = throughput / alone[kind]
+        benchmark.extra_info["scaling"] = {
+            "definition": DEFINITION,
+            "speedup": speedup,
+            "efficiency": speedup / ranks,
+        }
+        line += f", speed-up {speedup:.3f}, efficiency {speedup / ranks:.3f}"
+    note(DEFINITION, line)

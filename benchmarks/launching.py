@@ -1,0 +1,104 @@
+"""Processes that a benchmark starts: one job on one rank or, by ``horovodrun``, on several."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+HOROVODRUN = Path(sys.executable).with_name("horovodrun")
+TIMEOUT_S = 300.0
+"""A job that has not ended by then hangs, as where a rank waits for one that is gone."""
+TOLD = 3000
+"""Characters of a failed job's output that are told."""
+
+reported: list[float] = []
+
+
+def reported_s() -> float:
+    """A clock that advances by what launched processes report: pytest-benchmark then shows their
+    steps rather than their launches."""
+    return math.fsum(reported)
+
+
+class JobError(RuntimeError):
+    """A job failed, or hung and was killed; the message holds the end of its output."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What every rank of a job does, see `benchmarks.rank_job`."""
+
+    kind: str
+    workload: str
+    """The workload's id, by which a planted fault finds it."""
+    experiment: dict[str, Any]
+    warmup: int
+    steps: int
+
+
+def launch(spec: Spec, ranks: int = 1, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+    """Run ``spec`` on so many ranks in processes of their own; what `rank_job.run` returns."""
+    with tempfile.TemporaryDirectory(prefix="dlbench-job-") as folder:
+        given, found = Path(folder, "spec.json"), Path(folder, "found.json")
+        given.write_text(json.dumps(asdict(spec)))
+        run(["-m", "benchmarks.rank_job", str(given), str(found)], ranks, timeout_s)
+        result: dict[str, Any] = json.loads(found.read_text())
+        return result
+
+
+def run(arguments: Sequence[str], ranks: int = 1, timeout_s: float = TIMEOUT_S) -> str:
+    """The output of ``python ARGUMENTS``; `JobError` if it fails or is still there after
+    ``timeout_s``, when all its processes have been killed."""
+    command = [sys.executable, *arguments]
+    if ranks > 1:
+        command = [str(HOROVODRUN), "-np", str(ranks), *command]
+    # A file: pipes stay open as long as any rank that the launcher left behind.
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            status: int | None = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            kill(process)
+        log.seek(0)
+        output = log.read()
+    what = f"{' '.join(arguments)} on {ranks} rank(s)"
+    if status is None:
+        raise JobError(
+            f"{what} still ran after {timeout_s:g} s and was killed; its output ends with\n"
+            f"{output[-TOLD:]}"
+        )
+    if status:
+        raise JobError(f"{what} ended with status {status}:\n{output[-TOLD:]}")
+    return output
+
+
+def kill(process: subprocess.Popen[Any]) -> None:
+    """End a process that still runs, and all that it started."""
+    if process.poll() is not None:
+        return
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()

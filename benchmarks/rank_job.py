@@ -1,0 +1,189 @@
+"""What every rank of a measured job does: ``python -m benchmarks.rank_job SPEC.json FOUND.json``,
+alone or under ``horovodrun -np N``.
+
+Rank 0 fixes how many steps all ranks make, and writes FOUND.json: the measurements of each rank, as
+`dlbench.report.records.Rank` has them, and the scores that were checked.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import planted, training_cases
+from benchmarks.launching import Spec
+from dlbench.bench import conditions, energy, timing
+from dlbench.bench.memory import PeakMemory
+from dlbench.checkpoint import write_atomically
+from dlbench.session import Session
+
+Waits = dict[str, float | None]
+
+
+@dataclass
+class Job:
+    """A step that returns when it is done, and what is to be known of its repetitions."""
+
+    step: Callable[[], Any]
+    check: Callable[[Sequence[Any]], dict[str, Any]]
+    """Of what the first and the last step returned: the scores; an assertion fails where they are
+    wrong."""
+    waits: Callable[[Sequence[float]], Waits]
+    """Of the seconds of the measured steps, the last ones: what `Rank` calls its waits."""
+
+
+def train(session: Session) -> Job:
+    """Training steps on a batch that lies in memory."""
+    trainer = training_cases.trainer_of(session)
+    batches = training_cases.synthetic_batches(session)
+
+    def check(losses: Sequence[float]) -> dict[str, Any]:
+        assert np.isfinite(losses).all(), losses
+        assert len(losses) < 2 or losses[-1] < losses[0], f"nothing is learnt: {losses}"
+        everywhere = session.ranks.gather(losses[-1])
+        assert len(set(everywhere)) == 1, f"the ranks' losses differ: {everywhere}"
+        return {"first_loss": losses[0], "mean_loss": losses[-1]}
+
+    step = training_cases.training_step(trainer, iter(batches))
+    return Job(step, check, trainer.waits.within)
+
+
+def inference(session: Session) -> Job:
+    """Predictions for the batch in memory, with the weights that the network starts with."""
+    import tensorflow as tf
+
+    from dlbench.prediction import Predictor
+
+    predictor = Predictor(session.network, session.task.activation, frozen=True)
+    image, target = training_cases.synthetic_batch(session)
+
+    def predict() -> tf.Tensor:
+        prediction, _ = predictor(image)
+        tf.test.experimental.sync_devices()
+        return prediction
+
+    def check(predictions: Sequence[tf.Tensor]) -> dict[str, Any]:
+        found = predictions[-1].numpy()
+        # The network as it is built, its batch-norms not yet folded into its convolutions.
+        output = session.network(image, training=False)
+        wanted = session.task.activation(tf.cast(output, tf.float32)).numpy()
+        assert found.shape == (*target.shape[:3], len(session.dataset.outputs))
+        exact = session.experiment.training.precision == "float32"
+        tolerance = (1e-3 if exact else 0.1) * np.abs(wanted).max()
+        np.testing.assert_allclose(found, wanted, atol=tolerance)
+        return {}
+
+    return Job(predict, check, lambda step_s: {"input_wait_s": 0.0, "comm_wait_s": 0.0})
+
+
+def allreduce(session: Session) -> Job:
+    """Sums over ranks of tensors of the network's gradients' shapes, as a training step asks for
+    them: one a variable, in the configured compression, fused by Horovod."""
+    import tensorflow as tf
+
+    ranks = session.ranks
+    generator = np.random.default_rng(0)
+    # Whole numbers: their sums are exact, in half precision too.
+    bases = [
+        generator.integers(-1, 2, variable.shape).astype(np.float32)
+        for variable in session.network.trainable_variables
+    ]
+    mine = [tf.constant(base * (ranks.rank + 1)) for base in bases]
+
+    @tf.function
+    def reduce(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        return [ranks.sum_gradient(tensor, f"sum/{i}") for i, tensor in enumerate(tensors)]
+
+    def step() -> list[tf.Tensor]:
+        sums: list[tf.Tensor] = reduce(mine)
+        tf.test.experimental.sync_devices()
+        return sums
+
+    def check(results: Sequence[list[tf.Tensor]]) -> dict[str, Any]:
+        factor = ranks.size * (ranks.size + 1) / 2
+        for found, base in zip(results[-1], bases, strict=True):
+            np.testing.assert_array_equal(found.numpy(), factor * base)
+        return {}
+
+    def waits(step_s: Sequence[float]) -> Waits:
+        return {"input_wait_s": 0.0, "comm_wait_s": sum(step_s)}
+
+    return Job(step, check, waits)
+
+
+KINDS = {"train": train, "inference": inference, "allreduce": allreduce}
+
+
+def run(spec: Spec) -> tuple[int, dict[str, Any]]:
+    """Measure on this rank; return its number and what FOUND.json holds: the measurements of all
+    ranks, the scores, and how many gradients with how many values the network has."""
+    with training_cases.opened(spec.experiment) as session:
+        ranks = session.ranks
+        warmup, steps = ranks.gather([spec.warmup, spec.steps])[0]
+        meter = energy.EnergyMeter.of_node(ranks.local_rank, ranks.local_size)
+        with PeakMemory.of_rank(ranks.local_rank) as memory:
+            job = KINDS[spec.kind](session)
+            returned: list[Any] = []
+            first_step_s: list[float] = []
+
+            def once() -> None:
+                del returned[1:]  # the first and the last alone: predictions are large
+                returned.append(job.step())
+                if not first_step_s:
+                    first_step_s.append(timing.since_process_start())
+
+            step = planted.step(spec.workload, once, ranks.rank)
+            for _ in range(warmup):
+                step()
+            ranks.barrier()
+            with meter or nullcontext():
+                measured = timing.measure(step, warmup=0, rounds=steps, synchronise=None)
+            planted.grow(spec.workload, ranks.rank)
+        quality = job.check(returned)
+        mine: dict[str, Any] = {
+            "rank": ranks.rank,
+            "host": socket.gethostname(),
+            "samples": session.experiment.training.batch * steps,
+            "wall_s": measured.wall_s,
+            "step_s": measured.step_s,
+            **job.waits(measured.step_s),
+            "first_step_s": first_step_s[0],
+            "peak_bytes": memory.peak_bytes,
+            "conditions": {
+                **memory.conditions,
+                "threads": session.experiment.training.threads,
+                "collectives": ranks.describe()["backend"],
+                "planted": [fault.text for fault in planted.of(spec.workload, ranks.rank)],
+            },
+        }
+        if meter is not None:
+            mine[energy.NODE] = meter.joules
+            mine["conditions"]["energy_sources"] = meter.sources
+        everyone = ranks.gather(mine)
+        variables = session.network.trainable_variables
+        return ranks.rank, {
+            "energy_j": energy.of_all_nodes(everyone),
+            "ranks": conditions.settled(everyone),
+            "quality": quality,
+            "tensors": len(variables),
+            "values": sum(int(np.prod(variable.shape)) for variable in variables),
+        }
+
+
+def main(given: Path, found: Path) -> None:
+    rank, result = run(Spec(**json.loads(given.read_text())))
+    if rank == 0:
+        text = json.dumps(result).encode()
+        write_atomically(found, lambda file: file.write(text))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,116 @@
+"""Benchmarks as they are run: checked once, measured into a report, on two ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlbench.report import records
+
+ROOT = Path(__file__).parents[2]
+
+FAILING = """
+from benchmarks.pooling_cases import workload
+
+def measure(benchmark, attach_record, name, right=True):
+    benchmark.pedantic(sum, args=([1, 2],), rounds=5)
+    assert right, "the output is wrong"
+    attach_record(workload("sum", name, (1, 1, 1, 2), "int", "forward"), samples_per_step=2)
+
+def bench_first(benchmark, attach_record):
+    measure(benchmark, attach_record, "first")
+
+def bench_wrong(benchmark, attach_record):
+    measure(benchmark, attach_record, "wrong", right=False)
+
+def bench_last(benchmark, attach_record):
+    measure(benchmark, attach_record, "last")
+"""
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        env=os.environ | {"PYTHONPATH": python_path} | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+
+
+def run_sums(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    (folder / "conftest.py").write_text((ROOT / "benchmarks" / "conftest.py").read_text())
+    (folder / "bench_sums.py").write_text(FAILING)
+    names = ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*"]
+    return run(str(folder), f"--rootdir={folder}", *names, *options, **variables)
+
+
+def test_a_failure_costs_its_own_record_alone(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    done = run_sums(tmp_path, f"--benchmark-json={report}")
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = [record.workload.id for record in records.read_many([report])]
+    assert found == ["sum/first/int/1x1x1x2", "sum/last/int/1x1x1x2"]
+    rows = [one["name"] for one in json.loads(report.read_text())["benchmarks"]]
+    assert rows == ["bench_first", "bench_last"]
+    table = done.stdout.partition("records of this launch")[2]
+    assert "sum/first/int" in table
+    assert "sum/wrong/int" not in table
+
+
+def test_a_planted_launch_says_so(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    fault = "slowdown:sum/last/*:0.05"
+    done = run_sums(tmp_path, f"--benchmark-json={report}", DLBENCH_PLANTED=fault)
+    assert f"planted: {fault}" in done.stdout
+    assert f"{fault}: 1 of 2 records" in done.stdout
+    first, last = records.read_many([report])
+    assert first.ranks[0].conditions["planted"] == []
+    assert last.ranks[0].conditions["planted"] == [fault]
+    refused = run_sums(tmp_path, DLBENCH_PLANTED="slowdown:5%")
+    assert refused.returncode != 0
+    assert "DLBENCH_PLANTED holds 'slowdown:5%'; allowed are" in refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--devices=first", "--ranks=1;2"])
+def test_lists_of_numbers_are_checked(tmp_path: Path, option: str) -> None:
+    done = run_sums(tmp_path, option)
+    assert done.returncode != 0
+    assert "is no list of numbers such as 0,2" in done.stdout + done.stderr
+
+
+def test_a_measured_run_leaves_records(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    done = run("benchmarks/bench_convolution.py", f"--benchmark-json={report}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours, peer = records.read_many([report])
+    assert ours.workload.id == "kernel-gradient/ours/float32/1x90x120x64"
+    assert peer.workload.id == "kernel-gradient/tensorflow/float32/1x90x120x64"
+    for record in (ours, peer):
+        (rank,) = record.ranks
+        assert len(rank.step_s) == rank.samples == 7
+        assert rank.wall_s == pytest.approx(sum(rank.step_s))
+        assert rank.conditions["planted"] == []
+        assert "machine_load" in rank.conditions
+        assert rank.peak_bytes["host_rss"] is None  # of this process it would tell nothing
+    (ratio,) = [
+        one["extra_info"]["ratio"]
+        for one in json.loads(report.read_text())["benchmarks"]
+        if "ratio" in one["extra_info"]
+    ]
+    assert f"{ratio['median']:.2f} (quartiles" in done.stdout
+    assert "kernel-gradient/ours/float32" in done.stdout.partition("records of this launch")[2]
+
+
+@pytest.mark.slow
+def test_two_ranks_are_summed_and_checked() -> None:
+    done = run("benchmarks/bench_allreduce.py", "--benchmark-disable")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout

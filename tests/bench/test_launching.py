@@ -1,0 +1,43 @@
+"""Jobs of benchmarks that fail or hang end with a message, and leave nothing behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import launching
+
+HANGS = """
+import pathlib, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path(sys.argv[1]).write_text(str(child.pid))
+print("one rank waits", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_job_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+    script, note = tmp_path / "hangs.py", tmp_path / "child"
+    script.write_text(HANGS)
+    with pytest.raises(launching.JobError, match=r"still ran after 5 s and was killed.*\n.*waits"):
+        launching.run([str(script), str(note)], timeout_s=5.0)
+    child = int(note.read_text())
+    for _ in range(100):
+        if not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie":
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {child} is left")
+
+
+def test_a_job_that_fails_tells_its_last_words() -> None:
+    with pytest.raises(launching.JobError, match="status 3:\nno such thing"):
+        launching.run(["-c", "import sys; print('no such thing'); sys.exit(3)"])
+
+
+def test_the_clock_advances_by_what_is_reported() -> None:
+    before = launching.reported_s()
+    launching.reported.append(0.25)
+    assert launching.reported_s() - before == pytest.approx(0.25)
