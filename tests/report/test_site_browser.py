@@ -37,7 +37,8 @@ def browse(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Page]:
         ]  # fmt: skip
         ended = subprocess.run(command, capture_output=True, text=True, timeout=180)
         said = [line for line in ended.stderr.splitlines() if "CONSOLE" in line]
-        assert not said, said  # errors of scripts, and whatever the page's policy has blocked
+        if said:  # errors of scripts, and whatever the page's policy has blocked
+            raise AssertionError("\n".join(said))
         return Page(ended.stdout)
 
     return opened
@@ -61,6 +62,42 @@ def test_nothing_of_a_record_runs(report: Path, browse: Open) -> None:
         page = browse(path.as_uri())
         assert not page.all("img")
         assert page.all("html", **{"class": "scripted"}), path.name
+
+
+def test_what_gets_past_escaping_is_still_not_run(report: Path, browse: Open) -> None:
+    broken = report / "index-broken.html"
+    text = (report / "index.html").read_text()
+    broken.write_text(text.replace("<h1>", "<script>document.title = 'ran'</script><h1>"))
+    with pytest.raises(AssertionError, match="Content Security Policy"):
+        browse(broken.as_uri())
+    broken.unlink()
+
+
+def test_buttons(report: Path, browse: Open) -> None:
+    """Pressed by a script of the test, which the page's policy lets in as a file of the folder."""
+    (report / "presses.js").write_text("""
+        window.addEventListener("load", () => {
+        const press = (element) => element.click();
+        const head = document.querySelector('#content table.filtered [data-key="throughput"]');
+        press(head.querySelector("button"));
+        const after = [head.getAttribute("aria-sort"), location.hash];
+        press(head.querySelector("button"));
+        after.push(head.getAttribute("aria-sort"));
+        for (let n = 0; n < 2; n++) press(document.getElementById("theme"));
+        after.push(document.documentElement.dataset.theme);
+        after.push(getComputedStyle(document.body).backgroundColor);
+        document.body.dataset.after = after.join(" ");
+        });
+    """)
+    pressed = report / "index-pressed.html"
+    text = (report / "index.html").read_text()
+    pressed.write_text(text.replace("</head>", '<script src="presses.js" defer></script></head>'))
+    (body,) = browse(pressed.as_uri()).all("body")
+    assert body["data-after"] == (
+        "descending #sort=throughput%3Adescending ascending dark rgb(20, 20, 19)"
+    )
+    pressed.unlink()
+    (report / "presses.js").unlink()
 
 
 def test_the_address_filters_and_sorts(report: Path, browse: Open) -> None:
@@ -89,7 +126,9 @@ def test_two_setups_are_compared(report: Path, browse: Open) -> None:
     ratio = table.heads.index("B / A")
     # 410 / 400, times what launches differ by.
     assert all(float(row[ratio]) == pytest.approx(1.025, abs=0.012) for row in table.rows)
-    assert page.tables[1].caption.startswith("Peak memory, host rss: ")
+    measures = [table.caption.split(":")[0] for table in page.tables]
+    assert measures[1:4] == ["Time to the first step", "Energy", "Peak memory, host rss"]
+    assert any(row[0] == "gpu.driver" for row in page.tables[-1].rows)
     assert "python -m dlbench.report compare" in page.text
     # Not computed ahead: different states of the code on different setups.
     page = browse(f"{compare}#a=h100-driver-550@aaaaaaa&b=a100-driver-550@bbbbbbb")
