@@ -118,9 +118,9 @@ class Group:
         """The name of the score that stands for its quality."""
         names = {name: None for launch in self.launches for name in launch.quality}
         for wanted in HEADLINES:
-            for name in names:
-                if name.rpartition(".")[2] == wanted:
-                    return name
+            found = [name for name in names if name.rpartition(".")[2] == wanted]
+            if found:  # of all components before that of one
+                return min(found, key=lambda name: name.count("."))
         return next(iter(names), None)
 
     @property
