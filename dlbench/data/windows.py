@@ -216,7 +216,7 @@ class WindowedDataSet(DataSet):
         height, width = self.window
         if jitter is not None:
             row, column = (
-                int(np.clip(start + jitter.integers(-(side // 2), side // 2 + 1), 0, room))
+                min(max(start + int(jitter.integers(-(side // 2), side // 2 + 1)), 0), room)
                 for start, side, room in (
                     (row, height, scene.height - height),
                     (column, width, scene.width - width),
