@@ -84,7 +84,8 @@ told.</p>
 <label>B, compared with it <select id="b"></select></label>
 <button type="button" id="swap">Swap A and B</button>
 </form>
-<div id="result" aria-live="polite"></div>
+<p id="told" role="status"></p>
+<div id="result"></div>
 {embedded("comparison", value)}"""
     return markup.page("Compare two setups", body, at="compare.html", scripts=["compare.js"])
 
