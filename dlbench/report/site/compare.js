@@ -118,23 +118,23 @@
     const rows = compared.map((row) => {
       const range = make("td", { class: `range ${kind(row)}` });
       if (row.ratio !== null) range.append(interval(row, low, high));
-      const numbers = [shown(row, row.before), shown(row, row.after), ratio(row.ratio)];
       const bounds = row.low === null ? "–" : `${ratio(row.low)} – ${ratio(row.high)}`;
       const page = other.workloads[row.workload]?.page;
       const name = page ? make("a", { href: page }, row.workload) : row.workload;
+      const p = row.p === null ? "–" : row.p < 0.0001 ? "< 0.0001" : row.p.toFixed(4);
+      const number = (text) => make("td", { class: "number" }, text);
       return make("tr", {},
         make("th", { scope: "row" }, name),
-        ...numbers.map((text) => make("td", { class: "number" }, text)),
-        make("td", { class: "number" }, bounds), range,
-        make("td", { class: "number" }, row.p === null ? "–" : row.p < 0.0001 ? "< 0.0001" : row.p.toFixed(4)),
         make("td", { class: `verdict ${kind(row)}` }, row.verdict ?? "no verdict yet", make("small", {}, row.more)),
-        make("td", { class: "number" }, row.launches.join(" + ")),
+        number(ratio(row.ratio)), number(bounds), range,
+        number(shown(row, row.before)), number(shown(row, row.after)),
+        number(p), number(row.launches.join(" + ")),
         ...(speed ? [make("td", { class: "whole" }, qualityOf(row.workload, one, other, found))] : []));
     });
     return table(`${sentence(measure)}: ${tally(compared)}`, [
-      ["Workload"], ["A", true, unit], ["B", true, unit], ["B / A", true],
-      ["Interval", true, `${100 * (1 - data.alpha)} %`], ["Drawn", false, `${ratio(low)} to ${ratio(high)}`],
-      ["p", true, "Holm"], ["Verdict"], ["Launches", true, "A + B"],
+      ["Workload"], ["Verdict"], ["B / A", true], ["Interval", true, `${100 * (1 - data.alpha)} %`],
+      ["Drawn", false, `${ratio(low)} to ${ratio(high)}`], ["A", true, unit], ["B", true, unit],
+      ["p", true, "Holm"], ["Launches", true, "A + B"],
       ...(speed ? [["Quality", false, "A → B"]] : []),
     ], rows);
   };

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 """Positions in `Archive.subjects` of the baseline and of the candidate."""
 
-BUDGET = 300
+BUDGET = 200
 """Workloads, over all pairs, that are compared ahead: 30 ms of one core each."""
 
 
