@@ -53,7 +53,7 @@ def record(
             comm_wait_s=None if ranks == 1 else (0.04 + 0.01 * number) * wall,
             first_step_s=20.0 + launch,
             peak_bytes={"host_rss": int(3e9 + 1e7 * number + 1e6 * launch), "gpu_allocated": None},
-            conditions={},
+            conditions={"throttled": True} if seed % 50 == 0 else {},
         )
         for number in range(ranks)
     ]
@@ -86,7 +86,7 @@ def record(
         ranks=tuple(measured),
         energy_j=250.0 * wall,
         quality=quality,
-        code=Code(version="0.1.0", commit=COMMITS[version % 3], dirty=version > 2),
+        code=Code(version="0.1.0", commit=COMMITS[version % len(COMMITS)], dirty=version > 2),
     )
 
 

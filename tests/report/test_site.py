@@ -159,7 +159,9 @@ def test_places_in_a_chart() -> None:
     scale = charts.Scale([10.0, 20.0], 2, 98)
     assert scale(15.0) == pytest.approx(50)
     assert 2 < scale(10.0) < scale(20.0) < 98
-    assert [name for _, name in charts.Scale([0.1, 0.3], 0, 1).ticks()] == ["0.1", "0.2", "0.3"]
+    names = [name for _, name in charts.Scale([0.1, 0.3], 0, 1).ticks()]
+    assert names == ["0.10", "0.15", "0.20", "0.25", "0.30"]
+    assert [name for _, name in charts.Scale([900, 4100], 0, 1).ticks(3)] == ["2,000", "4,000"]
     assert charts.Scale([5.0], 0, 100)(5.0) == 50  # a single value has no extent
     assert charts.Scale([0.0, 0.0], 0, 100)(0.0) == 50
 
@@ -174,6 +176,19 @@ def test_names_for_files() -> None:
     assert slugs(["A b", "a-B", "../../etc/passwd", "", "日本", "x" * 300]) == [
         "a-b", "a-b-2", "etc-passwd", "unnamed", "unnamed-2", "x" * 60,
     ]  # fmt: skip
+
+
+def test_what_casts_doubt_on_a_launch_is_shown(tmp_path: Path) -> None:
+    records = [
+        synthetic.record("node", 100.0, "train/segnet/vaihingen", 2, 0, launch, seed)
+        for launch, seed in enumerate((49, 50, 51))  # the second is throttled
+    ]
+    site.build(synthetic.write_launches(tmp_path, records), tmp_path / "report")
+    (path,) = (tmp_path / "report").glob("setup-*.html")
+    workloads, launches, _ = Page(path.read_text()).tables
+    assert workloads.rows[0][workloads.heads.index("Flags")] == "clocks lowered in 1"
+    flags = [row[launches.heads.index("Flags")] for row in launches.rows]
+    assert flags == ["–", "clocks lowered", "–"]
 
 
 def test_an_equal_name_of_another_machine_is_told_apart(tmp_path: Path) -> None:

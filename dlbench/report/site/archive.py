@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,12 @@ HEADLINES = (
     *("rmse", "global_accuracy", "kappa", "loss"),
 )
 """The score that stands for a launch's quality: the first of these that it has."""
+FLAGS = {
+    "throttled": "clocks lowered",
+    "foreign_processes": "others on the GPU",
+    "busy": "other work ran",
+}
+"""Conditions of a rank (`dlbench.bench.conditions`) that a launch is marked with."""
 LONGEST = 30
 """Characters of a setup's name in a chart."""
 LOWER_IS_BETTER = re.compile(r"(^|[._ ])(rmse|mae|loss|error)")
@@ -76,6 +83,8 @@ class Launch:
     """Its numbers by the name of their column."""
     straggler: str | None
     """The slowest rank and why, where one stands out."""
+    flags: tuple[str, ...] = ()
+    """What casts doubt on it, of `FLAGS`."""
 
     def get(self, name: str) -> float | None:
         return self.values.get(name)
@@ -112,6 +121,12 @@ class Group:
             return None
         low, middle, high = statistics.quantiles(found, n=4, method="inclusive")
         return (high - low) / middle if middle else None
+
+    @property
+    def flags(self) -> str:
+        """What casts doubt on some of its launches, and on how many."""
+        met = Counter(flag for launch in self.launches for flag in launch.flags)
+        return ", ".join(f"{flag} in {count}" for flag, count in met.items())
 
     @cached_property
     def headline(self) -> str | None:

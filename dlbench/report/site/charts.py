@@ -60,20 +60,18 @@ class Series:
 class Scale:
     """Values to per cent of the width, or to pixels of the height."""
 
-    def __init__(
-        self, values: Iterable[float], start: float, end: float, *, zero: bool = False
-    ) -> None:
-        found = [*values, *([0.0] if zero else [])]
+    def __init__(self, values: Iterable[float], start: float, end: float) -> None:
+        found = [*values]
         low, high = min(found), max(found)
         padding = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-        self.low = low if zero and low == 0 else low - padding
-        self.high, self.start, self.end = high + padding, start, end
+        self.low, self.high = low - padding, high + padding
+        self.start, self.end = start, end
 
     def __call__(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 2)
 
-    def ticks(self, wanted: int = 4) -> list[tuple[float, str]]:
+    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
         """Round values within the scale with their names, about as many as are wanted."""
         raw = (self.high - self.low) / wanted
         power = 10.0 ** math.floor(math.log10(raw))
@@ -136,18 +134,17 @@ def plane(
     across: str,
     upwards: str,
     ticks: Sequence[tuple[float, str]] | None = None,
-    zero: bool = False,
     reference: float | None = None,
 ) -> str:
     """Dots in a plane, a line through the medians of each series.
 
     ``ticks`` are places across with their names, else round numbers; ``reference`` is a height
-    that the eye should measure by, ``zero`` begins the heights at 0.
+    that the eye should measure by.
     """
     points = [point for one in series for point in one.points]
     x = Scale([p.x for p in points] + [at for at, _ in ticks or ()], 9, 97)
     heights = [p.y for p in points] + ([] if reference is None else [reference])
-    y = Scale(heights, PLANE, 22, zero=zero)
+    y = Scale(heights, PLANE, 34)
     parts = [f'<text class="axis" x="0" y="12">{escape(upwards)}</text>']
     for value, name in y.ticks():
         at = y(value)
@@ -171,6 +168,11 @@ def plane(
         parts += [*(_mark(x(p.x), y(p.y), n, p.tip) for p in one.points), "</g>"]
     parts.append(_axis_name(PLANE + 34, across))
     return _svg(key, title, description, PLANE + 38, parts)
+
+
+def left_out(series: int) -> str:
+    """What is said beside a chart that cannot tell so many series apart."""
+    return f" Drawn are {SERIES} of {series}; the table has all." if series > SERIES else ""
 
 
 def legend(labels: Sequence[str], kind: str = "series") -> str:

@@ -6,6 +6,7 @@
   const subjects = data.subjects;
   const [a, b] = ["a", "b"].map((id) => document.getElementById(id));
   const result = document.getElementById("result");
+  const told = document.getElementById("told"); // for who does not see the tables change
   const GOOD = ["faster", "less", "better"], BAD = ["slower", "more", "worse"];
   const NAMES = {
     first_step_s: ["time to the first step", "s"],
@@ -117,23 +118,23 @@
     const rows = compared.map((row) => {
       const range = make("td", { class: `range ${kind(row)}` });
       if (row.ratio !== null) range.append(interval(row, low, high));
-      const numbers = [shown(row, row.before), shown(row, row.after), ratio(row.ratio)];
       const bounds = row.low === null ? "–" : `${ratio(row.low)} – ${ratio(row.high)}`;
       const page = other.workloads[row.workload]?.page;
       const name = page ? make("a", { href: page }, row.workload) : row.workload;
+      const p = row.p === null ? "–" : row.p < 0.0001 ? "< 0.0001" : row.p.toFixed(4);
+      const number = (text) => make("td", { class: "number" }, text);
       return make("tr", {},
         make("th", { scope: "row" }, name),
-        ...numbers.map((text) => make("td", { class: "number" }, text)),
-        make("td", { class: "number" }, bounds), range,
-        make("td", { class: "number" }, row.p === null ? "–" : row.p < 0.0001 ? "< 0.0001" : row.p.toFixed(4)),
         make("td", { class: `verdict ${kind(row)}` }, row.verdict ?? "no verdict yet", make("small", {}, row.more)),
-        make("td", { class: "number" }, row.launches.join(" + ")),
-        ...(speed ? [make("td", {}, qualityOf(row.workload, one, other, found))] : []));
+        number(ratio(row.ratio)), number(bounds), range,
+        number(shown(row, row.before)), number(shown(row, row.after)),
+        number(p), number(row.launches.join(" + ")),
+        ...(speed ? [make("td", { class: "whole" }, qualityOf(row.workload, one, other, found))] : []));
     });
     return table(`${sentence(measure)}: ${tally(compared)}`, [
-      ["Workload"], ["A", true, unit], ["B", true, unit], ["B / A", true],
-      ["Interval", true, `${100 * (1 - data.alpha)} %`], ["Drawn", false, `${ratio(low)} to ${ratio(high)}`],
-      ["p", true, "Holm"], ["Verdict"], ["Launches", true, "A + B"],
+      ["Workload"], ["Verdict"], ["B / A", true], ["Interval", true, `${100 * (1 - data.alpha)} %`],
+      ["Drawn", false, `${ratio(low)} to ${ratio(high)}`], ["A", true, unit], ["B", true, unit],
+      ["p", true, "Holm"], ["Launches", true, "A + B"],
       ...(speed ? [["Quality", false, "A → B"]] : []),
     ], rows);
   };
@@ -153,6 +154,7 @@
   const show = () => {
     const [one, other] = [subjects[a.value], subjects[b.value]];
     result.replaceChildren();
+    told.textContent = "";
     if (one === other) {
       result.append(make("p", {}, "A and B are the same; choose two."));
       return;
@@ -166,6 +168,7 @@
       if (!made) result.append(make("p", {}, `${b.value}:${a.value}` in data.pairs
         ? "Ratios of medians. The verdicts were computed with B as the baseline: swap A and B to see them."
         : "Ratios of medians. The verdicts on this pair were not computed with the report: the command below does it."));
+      told.textContent = byMeasure(found.rows).map((rows) => `${named(rows[0])[0]}: ${tally(rows)}`).join("; ");
       result.append(...byMeasure(found.rows).map((rows) => comparisons(rows, one, other, found)));
     }
     if (found.causes.length) {

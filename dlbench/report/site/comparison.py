@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 """Positions in `Archive.subjects` of the baseline and of the candidate."""
 
-BUDGET = 300
+BUDGET = 200
 """Workloads, over all pairs, that are compared ahead: 30 ms of one core each."""
 
 
@@ -84,7 +84,8 @@ told.</p>
 <label>B, compared with it <select id="b"></select></label>
 <button type="button" id="swap">Swap A and B</button>
 </form>
-<div id="result" aria-live="polite"></div>
+<p id="told" role="status"></p>
+<div id="result"></div>
 {embedded("comparison", value)}"""
     return markup.page("Compare two setups", body, at="compare.html", scripts=["compare.js"])
 

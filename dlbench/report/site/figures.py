@@ -93,7 +93,7 @@ def _launches(
         Column("Launches", numeric=True),
         Column("Median", unit, numeric=True),
         Column("IQR", "%", numeric=True),
-        Column("Every launch", unit),
+        Column("Every launch", unit, whole=True),
     ]
     cells = [
         [
@@ -176,7 +176,7 @@ def _quality(groups: Sequence[Group]) -> Figure | None:
     title = f"Quality against time: {name}"
     note = (
         "Each dot is a launch: the score that it reached, over the wall time of its measured steps "
-        f"on the slowest rank. For this score {better} is better."
+        f"on the slowest rank. For this score {better} is better.{charts.left_out(len(by_setup))}"
     )
     columns = [
         Column("Setup"),

@@ -27,6 +27,7 @@ def group_table(archive: Archive, groups: Sequence[Group], caption: str, several
         Column("Peak host memory", "GiB", numeric=True, key="memory"),
         Column("Energy", "J/sample", numeric=True, key="energy"),
         Column("Quality", key="quality", numeric=True),
+        Column("Flags", key="flags"),
         Column("Newest", key="newest", whole=True),
     ]
     rows = []
@@ -54,6 +55,7 @@ def group_table(archive: Archive, groups: Sequence[Group], caption: str, several
                     quality,
                     extra=(score or "").rpartition(".")[2].replace("_", " "),
                 ),
+                Cell(group.flags or UNKNOWN),
                 day([group]),
             ]
         )

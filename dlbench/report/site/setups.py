@@ -78,6 +78,7 @@ def _launches(archive: Archive, groups: Iterable[Group]) -> str:
         Column("Peak host memory", "GiB", numeric=True),
         Column("Energy", "J/sample", numeric=True),
         Column("Straggler"),
+        Column("Flags"),
         Column("File"),
     ]
     rows = [
@@ -95,6 +96,7 @@ def _launches(archive: Archive, groups: Iterable[Group]) -> str:
             number(launch.get("peak_host_rss"), scale=1 / GIB),
             number(launch.get("energy_per_sample_j")),
             Cell(launch.straggler or UNKNOWN),
+            Cell(", ".join(launch.flags) or UNKNOWN),
             Cell(launch.name),
         ]
         for group in groups

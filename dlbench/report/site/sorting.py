@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.report import tables
 from dlbench.report.site.archive import (
+    FLAGS,
     Archive,
     Family,
     Group,
@@ -91,11 +92,21 @@ def _launch(row: dict[str, Any], shared: str) -> Launch:
         for name, value in row.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+    flags: list[str] = []
     if "record" in row:
+        conditions = [rank.conditions for rank in row["record"].ranks]
+        flags = [told for key, told in FLAGS.items() if any(one.get(key) for one in conditions)]
         numbers["wall_s"] = max(rank.wall_s for rank in row["record"].ranks)
     created = row["created"].to_pydatetime() if "created" in row else None
     file = str(row["file"])
-    return Launch(file, os.path.relpath(file, shared), created, numbers, row.get("straggler_cause"))
+    return Launch(
+        file,
+        os.path.relpath(file, shared),
+        created,
+        numbers,
+        row.get("straggler_cause"),
+        tuple(flags),
+    )
 
 
 def _code(row: dict[str, Any]) -> str:

@@ -92,7 +92,7 @@ def scaling(groups: Sequence[Group]) -> Figure | None:
         Column("Batch kept", numeric=True),
         Column("Ranks", numeric=True),
         Column("Efficiency, median", "%", numeric=True),
-        Column("Every launch", "%"),
+        Column("Every launch", "%", whole=True),
     ]
     drawn = series[: charts.SERIES]
     places = sorted({point.x for one in drawn for point in one.points})
@@ -109,7 +109,7 @@ def scaling(groups: Sequence[Group]) -> Figure | None:
     )
     numbers = table(title, columns, rows)
     key = charts.legend([one.label for one in drawn])
-    return Figure("scaling", title, SCALING, key + drawing, numbers)
+    return Figure("scaling", title, SCALING + charts.left_out(len(series)), key + drawing, numbers)
 
 
 def history(groups: Sequence[Group]) -> Figure | None:
@@ -178,5 +178,6 @@ def history(groups: Sequence[Group]) -> Figure | None:
         ticks=ticks,
     )
     note = "Throughput of each launch over the commits measured, lines join medians."
+    note += charts.left_out(len(lines))
     key = charts.legend([one.label for one in series])
     return Figure("history", title, note, key + drawing, table(title, columns, rows))
