@@ -46,12 +46,11 @@ class Augmentation(Section):
     scale: tuple[float, float] = (1.0, 1.0)
     """Range of the zoom: 2.0 shows half the height and width of the sample, enlarged."""
     brightness: Fraction = 0.0
-    """Largest shift, as a fraction of the data type's range."""
+    """Largest shift, as a fraction of what the data set's values lie between."""
     contrast: Fraction = 0.0
     """Largest relative change of the distance to the sample's mean."""
     noise: Fraction = 0.0
-    """Standard deviation of the noise added to each value, as a fraction of the data type's range
-    (of 1 for floats: DeepVel's images are divided by their median)."""
+    """Standard deviation of the noise added to each value, likewise as a fraction."""
 
     @field_validator("scale")
     @classmethod

@@ -12,19 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, ClassInfo
+from dlbench.display import NEUTRAL, colored, displayed, telling
 from dlbench.metrics import ConfusionMatrix, Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Pixels = npt.NDArray[np.uint8]
-
-NEUTRAL = (38, 38, 38)
-"""Colour of void pixels and missing values: in no data set's palette."""
 
 # Okabe and Ito's colours (2008), told apart by the colour-blind.
 BLUE, ORANGE = "#0072B2", "#D55E00"
@@ -41,13 +36,15 @@ def prediction_grid(
     uncertainties: Sequence[np.ndarray] | None = None,
     bands: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
+    value_range: tuple[float, float] | None = None,
 ) -> None:
     """Write a PNG with a row image | truth [| prediction [| uncertainty]] per sample, and a legend.
 
     Images are ``(height, width, bands)`` of any real type, truths and predictions
     ``(height, width)`` class indices (`IGNORE` is drawn in `NEUTRAL`), uncertainties
     ``(height, width)`` on one scale for all rows. ``bands`` chooses what is shown, as for
-    `displayed`; ``names`` label the rows.
+    `displayed`; ``names`` label the rows. Contrast is that of the pixels with a class, so that
+    clouds do not take it up; where few have one, that of pixels within the ``value_range``.
     """
     from matplotlib.figure import Figure
 
@@ -97,7 +94,8 @@ def prediction_grid(
     largest = max((float(np.nanmax(u)) for u in uncertainties or ()), default=0.0) or 1.0
     for row, image in enumerate(images):
         axes = place(row, 0)
-        axes.imshow(displayed(image, bands), interpolation="antialiased")
+        shown = telling(image, truths[row], bands, value_range)
+        axes.imshow(displayed(image, bands, shown), interpolation="antialiased")
         if row_names:
             axes.text(
                 -0.03, 0.5, row_names[row], transform=axes.transAxes, rotation=90,
@@ -214,45 +212,6 @@ def curve_figure(metrics: Path, path: Path, score: Score) -> None:
         axes.tick_params(labelsize=9, colors=INK, length=0)
     left.set_ylim(bottom=0.0)
     save(figure, path)
-
-
-def displayed(image: np.ndarray, bands: Sequence[int] | None = None) -> Pixels:
-    """Image ``(height, width, bands)`` of any real type -> ``(height, width, 3)`` uint8.
-
-    ``bands`` names one band (grey) or three (red, green, blue); by default the first three, or the
-    first of one or two. Each is stretched from its 2nd to its 98th percentile; pixels without
-    finite values are `NEUTRAL`.
-    """
-    if image.ndim != 3:
-        raise ValueError(f"image has shape {image.shape}; needed is (height, width, bands)")
-    chosen = list(bands) if bands is not None else [0, 1, 2] if image.shape[2] >= 3 else [0]
-    if len(chosen) not in (1, 3) or not all(0 <= band < image.shape[2] for band in chosen):
-        raise ValueError(
-            f"bands are {chosen}; needed are one or three of 0 to {image.shape[2] - 1}"
-        )
-    values = image[..., chosen].astype(np.float64)
-    known = np.isfinite(values).all(axis=-1)
-    picture = np.empty((*image.shape[:2], 3), np.uint8)
-    picture[...] = NEUTRAL
-    if known.any():
-        low, high = np.percentile(values[known], (2, 98), axis=0)
-        # A constant band has nothing to stretch: it becomes middle grey.
-        spread = np.where(high > low, high - low, np.inf)
-        level = (values[known] - low) / spread + np.where(high > low, 0.0, 0.5)
-        picture[known] = np.rint(255.0 * np.clip(level, 0.0, 1.0)).astype(np.uint8)
-    return picture
-
-
-def colored(labels: np.ndarray, classes: Sequence[ClassInfo]) -> Pixels:
-    """Class indices ``(height, width)`` -> class colours ``(height, width, 3)``, uint8."""
-    palette = np.full((256, 3), NEUTRAL, np.uint8)
-    palette[: len(classes)] = [c.color for c in classes]
-    unknown = np.setdiff1d(labels, [*range(len(classes)), IGNORE])
-    if unknown.size:
-        raise ValueError(
-            f"labels hold {unknown.tolist()}; allowed are 0 to {len(classes) - 1} and {IGNORE}"
-        )
-    return palette[labels]
 
 
 def _legend_entries(

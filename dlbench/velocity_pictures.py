@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dlbench.display import displayed
 from dlbench.metrics import Moments
-from dlbench.pictures import FAINT, INK, displayed, save
+from dlbench.pictures import FAINT, INK, save
 
 DIVERGING = "RdBu_r"
 """White at rest, red and blue to either side: told apart by the colour-blind."""

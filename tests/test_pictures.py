@@ -7,15 +7,9 @@ from matplotlib import colormaps
 from PIL import Image
 
 from dlbench.data.dataset import IGNORE, ClassInfo
+from dlbench.display import NEUTRAL, colored, displayed, telling
 from dlbench.metrics import ConfusionMatrix
-from dlbench.pictures import (
-    NEUTRAL,
-    colored,
-    confusion_figure,
-    curve_figure,
-    displayed,
-    prediction_grid,
-)
+from dlbench.pictures import confusion_figure, curve_figure, prediction_grid
 from dlbench.tasks.segmentation import Segmentation
 
 CLASSES = (
@@ -70,6 +64,27 @@ def test_bands_are_chosen_and_stretched_on_their_own() -> None:
             displayed(image, bands)
     with pytest.raises(ValueError, match="needed is"):
         displayed(image[..., 0])
+
+
+@pytest.mark.parametrize("labelled", [0.9, 0.01])
+def test_clouds_do_not_take_up_the_contrast(labelled: float) -> None:
+    """Ground of 500 to 1500, a third under clouds of 9000, a corner without data."""
+    ground = np.linspace(500, 1500, 100 * 100).reshape(100, 100, 1).repeat(3, axis=-1)
+    clear = np.ones((100, 100), bool)
+    clear[20:53] = clear[:5, :5] = False
+    image = np.where(clear[..., None], ground, 9000).astype(np.uint16)
+    image[:5, :5] = 0
+    drawn = np.random.default_rng(0).random((100, 100)) < labelled
+    truth = np.where(clear & drawn, 0, IGNORE).astype(np.uint8)
+    counted = telling(image, truth, None, (0.0, 5000.0))
+    assert counted is not None and counted[clear].mean() > 0.85 and not counted[~clear].any()
+    spread = displayed(image, None, counted)[clear]
+    assert spread.min() == 0 and spread.max() == 255
+    assert np.ptp(displayed(image)[clear]) < 60, "as it was"
+    nothing = np.full_like(truth, IGNORE)
+    assert telling(image, nothing, None, None) is None
+    assert telling(np.zeros_like(image), nothing, None, (0.0, 5000.0)) is None
+    np.testing.assert_array_equal(displayed(image, None, nothing == 0), displayed(image))
 
 
 def test_missing_and_constant_values() -> None:

@@ -116,8 +116,9 @@ def preview(places: list[str], options: dict[str, Any]) -> int:
         from dlbench.pictures import prediction_grid
 
         prediction_grid(
-            images, targets, None, dataset.classes, path, bands=dataset.shown, names=names
-        )
+            images, targets, None, dataset.classes, path, bands=dataset.shown, names=names,
+            value_range=dataset.value_range,
+        )  # fmt: skip
     else:
         from dlbench.velocity_pictures import velocity_figure
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dlbench.config import Augmentation
-from dlbench.data.dataset import IGNORE, DataError, Sample
+from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom, right in pixels, edges of pixels being whole numbers."""
@@ -37,12 +37,14 @@ def augment(
     size: tuple[int, int] | None,
     augmentation: Augmentation,
     generator: np.random.Generator,
+    value_range: tuple[float, float] = DataSet.value_range,
 ) -> Sample:
     """Draw one variant of a sample, of ``size`` or else its own size.
 
-    Image (height, width, bands) keeps its dtype; a target of classes (height, width) takes `IGNORE`
-    where the zoom shows ground beyond the sample; one of values (height, width, outputs) holds
-    vectors, x and y in turn, that turn with the image. Raises `DataError` for what cannot be done.
+    Brightness and noise are fractions of ``value_range``, the data set's. Image (height, width,
+    bands) keeps its dtype; a target of classes (height, width) takes `IGNORE` where the zoom shows
+    ground beyond the sample; one of values (height, width, outputs) holds vectors, x and y in turn,
+    that turn with the image. Raises `DataError` for what cannot be done.
     """
     size = size or (target.shape[0], target.shape[1])
     require_possible(augmentation, size, target.ndim == 2)
@@ -53,7 +55,8 @@ def augment(
     left_right, up_down = generator.random(2) < 0.5
     turns = int(generator.integers(4))
 
-    image = _shade(image, augmentation, shift, stretch)
+    extent = value_range[1] - value_range[0]
+    image = _shade(image, augmentation, shift * augmentation.brightness * extent, stretch)
     image, target = _zoom(image, target, size, zoom, place)
     if augmentation.flip_left_right and left_right:
         image, target = image[:, ::-1], _vectors(target[:, ::-1], ((-1, 0), (0, 1)))
@@ -64,7 +67,7 @@ def augment(
         for _ in range(turns):  # x to the right becomes y upwards, where y counts down the rows
             target = _vectors(target, ((0, 1), (-1, 0)))
     if augmentation.noise:
-        image = _add_noise(image, augmentation.noise, generator)
+        image = _add_noise(image, augmentation.noise * extent, generator)
     return image, target
 
 
@@ -114,32 +117,24 @@ def _zoom(
 def _shade(
     image: np.ndarray, augmentation: Augmentation, shift: float, stretch: float
 ) -> np.ndarray:
-    """Change contrast about each band's mean, then brightness; integers stay in their range."""
+    """Change contrast about each band's mean, then add ``shift``; integers stay in their range."""
     if not (augmentation.brightness or augmentation.contrast):
         return image
     values = image.astype(np.float32)
     mean = values.mean(axis=(0, 1))
     values = mean + (values - mean) * np.float32(1.0 + stretch * augmentation.contrast)
-    low, high = _limits(image.dtype)
-    values += np.float32(shift * augmentation.brightness * (high - low))
+    values += np.float32(shift)
     return _as_before(values, image.dtype)
 
 
-def _add_noise(image: np.ndarray, noise: float, generator: np.random.Generator) -> np.ndarray:
-    low, high = _limits(image.dtype)
+def _add_noise(image: np.ndarray, deviation: float, generator: np.random.Generator) -> np.ndarray:
     drawn = generator.standard_normal(image.shape, np.float32)
-    return _as_before(image + drawn * np.float32(noise * (high - low)), image.dtype)
-
-
-def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    if np.issubdtype(dtype, np.integer):
-        return np.iinfo(dtype).min, np.iinfo(dtype).max
-    return 0.0, 1.0
+    return _as_before(image + drawn * np.float32(deviation), image.dtype)
 
 
 def _as_before(values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     if np.issubdtype(dtype, np.integer):
-        values = np.rint(values).clip(*_limits(dtype))
+        values = np.rint(values).clip(np.iinfo(dtype).min, np.iinfo(dtype).max)
     return values.astype(dtype)
 
 

@@ -69,6 +69,7 @@ class Granulation(DataSet):
     bands = ("first frame", "second frame")
     dtype = np.dtype(np.float32)
     units = "intensity / median"
+    value_range = (0.0, 2.0)
     licence = "generated here; others as their makers say"
     source = "https://github.com/aasensio/deepvel, or python -m dlbench.data.granulation_files"
     layout = """\

@@ -101,7 +101,7 @@ def training_batches(
         epoch, index, repeat, counts = job
         generator = _generator(seed, epoch, index, _AUGMENTATION, repeat)
         image, target = reader(index, generator)
-        image, target = augment(image, target, size, augmentation, generator)
+        image, target = augment(image, target, size, augmentation, generator, data.value_range)
         return image, target if counts else np.full_like(target, void)
 
     def generate() -> Iterator[tuple[np.ndarray, ...]]:

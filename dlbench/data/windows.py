@@ -13,6 +13,7 @@ import numpy as np
 
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 from dlbench.data.grid import Imagery, Labels
+from dlbench.data.overlap import Frame, frames
 
 SPLITS = ("train", "val", "test")
 MOST_WINDOWS = 10_000_000
@@ -103,19 +104,24 @@ def place_of(scene: Scene, row: int, column: int) -> tuple[Scene, int, int]:
     return scene, row, column
 
 
-def split_by_blocks(scene: Scene, window: tuple[int, int]) -> dict[str, list[Part]]:
+def split_by_blocks(
+    scene: Scene, window: tuple[int, int], frame: Frame | None = None
+) -> dict[str, list[Part]]:
     """Share the blocks of one scene among the splits: of five, three train, one val, one test.
 
     Samples beside each other are alike, so windows at random would score a model on what it has
     all but seen; whole blocks keep the splits apart (Roberts et al., Ecography 2017). A block is
     some four windows long and wide, fewer where the scene is small; each split has blocks in all
-    parts of the scene, for any seed and number of ranks the same.
+    parts of the scene, for any seed and number of ranks the same. Blocks of a ``frame``, which
+    overlapping scenes share, are cut to the scene; what is left too small for a window is left out.
     """
-    rows = _blocks(scene.height, window[0])
-    columns = _blocks(scene.width, window[1])
+    if frame is None:
+        frame = Frame(0, 0, scene.height, scene.width)
+    rows = _blocks(frame.height, window[0], frame.row, scene.height)
+    columns = _blocks(frame.width, window[1], frame.column, scene.width)
     parts: dict[str, list[Part]] = {split: [] for split in SPLITS}
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(columns):
+    for i, (top, bottom) in rows:
+        for j, (left, right) in columns:
             # Steps of a knight: no two neighbours have the same remainder.
             split = {2: "val", 4: "test"}.get((i + 2 * j) % 5, "train")
             parts[split].append(Part(scene, top, left, bottom - top, right - left))
@@ -128,10 +134,15 @@ def split_scenes(
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[Scene]]:
     """Share ``scenes`` among the splits: whole ones by their ``names`` ({"train": ["valley"]}), or
-    without names blocks of each. Raises `DataError` for names that are unknown or given twice.
+    without names blocks of each, ground that several show being of one split in all of them.
+    Raises `DataError` for names that are unknown or given twice, and for scenes that overlap on
+    grids that differ.
     """
     if names is None:
-        parts = [split_by_blocks(scene, window) for scene in scenes]
+        placed = [scene for scene in scenes if isinstance(scene, LabelledImagery)]
+        found = frames([s.imagery.grid for s in placed], [s.file for s in placed])
+        frame_of = {id(scene): frame for scene, frame in zip(placed, found, strict=True)}
+        parts = [split_by_blocks(scene, window, frame_of.get(id(scene))) for scene in scenes]
         return {split: [part for each in parts for part in each[split]] for split in SPLITS}
     known = {scene.name: scene for scene in scenes}
     wanted = [name for split in names.values() for name in split]
@@ -147,10 +158,13 @@ def split_scenes(
     return {split: [known[name] for name in names.get(split, ())] for split in SPLITS}
 
 
-def _blocks(length: int, window: int) -> list[tuple[int, int]]:
+def _blocks(length: int, window: int, start: int, side: int) -> list[tuple[int, tuple[int, int]]]:
+    """The blocks of ``length`` pixels from ``start`` on, by number, cut to a ``side`` from 0."""
     count = min(max(length // (4 * window), 5), max(length // window, 1))
-    edges = [i * length // count for i in range(count + 1)]
-    return list(itertools.pairwise(edges))
+    edges = [start + i * length // count for i in range(count + 1)]
+    cut = [(max(a, 0), min(b, side)) for a, b in itertools.pairwise(edges)]
+    whole = length == side
+    return [(i, (a, b)) for i, (a, b) in enumerate(cut) if whole or b - a >= window]
 
 
 def cut(

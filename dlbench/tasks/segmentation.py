@@ -156,6 +156,7 @@ class Segmentation(Task):
             self.dataset.classes,
             path,
             bands=self.dataset.shown,
+            value_range=self.dataset.value_range,
             uncertainties=variances and [variance.sum(axis=-1) for variance in variances],
         )
 

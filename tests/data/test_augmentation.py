@@ -123,7 +123,8 @@ def test_shading_stays_in_range_and_does_not_wrap(dtype: type) -> None:
     settings = NONE.model_copy(update={"brightness": 0.5, "contrast": 0.5})
     means = []
     for seed in range(40):
-        out, _ = augment(ramp, label, None, settings, np.random.default_rng(seed))
+        draws = np.random.default_rng(seed)
+        out, _ = augment(ramp, label, None, settings, draws, (0.0, float(top)))
         assert (np.diff(out[0, :, 0].astype(int)) >= 0).all()
         means.append(out.mean() / top)
     assert min(means) < 0.3
@@ -181,11 +182,27 @@ def test_noise_is_truly_added(dtype: type, scale: float) -> None:
     image: np.ndarray = np.full((200, 200, 2), 0.5 * scale).astype(dtype)
     settings = Augmentation(flip_left_right=False, noise=0.05)
     label = np.zeros((200, 200), np.uint8)
-    noisy, _ = augment(image, label, None, settings, np.random.default_rng(0))
+    noisy, _ = augment(image, label, None, settings, np.random.default_rng(0), (0.0, scale))
     change = noisy.astype(np.float64) - image
     assert noisy.dtype == dtype
     assert change.std() == pytest.approx(0.05 * scale, rel=0.02)
     assert abs(change.mean()) < 0.001 * scale
     assert abs(np.corrcoef(change[..., 0].ravel(), change[..., 1].ravel())[0, 1]) < 0.02
-    again, _ = augment(image, label, None, settings, np.random.default_rng(0))
+    again, _ = augment(image, label, None, settings, np.random.default_rng(0), (0.0, scale))
     np.testing.assert_array_equal(again, noisy)
+
+
+def test_reflectances_change_by_fractions_of_what_they_lie_between() -> None:
+    """Of 16 bits they take up a part: 5,000 of 65,536, and a fifth of all would be no ground."""
+    image = np.full((200, 200, 2), 2500, np.uint16)
+    label = np.zeros((200, 200), np.uint8)
+    brighter = NONE.model_copy(update={"brightness": 0.2})
+    means = []
+    for seed in range(60):
+        draws = np.random.default_rng(seed)
+        means.append(augment(image, label, None, brighter, draws, (0.0, 5000.0))[0].mean())
+    assert 1500 <= min(means) < 1700
+    assert 3300 < max(means) <= 3500
+    noisy = NONE.model_copy(update={"noise": 0.02})
+    out, _ = augment(image, label, None, noisy, np.random.default_rng(0), (0.0, 5000.0))
+    assert out.astype(float).std() == pytest.approx(100, rel=0.02)

@@ -109,7 +109,7 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 def test_an_unknown_option_lists_the_known_ones(miniature: Path, camvid_tree: Path) -> None:
     with pytest.raises(DataError, match="no option label; its options: stride, labels, areas"):
         build("vaihingen", miniature, (64, 64), label="full")
-    with pytest.raises(DataError, match="options: by, .*aliases, stride, bands, indices, harm"):
+    with pytest.raises(DataError, match="options: by, .*unplanted, stride, bands, indices, harm"):
         build("plantations", miniature, (64, 64), species="Oil palm")
     with pytest.raises(DataError, match="no option stride; its options: none"):
         build("camvid", camvid_tree, stride=3)

@@ -71,7 +71,9 @@ class Plantations(LabelledSentinel2):
     """Sentinel-2 scenes labelled by a map of plantations.
 
     Options as `LabelledSentinel2` and `plantations` have them; ``labels`` names the file where
-    ``labels/`` holds several.
+    ``labels/`` holds several. The maps cover their countries whole, so that ground of no polygon is
+    background; but a scene without any is more often one of another place, and refused unless
+    ``unplanted`` says that such are meant. Even then it must lie within the extent of the map.
     """
 
     name = "plantations"
@@ -89,9 +91,12 @@ class Plantations(LabelledSentinel2):
         labels: str | None = None,
         layer: str | None = None,
         aliases: Mapping[str, str] | None = None,
+        unplanted: bool = False,
         **imagery: Any,
     ) -> None:
-        self._file = labels
+        if not isinstance(unplanted, bool):
+            raise DataError(f"unplanted is {unplanted!r}, allowed: true, false")
+        self._file, self._unplanted = labels, unplanted
         self._choice: dict[str, Any] = {
             "by": by, "minimum_percent": minimum_percent, "layer": layer, "aliases": aliases,
         }  # fmt: skip
@@ -108,7 +113,14 @@ class Plantations(LabelledSentinel2):
             )
         file = held[0] if self._file is None else folder / self._file
         found = plantations(file, grid=image.grid, **self._choice)
-        found.require_overlap(image.grid, image.file)
+        try:
+            found.require_overlap(image.grid, image.file, extent=self._unplanted)
+        except DataError as error:
+            if self._unplanted:
+                raise
+            raise DataError(
+                f"{error}; or, where the map covers that place, give data.options.unplanted=true"
+            ) from None
         return found
 
 

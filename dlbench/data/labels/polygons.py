@@ -168,14 +168,16 @@ class Polygons:
             rasterize(pairs, out=target, transform=grid.transform)
         return target
 
-    def require_overlap(self, grid: Grid, file: Path) -> None:
-        """Raise `DataError` unless a polygon touches the grid of the image ``file``."""
-        if (
-            self._tree.query(
-                _window(grid, self.crs, self.file, margin=0), predicate="intersects"
-            ).size
-            == 0
-        ):
+    def require_overlap(self, grid: Grid, file: Path, extent: bool = False) -> None:
+        """Raise `DataError` unless a polygon, or with ``extent`` that of all, touches the grid of
+        the image ``file``."""
+        window = _window(grid, self.crs, self.file, margin=0)
+        touched = (
+            shapely.box(*self.extent).intersects(window)
+            if extent
+            else self._tree.query(window, predicate="intersects").size
+        )
+        if not touched:
             raise no_overlap("polygon", self.file, self.extent, self.crs, grid, file)
 
 

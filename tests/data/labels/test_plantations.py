@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pyogrio
 import pytest
+import rasterio
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from dlbench.data import IGNORE, DataError
+from dlbench.data import IGNORE, DataError, build
 from dlbench.data.grid import Grid
 from dlbench.data.labels.plantations import CLASSES, FIELDS, plantations
 from dlbench.data.miniatures.plantations import write_gfw, write_sdpt
@@ -102,6 +103,43 @@ def test_what_is_unknown(tmp_path: Path) -> None:
         plantations(file, minimum_percent=50)
     with pytest.raises(DataError, match=r"labelled by 'crop', allowed: type, species"):
         plantations(file, "crop")
+
+
+def test_a_scene_without_plantations(tmp_path: Path) -> None:
+    """Refused, unless it is said to be one; of another place it is refused all the same."""
+    imagery, labels = tmp_path / "imagery", tmp_path / "labels"
+    imagery.mkdir()
+    labels.mkdir()
+    write_image(imagery / "S2_20160115.tif", GRID)
+    west, south, _, north = GRID.bounds
+    far = [shapely.box(west - 900, south - 900, west - 500, south - 500),
+           shapely.box(west + 2000, north + 500, west + 2500, north + 900)]  # fmt: skip
+    pyogrio.raw.write(
+        labels / "p.gpkg", shapely.to_wkb(np.array(far, object)),
+        [np.array(["Oil palm", "Rubber"], object)], ["spec_simp"], crs="EPSG:32632",
+        geometry_type="Polygon",
+    )  # fmt: skip
+    told = r"no polygon of .*p\.gpkg lies on .*; or, .* give data\.options\.unplanted=true"
+    with pytest.raises(DataError, match=told):
+        build("plantations", tmp_path, (12, 12))
+    data = build("plantations", tmp_path, (12, 12), unplanted=True)
+    image, target = data.read("train", 0)
+    assert (target == 0).all() and (image > 0).all()
+    with pytest.raises(DataError, match="unplanted is 'yes', allowed: true, false"):
+        build("plantations", tmp_path, (12, 12), unplanted="yes")
+    write_image(imagery / "S2_20160115.tif", GRID.window(2000, 0, 60, 84))
+    with pytest.raises(DataError, match=r"no polygon of .*one region$"):
+        build("plantations", tmp_path, (12, 12), unplanted=True)
+
+
+def write_image(path: Path, grid: Grid) -> None:
+    names = ("B2", "B3", "B4", "B8")
+    with rasterio.open(
+        path, "w", height=grid.height, width=grid.width, count=len(names), dtype="uint16",
+        crs=grid.crs, transform=grid.transform,
+    ) as file:  # fmt: skip
+        file.write(np.full((len(names), grid.height, grid.width), 1000, np.uint16))
+        file.descriptions = names
 
 
 def test_colours_differ() -> None:

@@ -1,0 +1,112 @@
+"""Ground that several scenes show is of one split in all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+
+from dlbench.data.dataset import DataError
+from dlbench.data.grid import Grid
+from dlbench.data.overlap import Frame, frames
+from dlbench.data.windows import SPLITS, LabelledImagery, Part, split_by_blocks, split_scenes
+
+UTM33, UTM32 = CRS.from_epsg(32633), CRS.from_epsg(32632)
+
+
+def grid(
+    row: int, column: int, height: int, width: int, pixel: float = 10, crs: CRS = UTM33
+) -> Grid:
+    origin = from_origin(500_000 + 10 * column, 5_100_000 - 10 * row, pixel, pixel)
+    return Grid(crs, origin, height, width)
+
+
+@dataclass(frozen=True)
+class Tile:
+    name: str
+    grid: Grid
+    bands: tuple[str, ...] = ("grey",)
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.uint8))
+
+    @property
+    def file(self) -> Path:
+        return Path(f"{self.name}.tif")
+
+    def read(self, *window: int) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError
+
+
+class Nothing:
+    def read(self, grid: Grid) -> np.ndarray:
+        raise NotImplementedError
+
+
+def scenes(*grids: Grid) -> list[LabelledImagery]:
+    return [LabelledImagery(Tile(f"tile{n}", one), Nothing()) for n, one in enumerate(grids)]
+
+
+def split_of_ground(given: list[LabelledImagery], window: tuple[int, int]) -> np.ndarray:
+    """The one split of each 10 m pixel about the origin, -1 where no window may lie."""
+    parts = split_scenes(given, window)
+    ground = np.full((700, 700), -1)
+    for index, split in enumerate(SPLITS):
+        for part in parts[split]:
+            assert isinstance(part, Part)
+            assert isinstance(part.whole, LabelledImagery)
+            assert part.height >= window[0] and part.width >= window[1]
+            transform = part.whole.imagery.grid.transform
+            top = round((5_100_000 - transform.f) / 10) + part.row + 100
+            left = round((transform.c - 500_000) / 10) + part.column + 100
+            place = ground[top : top + part.height, left : left + part.width]
+            assert np.isin(place, (-1, index)).all(), "of two splits"
+            place[...] = index
+    return ground
+
+
+def test_neighbouring_tiles_share_their_blocks() -> None:
+    tiles = scenes(grid(0, 0, 300, 300), grid(0, 270, 300, 300), grid(290, -50, 300, 300))
+    ground = split_of_ground(tiles, (16, 16))
+    for index in range(3):
+        assert 0.1 < (ground == index).mean() / (ground >= 0).mean() < 0.75
+    # Only slivers too narrow for a window are left out.
+    assert (ground >= 0).sum() > 0.93 * (3 * 300 * 300 - 30 * 300 - 10 * 250)
+    by_themselves = [split_by_blocks(tile, (16, 16)) for tile in tiles[:2]]
+    assert [len(p["val"]) for p in by_themselves] != [0, 0]
+
+
+def test_scenes_apart_and_dates_of_one_place_are_as_they_were() -> None:
+    tiles = scenes(grid(0, 0, 203, 317), grid(0, 0, 203, 317), grid(0, 317, 100, 100),
+                   grid(900, 900, 200, 200, crs=UTM32))  # fmt: skip
+    found = split_scenes(tiles, (16, 24))
+    for tile in tiles:
+        alone = split_by_blocks(tile, (16, 24))
+        for split in SPLITS:
+            assert [p for p in found[split] if isinstance(p, Part) and p.whole is tile] == alone[
+                split
+            ]
+
+
+def test_frames_hold_chains_of_tiles() -> None:
+    grids = [grid(0, 0, 100, 100), grid(0, 180, 100, 100), grid(0, 90, 100, 100)]
+    assert frames(grids, "abc") == [
+        Frame(0, 0, 100, 280), Frame(0, -180, 100, 280), Frame(0, -90, 100, 280),
+    ]  # fmt: skip
+
+
+def test_grids_that_differ_are_refused() -> None:
+    here = grid(0, 0, 300, 300)
+    west, _, _, north = here.bounds
+    degrees = Grid(CRS.from_epsg(4326), from_origin(14.9, 46.06, 1e-4, 1e-4), 2000, 2000)
+    for other in (grid(0, 0, 150, 150, 20), degrees,
+                  Grid(UTM33, from_origin(west + 3, north, 10, 10), 50, 50)):  # fmt: skip
+        with pytest.raises(DataError, match=r"tile0\.tif and tile1\.tif show the same ground on g"):
+            split_scenes(scenes(here, other), (16, 16))
+        named = split_scenes(scenes(here, other), (16, 16), {"train": ["tile0"], "val": ["tile1"]})
+        assert [len(named[split]) for split in SPLITS] == [1, 1, 0]
+    far = Grid(CRS.from_epsg(4326), from_origin(16.0, 46.05, 1e-4, 1e-4), 900, 900)
+    assert frames([here, far], "ab") == [Frame(0, 0, 300, 300), Frame(0, 0, 900, 900)]
