@@ -95,25 +95,22 @@ class Trainer(keras.Model):
             with tf.GradientTape() as tape:
                 prediction = self._forward(image)
                 local = self._task_loss.summed(prediction, target)
+                begun = split.stamp(local)
                 share = self.optimizer.scale_loss(local / total)
-            gradients = tape.gradient(share, variables)
-        gradients = self._summed(gradients, variables, waits)
+            waits.append(split.stamp(local, total) - begun)  # 0 if the total came first
+            local_gradients = tape.gradient(share, variables)
+        begun = split.stamp(local_gradients)
+        gradients = [
+            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
+            for gradient, variable in zip(local_gradients, variables, strict=True)
+        ]
+        # Most sums are made while the backward pass goes on; these are left when it has ended.
+        waits.append(split.stamp(gradients) - begun)
         with tf.name_scope("optimizer"):  # by which a profile knows its ops
             self.optimizer.apply(self._with_decay(gradients, variables), variables)
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
         return {"loss": self._loss.result(), **self._exposed(waits)}
-
-    def _summed(self, gradients: list[Any], variables: list[Any], waits: list[Any]) -> list[Any]:
-        """The gradients' sums over ranks. Most are under way while others are still computed; what
-        passes between the last local gradient and the last sum is added to ``waits``."""
-        local = split.stamp(gradients)
-        summed = [
-            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
-        waits.append(split.stamp(summed) - local)
-        return summed
 
     def _exposed(self, waits: list[Any]) -> dict[str, Any]:
         if self._ranks.size > 1 and tf.config.list_logical_devices("GPU"):

@@ -124,3 +124,25 @@ def test_the_clock_leaves_out_the_first_step_and_what_is_between_epochs(
             clock.on_train_batch_end(step, {"loss": 1.0})
     assert clock.step_s == [1.0, 2.0, 3.0]
     assert clock.samples == 3 + 4 + 3
+
+
+def test_energy_is_taken_of_the_steps_that_are_timed() -> None:
+    heard: list[str] = []
+    meter: Any = SimpleNamespace(
+        start=lambda: heard.append("start"), stop=lambda: heard.append("stop")
+    )
+    clock = callbacks.StepClock(lambda step: 1, skip=2, energy=meter)
+    assert clock.first_step_s is None
+    for epoch in range(2):
+        clock.on_epoch_begin(epoch)
+        for step in range(3):
+            clock.on_train_batch_end(step, {"loss": 1.0})
+            heard.append(f"step {step}")
+        clock.on_epoch_end(epoch)
+        heard.append("evaluation")
+    first = ["step 0", "start", "step 1", "start", "step 2", "stop", "evaluation"]
+    assert heard[: len(first)] == first
+    assert heard[len(first) :][0] == "start"
+    assert heard[-2:] == ["stop", "evaluation"]
+    assert clock.first_step_s is not None
+    assert clock.samples == 4

@@ -16,7 +16,11 @@ INPUT, COMMUNICATION = "input_wait_s", "comm_wait_s"
 
 
 def stamp(*after: Any) -> Any:
-    """The instant at which all tensors ``after`` are there: seconds since 1970, float64, ()."""
+    """The instant at which all tensors ``after`` are there: seconds since 1970, float64, ().
+
+    Stamps of a graph are taken in the order of their calls. Call it before building what uses
+    the tensors, which would else be begun first.
+    """
     import tensorflow as tf
 
     with tf.device("CPU:0"), tf.control_dependencies(tf.nest.flatten(after)):

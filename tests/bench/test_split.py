@@ -34,16 +34,18 @@ def test_waits_and_the_rest_add_up_to_the_steps() -> None:
 
 
 class Pause:
-    """Sleeps, in a graph or outside, and notes for how long."""
+    """Sleeps, in a graph or outside, and notes for how long and until when."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.lasted: list[float] = []
+        self.ended: list[float] = []
 
     def sleep(self) -> None:
         start = time.perf_counter()
         time.sleep(self._seconds)
-        self.lasted.append(time.perf_counter() - start)
+        self.ended.append(time.perf_counter())
+        self.lasted.append(self.ended[-1] - start)
 
     def before(self, tensor: tf.Tensor) -> tf.Tensor:
         def slept(x: tf.Tensor) -> tf.Tensor:
@@ -54,12 +56,16 @@ class Pause:
 
 
 class SlowRanks(SingleProcess):
-    """Two ranks by their word, whose sums of gradients take as long as ``pause``."""
+    """Two ranks by their word. Their sums of gradients take as long as ``pause``, and their counts
+    of pixels as long as ``between``, which begins beside the forward pass."""
 
     size = 2
 
-    def __init__(self, pause: Pause) -> None:
-        self._pause = pause
+    def __init__(self, pause: Pause, between: Pause) -> None:
+        self._pause, self._between = pause, between
+
+    def sum(self, tensor: Any, name: str) -> Any:
+        return self._between.before(tensor) if name == "valid_pixels" else tensor
 
     def sum_gradient(self, gradient: Any, name: str) -> Any:
         return self._pause.before(gradient) if name.endswith("kernel") else gradient
@@ -131,20 +137,23 @@ def timed(step: Callable[[], Any], steps: int) -> list[float]:
 
 
 def test_each_part_of_a_step_is_what_was_planted() -> None:
-    stall, work, sums = Pause(0.06), Pause(0.08), Pause(0.04)
-    trainer = trainer_of(SlowRanks(sums), work)
+    stall, work, sums, between = Pause(0.06), Pause(0.08), Pause(0.04), Pause(0.12)
+    trainer = trainer_of(SlowRanks(sums, between), work)
     trainer.make_train_function()
     inputs = iter(batches(stall))
     logs = trainer.train_function(inputs)
     assert set(logs) == {"loss"}, "Keras shows all that a step returns"
-    for pause in (stall, work, sums):
+    pauses = (stall, work, sums, between)
+    for pause in pauses:
         pause.lasted.clear()
+        pause.ended.clear()
     steps = timed(lambda: float(trainer.train_function(inputs)["loss"]), 6)
 
     input_s = trainer.waits.input_s[-6:]
     comm_s = [waited for waited in trainer.waits.comm_s[-6:] if waited is not None]
-    for measured, truth in ((input_s, stall.lasted), (comm_s, sums.lasted)):
-        assert len(truth) == 6
+    assert [len(pause.lasted) for pause in pauses] == [6] * 4
+    waited = np.maximum(np.subtract(between.ended, work.ended), 0.0)
+    for measured, truth in ((input_s, stall.lasted), (comm_s, waited + sums.lasted)):
         beyond = [part - planted for part, planted in zip(measured, truth, strict=True)]
         # The clocks differ by little, and what a busy machine adds is in none of the best.
         assert min(beyond) > -1e-3
