@@ -55,11 +55,11 @@ BUDGETS = {
         (
             *("data.name=vaihingen", "data.size=[64,64]", "data.options.stride=32"),
             *("model.name=segnet_basic", "model.options.width=0.25"),
-            *("optimizer.learning_rate=0.005", "training.batch=8", "training.epochs=6"),
-            "training.evaluate_every=6",
+            *("optimizer.learning_rate=0.005", "training.batch=8", "training.epochs=16"),
+            "training.evaluate_every=16",
         ),
         ("training_size", "mean_iou_all_classes"),
-        0.30,
+        0.33,
         higher=True,
     ),
     "deepvel/granulation": Budget(

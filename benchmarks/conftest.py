@@ -5,7 +5,8 @@
 
 One such command is one launch of one setup. ``--benchmark-disable`` runs each benchmark once,
 untimed: the outputs are checked all the same. It ends in a table of the records, and in what was
-compared. A benchmark that fails leaves the records of the others as they are, and none of its own.
+compared. A benchmark that fails leaves the records of the others as they are, and none of its own;
+a launch that is told to end (Ctrl-C, SIGTERM) still writes what it has.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Generator
 from fnmatch import fnmatchcase
@@ -89,6 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RATIOS], config.stash[RECORDS] = [], []
     config.stash[NOTES], config.stash[FAILED] = {}, set()
     _choose_devices(config.getoption("--devices"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         planted.faults()
     except planted.PlantedError as error:

@@ -45,9 +45,11 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run_sums(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_sums(
+    folder: Path, *options: str, more: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text((ROOT / "benchmarks" / "conftest.py").read_text())
-    (folder / "bench_sums.py").write_text(FAILING)
+    (folder / "bench_sums.py").write_text(FAILING + more)
     names = ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*"]
     return run(str(folder), f"--rootdir={folder}", *names, *options, **variables)
 
@@ -63,6 +65,15 @@ def test_a_failure_costs_its_own_record_alone(tmp_path: Path) -> None:
     table = done.stdout.partition("records of this launch")[2]
     assert "sum/first/int" in table
     assert "sum/wrong/int" not in table
+
+
+def test_a_launch_that_is_told_to_end_writes_what_it_has(tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    ended = "\n\ndef bench_ended(benchmark):\n    import os\n    os.kill(os.getpid(), 15)\n"
+    done = run_sums(tmp_path, f"--benchmark-json={report}", more=ended)
+    assert done.returncode == 2, done.stdout + done.stderr
+    found = [record.workload.id for record in records.read_many([report])]
+    assert found == ["sum/first/int/1x1x1x2", "sum/last/int/1x1x1x2"]
 
 
 def test_a_planted_launch_says_so(tmp_path: Path) -> None:
