@@ -168,8 +168,7 @@ def pytest_benchmark_update_machine_info(
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    sections: dict[str, list[str]] = {}
-    sections |= config.stash[NOTES]
+    sections: dict[str, list[str]] = config.stash[NOTES]
     if ratios := config.stash[RATIOS]:
         title = "time of a peer / time of ours, median of paired rounds"
         sections = {title: summary.ratio_lines(ratios), **sections}
