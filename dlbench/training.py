@@ -78,7 +78,11 @@ class Trainer(keras.Model):
             begun = split.stamp()
             with tf.control_dependencies([begun]):
                 batch = batches.get_next()
-            return {split.INPUT: split.stamp(batch) - begun, **step(batch)}
+            # The step comes after the instant: a single thread would take all of it first.
+            arrived = split.stamp(batch)
+            with tf.control_dependencies([arrived]):
+                batch = tf.nest.map_structure(tf.identity, batch)
+            return {split.INPUT: arrived - begun, **step(batch)}
 
         self.train_function = self.waits.observe(draw_and_step)
 
@@ -96,8 +100,10 @@ class Trainer(keras.Model):
                 prediction = self._forward(image)
                 local = self._task_loss.summed(prediction, target)
                 begun = split.stamp(local)
-                share = self.optimizer.scale_loss(local / total)
-            waits.append(split.stamp(local, total) - begun)  # 0 if the total came first
+                ended = split.stamp(begun, total)
+                with tf.control_dependencies([ended]):
+                    share = self.optimizer.scale_loss(local / total)
+            waits.append(ended - begun)  # 0 if the total came first
             local_gradients = tape.gradient(share, variables)
         begun = split.stamp(local_gradients)
         gradients = [

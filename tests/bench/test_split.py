@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -203,3 +207,17 @@ def test_the_split_costs_less_than_half_a_percent_of_a_tenth_of_a_second() -> No
         for f, i in functions
     )
     assert np.percentile(ours, 20) - np.percentile(theirs, 20) < 0.005 * 0.1
+
+
+@pytest.mark.slow
+def test_a_single_thread_takes_the_instants_before_the_work() -> None:
+    """As each of two ranks on two cores has it: whatever else is ready might go first."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done = subprocess.run(
+        [*command, "-m", "not slow"],
+        env=os.environ | {"TF_NUM_INTEROP_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
