@@ -113,7 +113,9 @@ class CodedRaster:
             height, width = int(r.max()) + 1 - top, int(c.max()) + 1 - left
             if height * width > LARGEST_READ and target.size > 1:
                 return False
-            codes, valid = block_cache.read_window(file, top, left, height, width)
+            # Few of the pixels under a coarse grid are looked at: they are not worth keeping.
+            source = block_cache if height * width <= 4 * target.size else raster
+            codes, valid = source.read_window(file, top, left, height, width)
             codes, valid = codes[r - top, c - left, 0], valid[r - top, c - left]
             indices = self._indices(codes, valid)
             if (indices == _UNKNOWN).any():
