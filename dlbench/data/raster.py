@@ -27,8 +27,7 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 # GDAL's own cache, a twentieth of the memory otherwise, need but span a read; `block_cache` keeps.
 os.environ.setdefault("GDAL_CACHEMAX", "256")
-# Of JPEG 2000 tiles that GDAL decodes in threads of its own, errors are lost: a truncated file
-# would give zeros. The pipeline has its own threads.
+# With threads of its own GDAL 3.10 reads a damaged JPEG 2000 of many tiles without an error.
 os.environ["GDAL_NUM_THREADS"] = "1"
 
 _OPEN_PER_THREAD = 32

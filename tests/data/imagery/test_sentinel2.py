@@ -15,6 +15,7 @@ from dlbench.data.dataset import DataError
 from dlbench.data.imagery.sentinel2 import BANDS, open_sentinel2
 from dlbench.data.imagery.spectral_indices import INDEX_SCALE
 from dlbench.data.imagery.stack import stack
+from dlbench.data.raster import read_window
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -301,8 +302,11 @@ def test_a_truncated_jp2_of_many_tiles(tmp_path: Path) -> None:
     path = _write(tmp_path / "B02.jp2", values, BLOCKXSIZE=64, BLOCKYSIZE=64)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (scene,) = open_sentinel2(tmp_path, ["B02"], harmonized=True)
-    with pytest.raises(DataError, match=r"cannot read .*B02\.jp2"):
-        scene.read(192, 192, 64, 64)
+    for window in ((192, 192, 64, 64), (0, 0, 256, 256)):
+        with pytest.raises(DataError, match=r"cannot read .*B02\.jp2"):
+            scene.read(*window)
+        with pytest.raises(DataError, match=r"cannot read .*B02\.jp2"):
+            read_window(path, *window)
 
 
 def test_real_exports_are_read(real_data: Path) -> None:
