@@ -86,7 +86,7 @@ def test_network(
         size=size,
         options=network.smoke_options if smoke else {},
     )
-    warmup, steps = (1, 1) if smoke else (WARMUP, FULL_STEPS if full else STEPS)
+    warmup, steps = (1, 2) if smoke else (WARMUP, FULL_STEPS if full else STEPS)
     benchmark.group = name
     run_job(workload, Spec(MODES[name], workload.id, content, warmup, steps))
 

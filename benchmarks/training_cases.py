@@ -29,7 +29,7 @@ class Network:
 
 
 NETWORKS = {
-    "segnet": Network("vaihingen", (180, 240), (32, 32), {"width": 0.125}),
+    "segnet": Network("vaihingen", (180, 240), (64, 64), {"width": 0.125}),
     "segnet_basic": Network("vaihingen", (180, 240), (32, 32), {"width": 0.25}),
     "deepvel": Network("granulation", (50, 50), (16, 16), {"blocks": 2, "filters": 8}),
 }
