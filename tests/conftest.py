@@ -20,6 +20,8 @@ from PIL import Image
 import dlbench  # noqa: F401  # before TensorFlow, whose kernels it chooses
 
 ROOT = Path(__file__).parents[1]
+# A pytest that a test starts is no worker of this one, whose benchmarks would be disabled.
+os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
 @dataclass

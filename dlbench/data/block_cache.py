@@ -22,8 +22,9 @@ from dlbench.data.raster import Decode
 
 MOST_BYTES = 2**30
 """Of all cells of a process."""
-SIDE = 256
-"""Pixels that a cell has at least along each side, so that few make a window."""
+SIDE = 512
+"""Pixels that a cell has at least along each side: GDAL decodes many blocks faster than one by one,
+and few cells make a window."""
 IDLE_S = 60.0
 """After so long without a window of it, a raster makes room for others."""
 
@@ -100,6 +101,12 @@ def read_window(
                 valid[here] = known[there]
     assert values is not None
     return values, valid
+
+
+def clear() -> None:
+    """Forget all cells."""
+    with _lock:
+        _rasters.clear()
 
 
 def _raster(path: Path) -> _Raster:

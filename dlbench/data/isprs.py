@@ -47,35 +47,32 @@ def decode(palette: np.ndarray, file: Path) -> np.ndarray:
     Channels are thresholded, since released labels hold colours that were resampled or re-encoded.
     Black is `IGNORE`, as is magenta, which no class has; much of it raises `DataError`.
     """
-    target = _indices(palette)
-    _refuse_unknown(target, file, lambda: palette)
-    return target
+    return _known(_indices(palette), file, lambda: palette)
 
 
 def _indices(palette: np.ndarray) -> np.ndarray:
     red, green, blue = ((palette[..., channel] > THRESHOLD).view(np.uint8) for channel in range(3))
-    return _INDEX_OF_CODE.take(red << 2 | green << 1 | blue)
+    code = red * 4 + green * 2 + blue
+    # NumPy would widen every code to 64 bits to look it up.
+    return np.frombuffer(bytearray(code).translate(_INDEX_OF_CODE), np.uint8).reshape(code.shape)
 
 
-def _refuse_unknown(target: np.ndarray, file: Path, palette: Callable[[], np.ndarray]) -> None:
-    """Make what is of no class `IGNORE`, if it is little. Raises `DataError`."""
+def _known(target: np.ndarray, file: Path, palette: Callable[[], np.ndarray]) -> np.ndarray:
+    """Indices, `IGNORE` in place of the few that are of no class. Raises `DataError` for many."""
     unknown = target == _UNKNOWN
-    count = np.count_nonzero(unknown)
-    if count > MIXED_SHARE * unknown.size:
+    if np.count_nonzero(unknown) > MIXED_SHARE * unknown.size:
         row, column = np.argwhere(unknown)[0]
         raise DataError(
-            f"{file} holds the colour {tuple(map(int, palette()[row, column]))}, which is no "
-            "class; is it an image in place of a label?"
+            f"{file} holds the colour {tuple(palette()[row, column].tolist())}, which is no class; "
+            "is it an image in place of a label?"
         )
-    if count:
-        target[unknown] = IGNORE
+    target[unknown] = IGNORE
+    return target
 
 
 _UNKNOWN = 254
-_INDEX_OF_CODE = np.full(8, _UNKNOWN, np.uint8)
-_INDEX_OF_CODE[BLACK] = IGNORE
-for _index, _class in enumerate(CLASSES):
-    _INDEX_OF_CODE[_class.code] = _index
+_INDICES = {BLACK: IGNORE, **{info.code: index for index, info in enumerate(CLASSES)}}
+_INDEX_OF_CODE = bytes(_INDICES.get(code, _UNKNOWN) for code in range(256))
 
 
 @dataclass(frozen=True)
@@ -122,13 +119,13 @@ class _Tile:
     width: int
 
     def read(self, row: int, column: int, height: int, width: int) -> Sample:
-        image, valid = block_cache.read_window(self.file, row, column, height, width)
-        if self.heights is not None:
-            steps, known = self.heights.read(row, column, height, width)
-            image, valid = np.dstack([image, steps]), valid & known
         window = row, column, height, width
-        target, _ = block_cache.read_window(self.label, *window, decode=_indices)
-        _refuse_unknown(target, self.label, lambda: raster.read_window(self.label, *window)[0])
+        image, valid = block_cache.read_window(self.file, *window)
+        if self.heights is not None:
+            steps, known = self.heights.read(*window)
+            image, valid = np.dstack([image, steps]), valid & known
+        found, _ = block_cache.read_window(self.label, *window, decode=_indices)
+        target = _known(found, self.label, lambda: raster.read_window(self.label, *window)[0])
         target[~valid] = IGNORE
         return image, target
 

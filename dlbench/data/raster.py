@@ -25,6 +25,12 @@ from dlbench.data.grid import Grid
 # Benchmark tiles often come without a CRS; whether one is needed is the data set's to say.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
+# GDAL's own cache, a twentieth of the memory otherwise, need but span a read; `block_cache` keeps.
+os.environ.setdefault("GDAL_CACHEMAX", "256")
+# Of JPEG 2000 tiles that GDAL decodes in threads of its own, errors are lost: a truncated file
+# would give zeros. The pipeline has its own threads.
+os.environ["GDAL_NUM_THREADS"] = "1"
+
 _OPEN_PER_THREAD = 32
 
 Decode = Callable[[np.ndarray], np.ndarray]
