@@ -67,12 +67,19 @@ def content(
 
 @contextmanager
 def opened(content: dict[str, Any]) -> Iterator[Session]:
-    """The session of a configuration; Keras's global state is put back after it."""
+    """The session of a configuration."""
+    with own_keras_state():
+        yield sessions.start(config.validate(content, "a benchmark"))
+
+
+@contextmanager
+def own_keras_state() -> Iterator[None]:
+    """Keras's global state is put back after the block."""
     import keras
 
     policy = keras.config.dtype_policy()
     try:
-        yield sessions.start(config.validate(content, "a benchmark"))
+        yield
     finally:
         keras.config.set_dtype_policy(policy)
         keras.backend.clear_session()
