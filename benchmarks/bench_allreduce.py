@@ -36,8 +36,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = is_full(metafunc.config)
     metafunc.parametrize("model", NETWORKS if full else ("segnet",))
     metafunc.parametrize("compression", BYTES if full else ("none",))
-    several = [n for n in chosen_ranks(metafunc.config) if n > 1]
-    metafunc.parametrize("ranks", several or (2,))
+    several = [n for n in chosen_ranks(metafunc.config) if n > 1] or [2]
+    # In the smoke test one rank, this process, unless more are asked for.
+    alone = is_smoke(metafunc.config) and not metafunc.config.getoption("ranks")
+    metafunc.parametrize("ranks", [1] if alone else several)
 
 
 @pytest.mark.benchmark(timer=reported_s)

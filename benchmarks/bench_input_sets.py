@@ -46,7 +46,7 @@ STEPS, DRAINED, ROUNDS, WARMUP_ROUNDS = 20, 8, 7, 2
 GAP = "input gap: |real input / synthetic input - 1|, of the time of a training step"
 LARGEST_GAP = 0.02
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "segmentation": ("segnet", {"width": 0.125}),
+    "segmentation": ("segnet_basic", {"width": 0.25}),
     "velocity": ("deepvel", {"blocks": 2, "filters": 16}),
 }
 Batches = Iterator[Any]

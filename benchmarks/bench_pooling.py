@@ -24,6 +24,7 @@ import tensorflow as tf
 from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, LARGE, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
 from benchmarks.pooling_torch import ALLOCATORS, IDLE_S, TorchPeer, installed
+from benchmarks.profiles import is_smoke
 from dlbench import ops
 
 BYTES_PER_ROUND = 128 << 20
@@ -240,10 +241,12 @@ def repeated(run: Implementation, case: Case, repeats: int) -> Callable[[], None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    # A case of PyTorch's is a process; the smoke test has one an operation.
+    few = is_smoke(metafunc.config) and "torch_peer" in metafunc.fixturenames
     cases = [
         pytest.param((shape, precision), id=f"{'x'.join(map(str, shape))}-{precision}")
         for shape in chosen_shapes(metafunc.config)
-        for precision in PRECISIONS
+        for precision in (PRECISIONS[:1] if few else PRECISIONS)
     ]
     pairs = [
         pytest.param(operation, run, id=f"{operation}-{run.__name__}")
@@ -256,6 +259,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("operation", "run"), pairs)
     else:
         metafunc.parametrize("operation", OPERATIONS)
+        allocators = ("torch_tuned",) if few else ALLOCATORS
+        metafunc.parametrize("torch_peer", allocators, indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +323,7 @@ def test_tensorflow(
     measure(run.__name__, repeated(run, case, repeats), repeats)
 
 
-@pytest.fixture(params=ALLOCATORS)
+@pytest.fixture
 def torch_peer(
     case: Case, operation: str, compute_threads: int, request: pytest.FixtureRequest
 ) -> Iterator[TorchPeer]:

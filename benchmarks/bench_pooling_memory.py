@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from benchmarks.pooling_cases import LARGE, SHAPES, workload
+from benchmarks.profiles import is_smoke
 
 FORMS = {"int64": 8.0, "uint8": 1.0, "packed": 0.25}
 """Bytes of an index."""
@@ -28,7 +29,11 @@ BATCH = 12
 POOLS = [shape[1:] for shape in SHAPES if shape != LARGE]
 
 
-@pytest.mark.parametrize("form", FORMS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A process a form; the smoke test has the one that needs ours most."""
+    metafunc.parametrize("form", ("packed",) if is_smoke(metafunc.config) else FORMS)
+
+
 def test_index_memory(
     benchmark: Any, attach_record: Callable[..., None], devices: None, form: str
 ) -> None:

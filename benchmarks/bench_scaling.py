@@ -23,6 +23,7 @@ import pytest
 from benchmarks import training_cases
 from benchmarks.launching import Spec, reported_s
 from benchmarks.profiles import chosen_ranks, is_full, is_smoke
+from benchmarks.training_cases import NETWORKS
 from dlbench.report.records import Workload
 
 MODEL, OPTIONS = "segnet_basic", {"width": 0.5}
@@ -34,7 +35,8 @@ DEFINITION = "scaling: efficiency = throughput(N) / (N x throughput(1)), not cla
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    counts = chosen_ranks(metafunc.config)
+    # The smoke test launches two ranks here, and only here.
+    counts = (2,) if is_smoke(metafunc.config) else chosen_ranks(metafunc.config)
     global_batch = BATCH * max(counts)
     cases = [pytest.param("weak", n, BATCH, id=f"weak-{n}") for n in counts]
     if not is_smoke(metafunc.config):
@@ -79,7 +81,12 @@ def test_scaling(
     )
     threads = max(1, compute_threads // max(chosen_ranks(request.config)))
     content = training_cases.content(
-        MODEL, data_folder, threads=threads, batch=batch, size=size, options=OPTIONS
+        MODEL,
+        data_folder,
+        threads=threads,
+        batch=batch,
+        size=size,
+        options=NETWORKS[MODEL].smoke_options if smoke else OPTIONS,
     )
     warmup, steps = (1, 1) if smoke else (WARMUP, FULL_STEPS if is_full(request.config) else STEPS)
     benchmark.group = f"scaling-{kind}"

@@ -26,8 +26,6 @@ def chosen_ranks(config: pytest.Config) -> tuple[int, ...]:
         if 0 in given:
             raise pytest.UsageError(f"--ranks is {given}; a job has at least 1 rank")
         return tuple(sorted({1, *given}))
-    if is_smoke(config):
-        return (2,)
     most = MOST_RANKS_FULL if is_full(config) else MOST_RANKS
     return tuple(n for n in (1, 2, 4, 8) if n == 1 or n <= min(most, places()))
 

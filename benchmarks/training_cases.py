@@ -29,7 +29,7 @@ class Network:
 
 
 NETWORKS = {
-    "segnet": Network("vaihingen", (180, 240), (32, 32), {"width": 0.125}),
+    "segnet": Network("vaihingen", (180, 240), (64, 64), {"width": 0.125}),
     "segnet_basic": Network("vaihingen", (180, 240), (32, 32), {"width": 0.25}),
     "deepvel": Network("granulation", (50, 50), (16, 16), {"blocks": 2, "filters": 8}),
 }
@@ -67,12 +67,19 @@ def content(
 
 @contextmanager
 def opened(content: dict[str, Any]) -> Iterator[Session]:
-    """The session of a configuration; Keras's global state is put back after it."""
+    """The session of a configuration."""
+    with own_keras_state():
+        yield sessions.start(config.validate(content, "a benchmark"))
+
+
+@contextmanager
+def own_keras_state() -> Iterator[None]:
+    """Keras's global state is put back after the block."""
     import keras
 
     policy = keras.config.dtype_policy()
     try:
-        yield sessions.start(config.validate(content, "a benchmark"))
+        yield
     finally:
         keras.config.set_dtype_policy(policy)
         keras.backend.clear_session()
