@@ -28,7 +28,7 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 MODES = {"train-step": "train", "inference": "inference"}
 """The kind of job (`benchmarks.rank_job`) by the first part of a workload's id."""
 BATCHES, FULL_BATCHES, SMOKE_BATCHES = (2,), (1, 2, 4, 8), (2,)
-WARMUP, STEPS, FULL_STEPS = 3, 7, 20
+WARMUP, STEPS, FULL_STEPS = 2, 6, 20
 LEFT_OUT = (("segnet", "mixed_bfloat16"), ("deepvel", "mixed_bfloat16"))
 """Of the smoke test, for its time: one network is enough for a precision."""
 BANDS = {"vaihingen": 3, "granulation": 2}

@@ -18,7 +18,7 @@ from benchmarks.launching import Spec
 from benchmarks.profiles import is_smoke
 from dlbench import distributed, environment
 from dlbench.bench import conditions
-from dlbench.bench.memory import KINDS, PeakMemory
+from dlbench.bench.memory import KINDS, framework_peak
 from dlbench.report import records
 
 ROUNDS, WARMUP_ROUNDS = 7, 2
@@ -55,9 +55,10 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Observer:
-    """Watches this process while the ``with`` block times something: see `PeakMemory`.
+    """Watches this process while the ``with`` block times something: see `conditions.Watch`.
 
-    Of memory it knows the GPU's alone: on the host, what earlier benchmarks had allocated stays.
+    From within, at its beginning and its end: to start a sampler takes longer than most ops. Of
+    memory it knows the GPU's alone: on the host, what earlier benchmarks had allocated stays.
     """
 
     def __init__(self, enabled: bool) -> None:
@@ -70,10 +71,14 @@ class Observer:
         if not self._enabled:
             yield
             return
-        with PeakMemory.of_rank(0) as memory:
-            yield
-        self.conditions = memory.conditions
-        self.peak_bytes |= {k: v for k, v in memory.peak_bytes.items() if k.startswith("gpu")}
+        gpu = conditions.visible_gpu(local_rank=0)
+        allocated = None if gpu is None else framework_peak()
+        watch = conditions.Watch(os.getpid(), gpu)
+        yield
+        watch.sample()
+        self.conditions = watch.summary()
+        if allocated and watch.gpu:
+            self.peak_bytes |= {"gpu_device_used": watch.gpu.memory_used, **allocated()}
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from dlbench.checkpoint import write_atomically
 from dlbench.session import Session
 
 Waits = dict[str, float | None]
+WRONG_PLACES = 0.005
+"""Share of a prediction that may differ from the network's as it is built."""
 
 
 @dataclass
@@ -78,7 +80,10 @@ def inference(session: Session) -> Job:
         assert found.shape == (*target.shape[:3], len(session.dataset.outputs))
         exact = session.experiment.training.precision == "float32"
         tolerance = (1e-3 if exact else 0.1) * np.abs(wanted).max()
-        np.testing.assert_allclose(found, wanted, atol=tolerance)
+        # Not all: where two values of a pool are all but equal, rounding chooses the place.
+        wrong = float(np.mean(np.abs(found - wanted) > tolerance))
+        assert wrong < WRONG_PLACES, f"{wrong:.2%} of the values differ by more than {tolerance}"
+        assert np.isfinite(found).all()
         return {}
 
     return Job(predict, check, lambda step_s: {"input_wait_s": 0.0, "comm_wait_s": 0.0})

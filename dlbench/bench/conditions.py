@@ -110,7 +110,7 @@ class Watch:
     """
 
     def __init__(self, pid: int, gpu: str | None = None, root: Path = Path("/")) -> None:
-        self._processes = [psutil.Process(pid), psutil.Process()]
+        self._processes = [psutil.Process(one) for one in {pid, os.getpid()}]
         self._root = root
         self._mhz: list[float] = []
         found = None if gpu is None else nvml_device(gpu)
