@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -176,6 +177,23 @@ def test_names_for_files() -> None:
     assert slugs(["A b", "a-B", "../../etc/passwd", "", "日本", "x" * 300]) == [
         "a-b", "a-b-2", "etc-passwd", "unnamed", "unnamed-2", "x" * 60,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("quality", "shown"),
+    [
+        ({"components": {"vx": {"rmse": 0.9}}, "rmse": 0.5, "best_epoch": 3}, "0.5000 rmse"),
+        ({"best_epoch": 3, "training_size": {"mean_iou_all_classes": 0.7}}, "0.7000 mean iou"),
+    ],
+)
+def test_the_score_of_all_stands_for_a_launch(
+    tmp_path: Path, quality: dict[str, Any], shown: str
+) -> None:
+    measured = synthetic.record("node", 100.0, "train/segnet/vaihingen", 1, 0, 0, 1)
+    records = [measured.model_copy(update={"quality": quality})]
+    site.build(synthetic.write_launches(tmp_path, records), tmp_path / "report")
+    workloads = Page((tmp_path / "report/index.html").read_text()).tables[-1]
+    assert workloads.rows[0][workloads.heads.index("Quality")] == shown
 
 
 def test_what_casts_doubt_on_a_launch_is_shown(tmp_path: Path) -> None:

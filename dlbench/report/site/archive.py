@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from datetime import datetime
 
-HEADLINES = (
-    *("mean_iou", "miou", "headline_mean_iou", "mean_iou_all_classes"),
-    *("rmse", "global_accuracy", "kappa", "loss"),
-)
-"""The score that stands for a launch's quality: the first of these that it has."""
+HEADLINES = ("mean_iou", "rmse", "global_accuracy", "kappa", "loss")
+"""The score that stands for a launch's quality: the first of these, as `tables.quality` names them,
+that it has."""
 FLAGS = {
     "throttled": "clocks lowered",
     "foreign_processes": "others on the GPU",
@@ -132,11 +130,7 @@ class Group:
     def headline(self) -> str | None:
         """The name of the score that stands for its quality."""
         names = {name: None for launch in self.launches for name in launch.quality}
-        for wanted in HEADLINES:
-            found = [name for name in names if name.rpartition(".")[2] == wanted]
-            if found:  # of all components before that of one
-                return min(found, key=lambda name: name.count("."))
-        return next(iter(names), None)
+        return next((name for name in (*HEADLINES, *names) if name in names), None)
 
     @property
     def latest(self) -> datetime | None:
