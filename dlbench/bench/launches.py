@@ -9,7 +9,6 @@ In turn, A B A B ..., a machine that warms up or fills with other work hits all 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import random
@@ -19,8 +18,8 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,7 +27,7 @@ from typing import IO
 import psutil
 import yaml
 
-from dlbench import config
+from dlbench import config, locks
 from dlbench.bench.setups import Setup
 from dlbench.checkpoint import write_atomically
 from dlbench.config import ConfigError
@@ -135,18 +134,11 @@ def run(
     return failures
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Hold ``folder`` against a second command: two at a time would measure each other."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another command is launching into {folder}; wait for its end"
-            ) from None
-        yield
+    refusal = ConfigError(f"another command is launching into {folder}; wait for its end")
+    return locks.alone(folder / ".lock", refusal)
 
 
 def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:

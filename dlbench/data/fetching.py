@@ -5,19 +5,18 @@ What is unfinished lies in ``.fetch/`` within the target folder and goes when al
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dlbench.data.archives import unpack
 from dlbench.data.dataset import DataError, DataSet
+from dlbench.locks import alone
 
 UNFINISHED = ".fetch"
 CHUNK = 2**15
@@ -72,7 +71,8 @@ def fetch(
     unfinished = out / UNFINISHED / download.name
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
-        with _alone(unfinished):
+        refusal = DataError(f"another process is fetching {unfinished.name} to it; wait")
+        with alone(unfinished / "lock", refusal):
             unpacked = unfinished / "unpacked"
             if not unpacked.is_dir():
                 file = _retrieve(download, unfinished, kind.source, progress)
@@ -104,17 +104,6 @@ def _chosen(kind: type[DataSet], part: str | None) -> Download:
     if part not in kind.downloads:
         raise DataError(f"{kind.name} has no part '{part}'; its parts: {parts}")
     return kind.downloads[part]
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse what two processes would write to at once."""
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"another process is fetching {folder.name} to it; wait") from None
-        yield
 
 
 def _retrieve(download: Download, folder: Path, source: str, progress: Progress) -> Path:

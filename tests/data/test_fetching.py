@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from dlbench import locks
 from dlbench.data import DATASETS, DataError, fetching
 from dlbench.data.__main__ import main
 from dlbench.data.camvid import CamVid
@@ -279,7 +280,7 @@ def test_two_at_once(server: Server, tmp_path: Path) -> None:
     unfinished = tmp_path / fetching.UNFINISHED / "a.csv"
     unfinished.mkdir(parents=True)
     with (
-        fetching._alone(unfinished),
+        locks.alone(unfinished / "lock", DataError("the test is refused")),
         pytest.raises(DataError, match=r"another process is fetching a\.csv"),
     ):
         fetch(kind(Download(server.url("a.csv"))), tmp_path)
