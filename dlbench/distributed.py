@@ -271,8 +271,9 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                 mean, variance = tf.unstack(tf.where(total[-1] > 0.0, found, moving))
                 return mean, variance, tf.cast(total[-1], tf.float32)
 
-            return normalize(
+            y, mean, variance = normalize(
                 inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
             )
+            return self.activated(y), mean, variance
 
     return SyncBatchNormalization
