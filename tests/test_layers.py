@@ -209,7 +209,7 @@ def test_batch_normalization_in_other_dtypes(own: type[Any], dtype: str) -> None
 def test_a_relu_in_batch_normalization_is_that_after_it(own: type[Any], dtype: str) -> None:
     x = tf.constant(image(3, 5, 7, 4) * 3 + 1, dtype)
 
-    class Parted(own):  # type: ignore[misc]
+    class Parted(own):
         def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
             return tf.nn.relu(super().call(inputs, training))
 
