@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from dlbench import checkpoint
 from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.bench.timing import since_process_start
 from dlbench.config import Training
+from dlbench.distributed import SingleProcess
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
 from dlbench.metrics import Score
 from dlbench.runs import RunFolder
 from dlbench.session import Session
+from dlbench.state import TrainingState
+from dlbench.stopping import StoppedError, StopRequest
 
 
 class DivergenceError(UserError):
@@ -120,19 +123,17 @@ class EpochEnd(keras.callbacks.Callback):
         self,
         session: Session,
         evaluator: Evaluator,
-        folder: RunFolder,
-        history: list[dict[str, Any]],
+        state: TrainingState,
     ) -> None:
         super().__init__()
         self._evaluator = evaluator
         self._score = session.task.score
-        self.history = history
-        self._session = session
-        self._folder = folder
+        self._training = session.experiment.training
+        self._state = state
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        training = self._session.experiment.training
+        training, history = self._training, self._state.history
         self.model.average_statistics()
         row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(logs["loss"])}
         # Under loss scaling, a step whose loss overflowed was skipped and did no harm.
@@ -148,27 +149,63 @@ class EpochEnd(keras.callbacks.Callback):
             scores = self._evaluator().scores()
             row |= scores
             logs |= scores
-        self.history.append(row)
-        self._save(epoch)
-        if is_complete(self.history, training, self._score):
+        history.append(row)
+        self._state.save_epoch()
+        if is_complete(history, training, self._score):
             self.model.stop_training = True
 
-    def _save(self, epoch: int) -> None:
-        if self._session.ranks.rank != 0:
-            return
-        variables = checkpoint.variables_of(self._session.network, self.model.optimizer)
-        arrays = checkpoint.collect(variables)
-        meta = {
-            "epoch": epoch + 1,
-            "step": 0,
-            "ranks": self._session.ranks.size,
-            "history": self.history,
-        }
-        if self._score.best(self.history) is self.history[-1]:
-            checkpoint.save(self._folder.checkpoint("best"), arrays, meta)
-        self._folder.write_rows(self._folder.metrics, self.history)
-        # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
-        checkpoint.save(self._folder.checkpoint("last"), arrays, meta)
+
+class Position(keras.callbacks.Callback):
+    """Within an epoch: a checkpoint every so many steps, and the end that was asked for.
+
+    All ranks end after the same step, in which they have told each other. To stand behind
+    `EpochEnd`.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        stop: StopRequest,
+        every: int | None,
+        ranks: SingleProcess,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.first = 0
+        """Steps that the epoch had behind it when this process took it up."""
+        self._state = state
+        self._stop = stop
+        self._every = every
+        self._rank = ranks.rank
+        self._steps = steps
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.first = self._state.step
+        self._state.begin_epoch()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._stop.received:
+            self.model.stopping.assign(1.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        done = self.first + batch + 1
+        if done == self._steps:
+            return  # the epoch's own end is next
+        if self.model.all_stop or (self._every and done % self._every == 0):
+            self._state.save_step(done)
+        if self.model.all_stop:
+            self._leave(f"step {done} of epoch {len(self._state.history) + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.model.all_stop and not self.model.stop_training:
+            self._leave(f"epoch {epoch + 1}")
+
+    def _leave(self, place: str) -> None:
+        self._state.wait()
+        if self._rank == 0:
+            print(f"stopped and saved after {place}; the same command goes on there", flush=True)
+        # Of another rank's signal it is known that there was one.
+        raise StoppedError(self._stop.received or signal.SIGTERM)
 
 
 def is_complete(history: list[dict[str, Any]], training: Training, score: Score) -> bool:

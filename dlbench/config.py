@@ -176,6 +176,10 @@ class Training(Section):
     recompute: bool = False
     """Compute each stage again in the backward pass in place of keeping it: less memory, and up
     to a third more time."""
+    checkpoint_every: Positive | None = None
+    """Steps between checkpoints within an epoch; empty: none but that after each epoch."""
+    keep_checkpoints: Annotated[int, Field(ge=1, le=100)] = 2
+    """The newest so many stay, and the best: a damaged one costs what has been done since."""
     threads: Positive | None = None
     """Compute threads per rank; empty: the usable cores divided by the ranks on the host."""
 

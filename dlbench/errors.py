@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
 
+from dlbench.stopping import StoppedError
+
 LAUNCHER_REACTS = 10.0
 """Seconds: Horovod's launcher names the first rank to end, so one that is cut off waits."""
+
+
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(ValueError):
@@ -23,9 +29,14 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
     """
     try:
         job()
+    except StoppedError as ended:
+        return ended.status
     except UserError as error:
         message = str(error)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
+            return 2
         if "Horovod has been shut down" in str(error):
             _tell(program, "stopped, because another rank has ended; look for what that one says")
             time.sleep(LAUNCHER_REACTS)

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from dlbench import config
+from dlbench import config, locks
 from dlbench.checkpoint import write_atomically
 from dlbench.data.facts import Facts
 
@@ -26,6 +27,8 @@ FREE_KEYS = (
     "data.cache",
     "training.tensorboard",
     "training.progress",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
 )
 
 
@@ -73,6 +76,16 @@ class RunFolder:
                 f"{self.dataset} is damaged ({where}: {first['msg']}); restore it from a copy, or "
                 "remove it: then classes are known by their numbers alone"
             ) from None
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the folder against another run; `ConfigError` where one has it."""
+        lock = self.path.with_name(f".{self.path.name}.lock")  # outlives a folder that is set aside
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        refusal = config.ConfigError(
+            f"another process trains into {self.path}; wait for its end, or choose another folder "
+            "with name=..."
+        )
+        return locks.alone(lock, refusal)
 
     def prepare(self, experiment: config.Experiment) -> bool:
         """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.

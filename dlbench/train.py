@@ -5,6 +5,7 @@ Without arguments: SegNet on generated scenes. The sections below stand in the o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,28 +18,38 @@ from dlbench.errors import exit_status
 if TYPE_CHECKING:
     from dlbench.runs import RunFolder
     from dlbench.session import Session
+    from dlbench.state import TrainingState
 
 
 def train(experiment: config.Experiment) -> RunFolder:
     """Run ``experiment`` from data to report and return its folder."""
     # ---- Ranks, data set, network (names and options are checked before TensorFlow is loaded)
     from dlbench import session as sessions
+    from dlbench.runs import RunFolder
 
     session = sessions.start(experiment)
-    ranks, training, score = session.ranks, experiment.training, session.task.score
+    folder = RunFolder(experiment.run_folder)
+    with folder.alone() if session.ranks.rank == 0 else contextlib.nullcontext():
+        _train(session, folder)
+    return folder
 
-    from dlbench import checkpoint
+
+def _train(session: Session, folder: RunFolder) -> None:
+    experiment, ranks = session.experiment, session.ranks
+    training, score = experiment.training, session.task.score
+
+    from dlbench import session as sessions
     from dlbench.bench.energy import EnergyMeter
     from dlbench.bench.memory import PeakMemory
-    from dlbench.callbacks import EpochEnd, Profile, StepClock, is_complete
+    from dlbench.callbacks import EpochEnd, Position, Profile, StepClock, is_complete
     from dlbench.data import pipeline
     from dlbench.evaluate import Evaluator
     from dlbench.results import export, measured_by_rank, write_report
-    from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
-    from dlbench.training import Trainer, draw_own_dropout
+    from dlbench.state import TrainingState
+    from dlbench.stopping import StopRequest
+    from dlbench.training import Trainer
 
-    folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
 
     # ---- Weights to start from
@@ -67,41 +78,44 @@ def train(experiment: config.Experiment) -> RunFolder:
     trainer.compile(optimizer=optimizer, jit_compile=False)
 
     # ---- Resume: rank 0 reads, all ranks receive
-    history: list[dict[str, Any]] = []
-    variables = checkpoint.variables_of(session.network, optimizer)
-    if resume:
-        history = _restore(folder, variables, ranks.size)
-    history = ranks.gather(history)[0]
-    ranks.broadcast(list(variables.values()))
-    draw_own_dropout(session.network, ranks.rank)
+    state = TrainingState(session, trainer, folder)
+    state.start(resume)
     if ranks.rank == 0:
-        _announce(session, folder, steps, len(history), is_complete(history, training, score))
+        _announce(session, folder, steps, state)
 
     # ---- Fit
-    evaluator = Evaluator(session, "val")
     order = np.arange(count)
-    clock = StepClock(
-        lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank)),
-        skip=Profile.DISTURBED if experiment.profile else 1,
-        energy=EnergyMeter.of_node(ranks.local_rank, ranks.local_size),
-    )
-    callbacks: list[Any] = [clock]
-    if experiment.profile and ranks.rank == 0:
-        callbacks.append(Profile(folder, ranks.size))
-    callbacks.append(EpochEnd(session, evaluator, folder, history))
-    if training.tensorboard and ranks.rank == 0:
-        import keras
+    with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
+        position = Position(state, stop, training.checkpoint_every, ranks, steps)
+        clock = StepClock(
+            lambda step: len(
+                pipeline.rank_share(
+                    order, position.first + step, training.batch, ranks.size, ranks.rank
+                )
+            ),
+            skip=Profile.DISTURBED if experiment.profile else 1,
+            energy=EnergyMeter.of_node(ranks.local_rank, ranks.local_size),
+        )
+        evaluator = Evaluator(session, "val")
+        callbacks: list[Any] = [clock]
+        if experiment.profile and ranks.rank == 0:
+            callbacks.append(Profile(folder, ranks.size))
+        callbacks += [EpochEnd(session, evaluator, state), position]
+        if training.tensorboard and ranks.rank == 0:
+            import keras
 
-        callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
-    with PeakMemory.of_rank(ranks.local_rank) as memory:
-        if not is_complete(history, training, score):
+            board = str(folder.tensorboard)
+            callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
+        # What is left of an epoch that was interrupted, then whole ones.
+        while not is_complete(state.history, training, score):
+            done, begun = len(state.history), state.step
             batches = pipeline.training_batches(
                 session.dataset,
                 batch=training.batch,
                 ranks=ranks.size,
                 rank=ranks.rank,
                 seed=experiment.seed,
-                epochs_from=(len(history), 0),
+                epochs_from=(done, begun),
                 augmentation=experiment.data.augmentation,
                 size=experiment.data.size,
                 cache=experiment.data.cache,
@@ -111,13 +125,14 @@ def train(experiment: config.Experiment) -> RunFolder:
             )
             trainer.fit(
                 batches,
-                steps_per_epoch=steps,
-                epochs=training.epochs,
-                initial_epoch=len(history),
+                steps_per_epoch=steps - begun,
+                epochs=done + 1 if begun else training.epochs,
+                initial_epoch=done,
                 callbacks=callbacks,
                 shuffle=False,  # the pipeline orders the samples
                 verbose=_verbosity(training.progress) if ranks.rank == 0 else 0,
             )
+        state.wait()
 
     # ---- Score the best weights, write the report
     sessions.restore(session, folder.checkpoint("best"))
@@ -125,9 +140,8 @@ def train(experiment: config.Experiment) -> RunFolder:
     measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
     if ranks.rank == 0:
         export(session, folder)
-        write_report(session, folder, evaluation, history, measured)
+        write_report(session, folder, evaluation, state.history, measured)
     ranks.barrier()
-    return folder
 
 
 def _verbosity(progress: str) -> int:
@@ -148,25 +162,9 @@ def _load_pretrained(session: Session) -> None:
         print(message, flush=True)
 
 
-def _restore(folder: RunFolder, variables: dict[str, Any], ranks: int) -> list[dict[str, Any]]:
-    from dlbench import checkpoint
-
-    path = folder.checkpoint("last")
-    arrays, meta = checkpoint.load(path)
-    if meta["ranks"] != ranks:
-        raise config.ConfigError(
-            f"{path} was trained on {meta['ranks']} ranks, now there are {ranks}; start it with "
-            f"horovodrun -np {meta['ranks']}, or choose another name=..."
-        )
-    checkpoint.assign(variables, arrays, path)
-    history: list[dict[str, Any]] = meta["history"]
-    return history
-
-
-def _announce(
-    session: Session, folder: RunFolder, steps: int, epochs_done: int, complete: bool
-) -> None:
+def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingState) -> None:
     from dlbench import environment
+    from dlbench.callbacks import is_complete
     from dlbench.data.facts import facts
 
     experiment, dataset = session.experiment, session.dataset
@@ -180,10 +178,13 @@ def _announce(
         f"epoch, {experiment.training.precision}; results go to {folder.path}/",
         flush=True,
     )
-    if complete:
+    epochs = f"epoch {len(state.history)} of {experiment.training.epochs}"
+    if is_complete(state.history, experiment.training, session.task.score):
         print("the run is complete; resume=false trains it anew", flush=True)
-    elif epochs_done:
-        print(f"resuming after epoch {epochs_done} of {experiment.training.epochs}", flush=True)
+    elif state.step:
+        print(f"resuming after {epochs} and {state.step} steps of the next", flush=True)
+    elif state.history:
+        print(f"resuming after {epochs}", flush=True)
 
 
 def main(arguments: list[str]) -> int:
