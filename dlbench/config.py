@@ -154,6 +154,9 @@ class Distributed(Section):
     cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None
     """HOROVOD_CYCLE_TIME; empty: 10 ms on CPUs, Horovod's default of 1 ms on GPUs and for
     synchronised batch-norm."""
+    stall_shutdown_s: Annotated[int, Field(ge=2)] = 1800
+    """HOROVOD_STALL_SHUTDOWN_TIME_SECONDS: how long ranks wait for one that does not answer, longer
+    than one of them may take alone to generate or decode data."""
 
 
 class Training(Section):

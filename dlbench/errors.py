@@ -8,13 +8,14 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from dlbench.stopping import StoppedError
 
 LAUNCHER_REACTS = 10.0
 """Seconds: Horovod's launcher names the first rank to end, so one that is cut off waits."""
-
-
+FINAL = "DLBENCH_FINAL"
+"""A variable: the file that tells `dlbench.supervise` that another start would end alike."""
 UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -30,15 +31,17 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
     try:
         job()
     except StoppedError as ended:
+        _note_final()
         return ended.status
     except UserError as error:
         message = str(error)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            _note_final()
             _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
             return 2
         if "Horovod has been shut down" in str(error):
-            _tell(program, "stopped, because another rank has ended; look for what that one says")
+            _tell(program, "stopped: another rank has ended or is silent; see what is told of it")
             time.sleep(LAUNCHER_REACTS)
             return 1
         # tf.data wraps what a reader raises in an error of its own that quotes ours.
@@ -48,8 +51,14 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
         message = quoted[1]
     else:
         return 0
+    _note_final()
     _tell(program, message)
     return 2
+
+
+def _note_final() -> None:
+    if path := os.environ.get(FINAL):
+        Path(path).touch()
 
 
 def _tell(program: str, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 
 from dlbench import checkpoint
 
@@ -100,4 +101,17 @@ def test_an_error_on_one_rank_ends_the_job_and_is_told(
     assert f"cannot decode {bad.relative_to(street.parent)}" in told[0]
     assert not from_ranks(broken.output, "Traceback")
     assert "Process name: 1\nExit code: 2" in broken.output
+    assert not running(street.parent)
+
+
+@pytest.mark.slow  # 30 s until Gloo gives up, 10 s for the launcher
+def test_a_frozen_rank_ends_the_job(
+    street: Path, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYING_SIGNAL", "SIGSTOP")
+    job = [str(ROOT / "tests/ranks/dying.py"), "2", "1", *arguments("frozen")]
+    frozen = launch(job, street.parent, ranks=2, timeout=2 * SOON)
+    assert frozen.status != 0
+    assert from_ranks(frozen.output, "(rank 0): stopped: another rank has ended or is silent")
+    assert not from_ranks(frozen.output, "Traceback")
     assert not running(street.parent)
