@@ -14,6 +14,7 @@ from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.bench.timing import since_process_start
 from dlbench.config import Training
+from dlbench.data.pipeline import Unreadable
 from dlbench.distributed import SingleProcess
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
@@ -124,9 +125,12 @@ class EpochEnd(keras.callbacks.Callback):
         session: Session,
         evaluator: Evaluator,
         state: TrainingState,
+        unreadable: Unreadable | None = None,
     ) -> None:
         super().__init__()
         self._evaluator = evaluator
+        self._unreadable = unreadable
+        self._ranks = session.ranks
         self._score = session.task.score
         self._training = session.experiment.training
         self._state = state
@@ -145,6 +149,9 @@ class EpochEnd(keras.callbacks.Callback):
                 "set optimizer.clip_norm"
             )
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if self._unreadable is not None:
+            everywhere = self._ranks.gather(sorted(self._unreadable.indices))
+            row["unreadable"] = len({index for indices in everywhere for index in indices})
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
             scores = self._evaluator().scores()
             row |= scores

@@ -77,6 +77,10 @@ class Data(Section):
     """What an epoch of training is made of: every sample once, or as many drawn so that each class
     is as likely as any other to be what a sample is drawn for (`dlbench.data.sampling`)."""
     augmentation: Augmentation = Augmentation()
+    on_unreadable: Literal["stop", "skip"] = "stop"
+    """What a training sample that cannot be read does: it ends the run, or is told, counted in
+    `metrics.csv` and left out. Class weights and balanced sampling, where they are counted from the
+    data, need every sample all the same."""
     options: dict[str, Any] = {}
     """Further options of the data set, checked by it."""
 

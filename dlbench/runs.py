@@ -25,6 +25,7 @@ FREE_KEYS = (
     "data.root",
     "data.workers",
     "data.cache",
+    "data.on_unreadable",
     "training.tensorboard",
     "training.progress",
     "training.checkpoint_every",

@@ -85,6 +85,8 @@ def _train(session: Session, folder: RunFolder) -> None:
 
     # ---- Fit
     order = np.arange(count)
+    skip = experiment.data.on_unreadable == "skip"
+    unreadable = pipeline.Unreadable() if skip else None
     with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
         position = Position(state, stop, training.checkpoint_every, ranks, steps)
         clock = StepClock(
@@ -100,7 +102,7 @@ def _train(session: Session, folder: RunFolder) -> None:
         callbacks: list[Any] = [clock]
         if experiment.profile and ranks.rank == 0:
             callbacks.append(Profile(folder, ranks.size))
-        callbacks += [EpochEnd(session, evaluator, state), position]
+        callbacks += [EpochEnd(session, evaluator, state, unreadable), position]
         if training.tensorboard and ranks.rank == 0:
             import keras
 
@@ -122,6 +124,7 @@ def _train(session: Session, folder: RunFolder) -> None:
                 workers=experiment.data.workers,
                 drop_remainder=training.drop_remainder,
                 likely=likely,
+                unreadable=unreadable,
             )
             trainer.fit(
                 batches,

@@ -104,6 +104,29 @@ def test_an_error_on_one_rank_ends_the_job_and_is_told(
     assert not running(street.parent)
 
 
+def test_unreadable_samples_are_left_out_and_counted_if_so_chosen(
+    street: Path, launch: Callable[..., Any]
+) -> None:
+    """Two of seven pictures, so that some batch of one is of them alone."""
+    bad = [street / "train" / f"{number}.png" for number in (2, 5)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:80])
+    weights = "training.class_weights.mode=none"
+    command = ["-m", "dlbench.train", *arguments("skipped"), "training.batch=1", weights]
+    stopped = launch(command, street.parent, ranks=2)
+    assert stopped.status != 0
+    assert "cannot decode street/train/" in stopped.output
+    ended = launch([*command, "data.on_unreadable=skip"], street.parent, ranks=2)
+    assert ended.status == 0, ended.output
+    for path in bad:
+        told = f"warning: left out of training: cannot decode street/train/{path.name}"
+        assert told in ended.output
+    with (street.parent / "runs/skipped/metrics.csv").open(newline="") as text:
+        found = list(csv.DictReader(text))
+    assert found[-1]["unreadable"] == "2"
+    assert all(np.isfinite(float(row["loss"])) for row in found)
+
+
 @pytest.mark.slow  # 30 s until Gloo gives up, 10 s for the launcher
 def test_a_frozen_rank_ends_the_job(
     street: Path, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
