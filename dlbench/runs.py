@@ -108,6 +108,9 @@ class RunFolder:
                     f"({'; '.join(different)}); choose another folder with name=..., "
                     "or set that run aside with resume=false"
                 )
+        for folder in (self.path, self.checkpoint("last").parent):
+            for unfinished in folder.glob(".*"):  # of a process that was killed while it wrote
+                unfinished.unlink()
         self.write_text(self.config, experiment.to_yaml())
         return started
 

@@ -3,88 +3,27 @@ from there ends in the same bits as a run that was never disturbed."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faults.disturbed import EPOCHS, assert_equal, command, environment, final, run
 
 from dlbench import checkpoint
 
-ROOT = Path(__file__).parents[2]
-EPOCHS, STEPS = 3, 4
-LONGEST = 120.0
-"""Seconds that a command has to start, and to end once it has been told to."""
 
-
-def command(name: str, ranks: int, *more: str) -> list[str]:
-    arguments = [
-        f"name={name}", "data.name=camvid", "data.root=street", "data.size=[32,32]",
-        "model.name=segnet_basic_bayesian", "model.options.width=0.05", "training.batch=1",
-        f"training.epochs={EPOCHS}", "optimizer.learning_rate=0.01", "monte_carlo_samples=2",
-    ]  # fmt: skip
-    launcher = [str(Path(sys.executable).with_name("horovodrun")), "-np", str(ranks)]
-    train = [sys.executable, str(ROOT / "tests/ranks/paused.py"), *arguments, *more]
-    return train if ranks == 1 else [*launcher, *train]
-
-
-def run(
-    folder: Path, words: list[str], stop: signal.Signals | None = None, **variables: str
-) -> tuple[int, str]:
-    """Status and output; with ``stop``, of a run that gets that signal when it says "paused"."""
-    log = folder / "output.txt"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"} | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            end = time.monotonic() + LONGEST
-            while stop and "paused" not in log.read_text():
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < end, log.read_text()[-3000:]
-                time.sleep(0.02)
-            if stop:
-                process.send_signal(stop)
-            status = process.wait(LONGEST)
-        finally:
-            process.kill()
-    return status, log.read_text()
-
-
-def final(folder: Path, name: str) -> dict[str, np.ndarray]:
-    return checkpoint.load(folder / "runs" / name / "checkpoints" / "last.npz")[0]
-
-
-def assert_equal(folder: Path, name: str) -> None:
-    found, expected = final(folder, name), final(folder, "whole")
-    assert found.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_array_equal(found[key], value, err_msg=key)
-    curves = [(folder / "runs" / run / "metrics.csv").read_text() for run in (name, "whole")]
-    assert curves[0] == curves[1]
-
-
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(street: Path, ranks: int) -> None:
     folder = street.parent
-    if ranks == 2:  # seven pictures are four steps of two ranks, too
-        assert -(-7 // ranks) == STEPS
     status, output = run(folder, command("whole", ranks))
     assert status == 0, output
-    # Within an epoch, after its last step, and as Ctrl-C.
+    # Within an epoch, which has four steps of two ranks; and as Ctrl-C.
     places = [("2", "1", signal.SIGTERM), ("1", "2", signal.SIGINT)]
     for epoch, step, signal_number in places:
         name = f"stopped-{epoch}-{step}"
@@ -105,6 +44,7 @@ def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(street: Path, r
         assert_equal(folder, name)
 
 
+@pytest.mark.slow  # eight runs
 def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(street: Path) -> None:
     folder = street.parent
     status, output = run(
@@ -153,9 +93,7 @@ def test_a_second_run_into_the_same_folder_is_refused(street: Path) -> None:
     with subprocess.Popen(
         words,
         cwd=folder,
-        env=os.environ
-        | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        | {"PAUSE_EPOCH": "1", "PAUSE_STEP": "1"},
+        env=environment(PAUSE_EPOCH="1", PAUSE_STEP="1"),
         stdout=subprocess.PIPE,
         text=True,
     ) as first:
