@@ -14,8 +14,6 @@ from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.bench.timing import since_process_start
 from dlbench.config import Training
-from dlbench.data.pipeline import Unreadable
-from dlbench.distributed import SingleProcess
 from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
 from dlbench.metrics import Score
@@ -51,7 +49,7 @@ class StepClock(keras.callbacks.Callback):
         self._since = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._start(time.perf_counter())
+        self.restart()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         float((logs or {})["loss"])  # wait for the device
@@ -68,6 +66,10 @@ class StepClock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.energy:
             self.energy.stop()
+
+    def restart(self) -> None:
+        """Leave out what has been since the last step."""
+        self._start(time.perf_counter())
 
     def _start(self, now: float) -> None:
         self._since = now
@@ -101,7 +103,8 @@ class Profile(keras.callbacks.Callback):
             self._tracer.close()
             self._report()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def tell_if_untraced(self) -> None:
+        """To be called when the training is over."""
         if self._tracer:
             print(f"profile=true: no step was traced; the first {SKIPPED} never are", flush=True)
 
@@ -125,12 +128,9 @@ class EpochEnd(keras.callbacks.Callback):
         session: Session,
         evaluator: Evaluator,
         state: TrainingState,
-        unreadable: Unreadable | None = None,
     ) -> None:
         super().__init__()
         self._evaluator = evaluator
-        self._unreadable = unreadable
-        self._ranks = session.ranks
         self._score = session.task.score
         self._training = session.experiment.training
         self._state = state
@@ -149,45 +149,43 @@ class EpochEnd(keras.callbacks.Callback):
                 "set optimizer.clip_norm"
             )
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
-        if self._unreadable is not None:
-            everywhere = self._ranks.gather(sorted(self._unreadable.indices))
-            row["unreadable"] = len({index for indices in everywhere for index in indices})
+        if (unreadable := self._state.count_unreadable()) is not None:
+            row["unreadable"] = unreadable
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
             scores = self._evaluator().scores()
             row |= scores
             logs |= scores
         history.append(row)
+        part = self._state.first > 0  # of an epoch: whole ones are another call of `fit`
         self._state.save_epoch()
-        if is_complete(history, training, self._score):
+        if part or is_complete(history, training, self._score):
             self.model.stop_training = True
 
 
 class Position(keras.callbacks.Callback):
     """Within an epoch: a checkpoint every so many steps, and the end that was asked for.
 
-    All ranks end after the same step, in which they have told each other. To stand behind
-    `EpochEnd`.
+    All ranks end after the same step, in which they have told each other. To stand behind all
+    others, which see the whole of an epoch.
     """
 
     def __init__(
         self,
+        session: Session,
         state: TrainingState,
         stop: StopRequest,
-        every: int | None,
-        ranks: SingleProcess,
+        clock: StepClock,
         steps: int,
     ) -> None:
         super().__init__()
-        self.first = 0
-        """Steps that the epoch had behind it when this process took it up."""
+        self._ranks = session.ranks
+        self._every = session.experiment.training.checkpoint_every
         self._state = state
         self._stop = stop
-        self._every = every
-        self._rank = ranks.rank
+        self._clock = clock
         self._steps = steps
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.first = self._state.step
         self._state.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -195,21 +193,24 @@ class Position(keras.callbacks.Callback):
             self.model.stopping.assign(1.0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        done = self.first + batch + 1
+        done = self._state.first + batch + 1
         if done == self._steps:
             return  # the epoch's own end is next
         if self.model.all_stop or (self._every and done % self._every == 0):
             self._state.save_step(done)
+            self._clock.restart()
         if self.model.all_stop:
             self._leave(f"step {done} of epoch {len(self._state.history) + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.model.all_stop and not self.model.stop_training:
+        if self.model.all_stop:
             self._leave(f"epoch {epoch + 1}")
 
     def _leave(self, place: str) -> None:
         self._state.wait()
-        if self._rank == 0:
+        # The launcher ends the others soon after the first.
+        self._ranks.barrier()
+        if self._ranks.rank == 0:
             print(f"stopped and saved after {place}; the same command goes on there", flush=True)
         # Of another rank's signal it is known that there was one.
         raise StoppedError(self._stop.received or signal.SIGTERM)

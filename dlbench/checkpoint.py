@@ -6,6 +6,7 @@ the history and a SHA-256 over everything else.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ os.umask(_UMASK)
 META = "__dlbench__"
 SCHEMA = "dlbench.checkpoint/1"
 MOST_KEPT = 100
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""Of a file that may be whole."""
 
 
 class CheckpointError(UserError):
@@ -42,8 +45,11 @@ class WriteError(UserError, OSError):
         return str(self.args[0])
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to disk, then rename it.
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], Any], before: Callable[[], object] = lambda: None
+) -> None:
+    """Call ``write`` on a temporary file beside ``path``, flush it to disk, then rename it, right
+    after the call of ``before``.
 
     Raises `WriteError`; what stood at ``path`` before is then as it was.
     """
@@ -58,6 +64,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        before()
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -75,13 +82,18 @@ def _unwritable(path: Path, error: OSError) -> WriteError:
     return made
 
 
-def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically."""
+def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], kept: int = 1) -> None:
+    """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically, and keep the ``kept - 1``
+    checkpoints before it as ``last-1.npz``, ``last-2.npz`` and so on."""
     content = {"schema": SCHEMA, **meta}
     content["sha256"] = _digest(arrays, content)
     text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
     members: dict[str, Any] = {META: text, **arrays}
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **members))
+    write_atomically(
+        path,
+        lambda file: np.savez(file, allow_pickle=False, **members),
+        before=lambda: _shift(path, kept),
+    )
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -92,11 +104,12 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         meta = dict(json.loads(arrays.pop(META).tobytes()))
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise _damaged(path, error) from error
     except Exception as error:  # damaged bytes reach the zip reader, which raises at will
-        raise DamagedError(
-            f"{path} is damaged or not a dlbench checkpoint ({error}); "
-            "delete it to start from the beginning, or restore it from a copy"
-        ) from error
+        raise _damaged(path, error) from error
     if meta.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {meta.get('schema')!r}, this version reads {SCHEMA!r}"
@@ -109,9 +122,11 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, meta
 
 
-def shift(newest: Path, kept: int) -> None:
-    """Keep the ``kept - 1`` checkpoints before the one that is to replace ``newest``, as
-    ``last-1.npz``, ``last-2.npz`` and so on; ``newest`` itself stays in its place until then."""
+def _shift(newest: Path, kept: int) -> None:
+    """Make room; ``newest`` itself stays in its place until it is replaced."""
+    for path in earlier(newest):
+        if int(path.stem.rpartition("-")[2]) >= kept:
+            path.unlink()
     if kept < 2 or not newest.exists():
         return
     for number in range(kept - 2, 0, -1):
@@ -146,8 +161,20 @@ def load_newest(
     raise damaged[0]
 
 
+def earlier(newest: Path) -> list[Path]:
+    """The checkpoints before ``newest`` that are there."""
+    return [path for number in range(1, MOST_KEPT) if (path := _earlier(newest, number)).exists()]
+
+
 def _earlier(newest: Path, number: int) -> Path:
     return newest.with_name(f"{newest.stem}-{number}{newest.suffix}")
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    return DamagedError(
+        f"{path} is damaged or not a dlbench checkpoint ({error}); "
+        "delete it to start from the beginning, or restore it from a copy"
+    )
 
 
 def variables_of(model: Any, optimizer: Any = None) -> dict[str, Any]:

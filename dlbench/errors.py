@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dlbench.stopping import StoppedError
@@ -34,11 +35,15 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
         _note_final()
         return ended.status
     except UserError as error:
-        message = str(error)
+        _tell(program, str(error))
+        # What a disk does on a network may pass.
+        if not isinstance(error, OSError) or error.errno in UNWRITABLE:
+            _note_final()
+        return 2
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            _note_final()
             _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
+            _note_final()
             return 2
         if "Horovod has been shut down" in str(error):
             _tell(program, "stopped: another rank has ended or is silent; see what is told of it")
@@ -48,17 +53,16 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
         quoted = re.search(r"(?:DataError|ConfigError): (.*)", str(error))
         if quoted is None:
             raise
-        message = quoted[1]
-    else:
-        return 0
-    _note_final()
-    _tell(program, message)
-    return 2
+        _tell(program, quoted[1])
+        _note_final()
+        return 2
+    return 0
 
 
 def _note_final() -> None:
     if path := os.environ.get(FINAL):
-        Path(path).touch()
+        with suppress(OSError):  # on another host than the supervisor's
+            Path(path).touch()
 
 
 def _tell(program: str, message: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from dlbench import config, locks
+from dlbench import checkpoint, config, locks
 from dlbench.checkpoint import write_atomically
 from dlbench.data.facts import Facts
 
@@ -28,6 +28,7 @@ FREE_KEYS = (
     "data.on_unreadable",
     "training.tensorboard",
     "training.progress",
+    "distributed.stall_shutdown_s",
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )
@@ -108,9 +109,13 @@ class RunFolder:
                     f"({'; '.join(different)}); choose another folder with name=..., "
                     "or set that run aside with resume=false"
                 )
-        for folder in (self.path, self.checkpoint("last").parent):
-            for unfinished in folder.glob(".*"):  # of a process that was killed while it wrote
+        last = self.checkpoint("last")
+        for kind in ("last", "best"):  # of a process that was killed while it wrote
+            for unfinished in last.parent.glob(f".{kind}.npz.*"):
                 unfinished.unlink()
+        if not started:
+            for stale in checkpoint.earlier(last):
+                stale.unlink()
         self.write_text(self.config, experiment.to_yaml())
         return started
 

@@ -7,6 +7,7 @@ batch-norm statistics of their own save them too. A resumed run goes on to the s
 
 from __future__ import annotations
 
+import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from dlbench.config import ConfigError
 from dlbench.training import Trainer, draw_own_dropout
 
 if TYPE_CHECKING:
+    from dlbench.data.pipeline import Unreadable
     from dlbench.runs import RunFolder
     from dlbench.session import Session
 
@@ -30,10 +32,17 @@ class TrainingState:
     """The run of a compiled and built ``trainer``; rank 0 alone reads and writes files.
 
     Saving copies the values and leaves the writing to a thread, one checkpoint at a time. What went
-    wrong there is raised at the next call, at the latest by `wait`.
+    wrong there is raised at the next call, at the latest at the end of the ``with`` statement, or
+    told there if something else has gone wrong.
     """
 
-    def __init__(self, session: Session, trainer: Trainer, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        session: Session,
+        trainer: Trainer,
+        folder: RunFolder,
+        unreadable: Unreadable | None = None,
+    ) -> None:
         self._ranks = session.ranks
         self._network = session.network
         self._score = session.task.score
@@ -50,7 +59,24 @@ class TrainingState:
         """What is known of each finished epoch."""
         self.step = 0
         """Steps done of the epoch after those."""
+        self.first = 0
+        """Of these, the ones before this process took the epoch up."""
+        self._samples = session.dataset.count("train")
         self._loss = [0.0, 0.0]
+        self._unreadable = unreadable
+
+    def __enter__(self) -> TrainingState:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except Exception as error:
+            if kind is None:
+                raise
+            print(f"the last checkpoint was not written: {error}", file=sys.stderr, flush=True)
+        finally:
+            self._pool.shutdown()
 
     def start(self, resume: bool) -> None:
         """Give all ranks one state: that of the newest whole checkpoint, if rank 0 is to
@@ -60,8 +86,12 @@ class TrainingState:
         if resume:
             arrays, position = self._read()
         told = {name: position[name] for name in ("history", "step", "loss")}
+        told["unreadable"] = position.get("unreadable", [])
         told = self._ranks.gather(told)[0]
         self.history, self.step, self._loss = told["history"], told["step"], told["loss"]
+        self.first = self.step
+        if self._unreadable is not None:
+            self._unreadable.indices.update(told["unreadable"])
         self._ranks.broadcast(list(self._variables.values()))
         draw_own_dropout(self._network, self._ranks.rank)
         if self.step and self._ranks.size > 1 and self._statistics:
@@ -69,13 +99,13 @@ class TrainingState:
 
     def begin_epoch(self) -> None:
         """Go on with the mean loss of an epoch that has been interrupted."""
-        if self.step:
+        if self.first:
             for variable, value in zip(self._trainer.metrics[0].variables, self._loss, strict=True):
                 variable.assign(value)
 
     def save_epoch(self) -> None:
         """Save the state after the epoch that the history ends with, as the best too if it is."""
-        self.step = 0
+        self.step, self.first, self._loss = 0, 0, [0.0, 0.0]
         if self._ranks.rank == 0:
             self._save({}, best=self._score.best(self.history) is self.history[-1])
 
@@ -83,10 +113,20 @@ class TrainingState:
         """Save the state after ``step`` steps of an epoch; all ranks come here."""
         self.step = step
         self._loss = [float(variable) for variable in self._trainer.metrics[0].variables]
+        self.count_unreadable()
         apart = self._ranks.size > 1 and bool(self._statistics)
         arrays = {STATISTICS: self._summed(self._own_row())} if apart else {}
         if self._ranks.rank == 0:
             self._save(arrays, best=False)
+
+    def count_unreadable(self) -> int | None:
+        """How many samples no rank could read so far; None where one ends the run. All ranks come
+        here."""
+        if self._unreadable is None:
+            return None
+        for indices in self._ranks.gather(sorted(self._unreadable.indices)):
+            self._unreadable.indices.update(indices)
+        return len(self._unreadable.indices)
 
     def wait(self) -> None:
         """Return when what was saved is on disk."""
@@ -102,8 +142,11 @@ class TrainingState:
             "step": self.step,
             "loss": self._loss,
             "ranks": self._ranks.size,
+            "samples": self._samples,
             "history": history,
         }
+        if self._unreadable is not None:
+            meta["unreadable"] = sorted(self._unreadable.indices)
         self.wait()
 
         def write() -> None:
@@ -112,22 +155,28 @@ class TrainingState:
             if history:
                 self._folder.write_rows(self._folder.metrics, history)
             # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
-            newest = self._folder.checkpoint("last")
-            checkpoint.shift(newest, self._kept)
-            checkpoint.save(newest, arrays, meta)
+            checkpoint.save(self._folder.checkpoint("last"), arrays, meta, self._kept)
 
         self._writing = self._pool.submit(write)
 
     def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        newest = self._folder.checkpoint("last")
         arrays, meta, path = checkpoint.load_newest(
-            self._folder.checkpoint("last"), lambda text: print(text, file=sys.stderr, flush=True)
+            newest, lambda text: print(text, file=sys.stderr, flush=True)
         )
         if meta["ranks"] != self._ranks.size:
             raise ConfigError(
                 f"{path} was trained on {meta['ranks']} ranks, now there are {self._ranks.size}; "
                 f"start it with horovodrun -np {meta['ranks']}, or choose another name=..."
             )
+        if meta.get("samples", self._samples) != self._samples:
+            raise ConfigError(
+                f"{path} was trained on {meta['samples']} samples, now there are {self._samples}; "
+                "give the same data, or choose another name=..."
+            )
         checkpoint.assign(self._variables, arrays, path)
+        if path != newest:
+            os.replace(path, newest)  # the next save would put the damaged one in its place
         return arrays, {"loss": self._loss, **meta}
 
     def _take_statistics(self, rows: np.ndarray | None) -> None:

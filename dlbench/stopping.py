@@ -18,9 +18,11 @@ class StoppedError(Exception):
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or Ctrl-C is noted in `received`; a second one acts at once.
+    """While entered, a SIGTERM or Ctrl-C is noted in `received`; the Ctrl-C after it interrupts.
 
-    For the main thread, which alone hears signals.
+    A second SIGTERM does nothing: batch systems tell every process of a job, and so do launchers.
+    For the main thread, which alone hears signals, and not before what it calls outside Python has
+    returned.
     """
 
     received: signal.Signals | None = None
@@ -36,6 +38,6 @@ class StopRequest:
             signal.signal(one, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        for one in SIGNALS:
-            signal.signal(one, signal.default_int_handler)
+        if self.received is None:
+            self.received = signal.Signals(number)
+            signal.signal(signal.SIGINT, signal.default_int_handler)

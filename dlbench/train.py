@@ -5,9 +5,9 @@ Without arguments: SegNet on generated scenes. The sections below stand in the o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,12 +29,14 @@ def train(experiment: config.Experiment) -> RunFolder:
 
     session = sessions.start(experiment)
     folder = RunFolder(experiment.run_folder)
-    with folder.alone() if session.ranks.rank == 0 else contextlib.nullcontext():
-        _train(session, folder)
+    with ExitStack() as ends:
+        if session.ranks.rank == 0:
+            ends.enter_context(folder.alone())
+        _train(session, folder, ends)
     return folder
 
 
-def _train(session: Session, folder: RunFolder) -> None:
+def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     experiment, ranks = session.experiment, session.ranks
     training, score = experiment.training, session.task.score
 
@@ -78,46 +80,44 @@ def _train(session: Session, folder: RunFolder) -> None:
     trainer.compile(optimizer=optimizer, jit_compile=False)
 
     # ---- Resume: rank 0 reads, all ranks receive
-    state = TrainingState(session, trainer, folder)
+    skip = experiment.data.on_unreadable == "skip"
+    unreadable = pipeline.Unreadable() if skip else None
+    state = ends.enter_context(TrainingState(session, trainer, folder, unreadable))
     state.start(resume)
     if ranks.rank == 0:
         _announce(session, folder, steps, state)
 
     # ---- Fit
     order = np.arange(count)
-    skip = experiment.data.on_unreadable == "skip"
-    unreadable = pipeline.Unreadable() if skip else None
-    with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
-        position = Position(state, stop, training.checkpoint_every, ranks, steps)
-        clock = StepClock(
-            lambda step: len(
-                pipeline.rank_share(
-                    order, position.first + step, training.batch, ranks.size, ranks.rank
-                )
-            ),
-            skip=Profile.DISTURBED if experiment.profile else 1,
-            energy=EnergyMeter.of_node(ranks.local_rank, ranks.local_size),
-        )
-        evaluator = Evaluator(session, "val")
-        callbacks: list[Any] = [clock]
-        if experiment.profile and ranks.rank == 0:
-            callbacks.append(Profile(folder, ranks.size))
-        callbacks += [EpochEnd(session, evaluator, state, unreadable), position]
-        if training.tensorboard and ranks.rank == 0:
-            import keras
 
-            board = str(folder.tensorboard)
-            callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
+    def share(step: int) -> int:
+        at = state.first + step
+        return len(pipeline.rank_share(order, at, training.batch, ranks.size, ranks.rank))
+
+    clock = StepClock(
+        share,
+        skip=Profile.DISTURBED if experiment.profile else 1,
+        energy=EnergyMeter.of_node(ranks.local_rank, ranks.local_size),
+    )
+    evaluator = Evaluator(session, "val")
+    profile = Profile(folder, ranks.size) if experiment.profile and ranks.rank == 0 else None
+    callbacks: list[Any] = [clock, *([profile] if profile else [])]
+    callbacks.append(EpochEnd(session, evaluator, state))
+    if training.tensorboard and ranks.rank == 0:
+        import keras
+
+        callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
+    with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
+        callbacks.append(Position(session, state, stop, clock, steps))
         # What is left of an epoch that was interrupted, then whole ones.
         while not is_complete(state.history, training, score):
-            done, begun = len(state.history), state.step
             batches = pipeline.training_batches(
                 session.dataset,
                 batch=training.batch,
                 ranks=ranks.size,
                 rank=ranks.rank,
                 seed=experiment.seed,
-                epochs_from=(done, begun),
+                epochs_from=(len(state.history), state.first),
                 augmentation=experiment.data.augmentation,
                 size=experiment.data.size,
                 cache=experiment.data.cache,
@@ -128,14 +128,16 @@ def _train(session: Session, folder: RunFolder) -> None:
             )
             trainer.fit(
                 batches,
-                steps_per_epoch=steps - begun,
-                epochs=done + 1 if begun else training.epochs,
-                initial_epoch=done,
+                steps_per_epoch=steps - state.first,
+                epochs=training.epochs,
+                initial_epoch=len(state.history),
                 callbacks=callbacks,
                 shuffle=False,  # the pipeline orders the samples
                 verbose=_verbosity(training.progress) if ranks.rank == 0 else 0,
             )
         state.wait()
+    if profile:
+        profile.tell_if_untraced()
 
     # ---- Score the best weights, write the report
     sessions.restore(session, folder.checkpoint("best"))

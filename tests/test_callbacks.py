@@ -55,6 +55,7 @@ class Epochs:
             ranks=SingleProcess(),
             network=network,
             task=SimpleNamespace(score=SCORE),
+            dataset=SimpleNamespace(count=lambda split: 8),
         )
         told = iter(scores)
         evaluator: Any = lambda: SimpleNamespace(scores=lambda: {"val_miou": next(told)})  # noqa: E731
