@@ -100,7 +100,7 @@ def _require_alike(ranks: list[dict[str, str]]) -> None:
         for what, value in own.items():
             if value == ranks[0][what]:
                 continue
-            told = "" if len(value) > 40 else f" ({ranks[0][what]} and {value})"
+            told = f" ({ranks[0][what]} and {value})" if what != "the configuration" else ""
             raise ConfigError(
                 f"{what} of rank {rank} is not that of rank 0{told}; every host needs the same "
                 "versions and the same command and files"

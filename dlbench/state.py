@@ -130,8 +130,8 @@ class TrainingState:
 
     def wait(self) -> None:
         """Return when what was saved is on disk."""
-        if self._writing is not None:
-            self._writing, writing = None, self._writing
+        writing, self._writing = self._writing, None
+        if writing is not None:
             writing.result()
 
     def _save(self, more: dict[str, np.ndarray], best: bool) -> None:

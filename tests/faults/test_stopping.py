@@ -18,13 +18,23 @@ from faults.disturbed import EPOCHS, assert_equal, command, environment, final, 
 from dlbench import checkpoint
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_bits(street: Path, ranks: int) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "places"),
+    [
+        (1, [("2", "1", signal.SIGTERM)]),
+        # An epoch has four steps of two ranks.
+        pytest.param(
+            2, [("2", "1", signal.SIGTERM), ("1", "2", signal.SIGINT)], marks=pytest.mark.slow
+        ),
+        pytest.param(1, [("1", "2", signal.SIGINT)], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    street: Path, ranks: int, places: list[tuple[str, str, signal.Signals]]
+) -> None:
     folder = street.parent
     status, output = run(folder, command("whole", ranks))
     assert status == 0, output
-    # Within an epoch, which has four steps of two ranks; and as Ctrl-C.
-    places = [("2", "1", signal.SIGTERM), ("1", "2", signal.SIGINT)]
     for epoch, step, signal_number in places:
         name = f"stopped-{epoch}-{step}"
         status, output = run(
