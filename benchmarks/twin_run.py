@@ -44,12 +44,13 @@ def our_training_step(
     case: Case, weights: Weights, image: np.ndarray, target: np.ndarray, optimizer: Any = None
 ) -> tuple[Any, Callable[[], float]]:
     """The network, and the step that `dlbench.train` repeats, which returns its loss."""
-    import keras
     import tensorflow as tf
+
+    from dlbench.optimizers import Adam
 
     network = _our_network(case, weights)
     trainer = _our_trainer(case, network)
-    optimizer = optimizer or keras.optimizers.Adam(twin_cases.LEARNING_RATE)
+    optimizer = optimizer or Adam(twin_cases.LEARNING_RATE)
     optimizer.build(network.trainable_variables)
     trainer.compile(optimizer=optimizer, jit_compile=False)
     trainer.make_train_function()

@@ -134,15 +134,15 @@ def describe(network: keras.Model, size: tuple[int, int]) -> Architecture:
             place, added = sources[0], (ABSORBED[kind],) if ABSORBED[kind] else ()
             node = nodes[place]
             dropout = getattr(layer, "rate", node.dropout)
-            nodes[place] = replace(node, parts=node.parts + added, dropout=dropout)
+            parts = node.parts + added + _activation(layer)
+            nodes[place] = replace(node, parts=parts, dropout=dropout)
         else:
             place = len(nodes)
             kernel = getattr(layer, "kernel_size", None)
-            activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-            parts = {"linear": (), "relu": ("ReLU",)}.get(activation, (activation,))
             words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind).lower()
             kind = KINDS.get(kind, words)
-            nodes.append(Node(kind, channels, (height, width), sources, kernel, parts))
+            activation = _activation(layer)
+            nodes.append(Node(kind, channels, (height, width), sources, kernel, activation))
         owners |= dict.fromkeys(outputs, place)
     return Architecture(
         *_collapse(nodes),
@@ -151,6 +151,12 @@ def describe(network: keras.Model, size: tuple[int, int]) -> Architecture:
         macs=macs,
         receptive_field=_receptive_field(network),
     )
+
+
+def _activation(layer: Any) -> tuple[str, ...]:
+    activation = getattr(layer, "activation", None) or "linear"
+    name = getattr(activation, "__name__", activation)
+    return {"linear": (), "relu": ("ReLU",)}.get(name, (name,))
 
 
 def _shapes(

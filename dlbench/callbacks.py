@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from dlbench import checkpoint
 from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.bench.timing import since_process_start
@@ -19,6 +19,8 @@ from dlbench.evaluate import Evaluator
 from dlbench.metrics import Score
 from dlbench.runs import RunFolder
 from dlbench.session import Session
+from dlbench.state import TrainingState
+from dlbench.stopping import StoppedError, StopRequest
 
 
 class DivergenceError(UserError):
@@ -47,7 +49,7 @@ class StepClock(keras.callbacks.Callback):
         self._since = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._start(time.perf_counter())
+        self.restart()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         float((logs or {})["loss"])  # wait for the device
@@ -64,6 +66,10 @@ class StepClock(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.energy:
             self.energy.stop()
+
+    def restart(self) -> None:
+        """Leave out what has been since the last step."""
+        self._start(time.perf_counter())
 
     def _start(self, now: float) -> None:
         self._since = now
@@ -97,7 +103,8 @@ class Profile(keras.callbacks.Callback):
             self._tracer.close()
             self._report()
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def tell_if_untraced(self) -> None:
+        """To be called when the training is over."""
         if self._tracer:
             print(f"profile=true: no step was traced; the first {SKIPPED} never are", flush=True)
 
@@ -120,19 +127,17 @@ class EpochEnd(keras.callbacks.Callback):
         self,
         session: Session,
         evaluator: Evaluator,
-        folder: RunFolder,
-        history: list[dict[str, Any]],
+        state: TrainingState,
     ) -> None:
         super().__init__()
         self._evaluator = evaluator
         self._score = session.task.score
-        self.history = history
-        self._session = session
-        self._folder = folder
+        self._training = session.experiment.training
+        self._state = state
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
-        training = self._session.experiment.training
+        training, history = self._training, self._state.history
         self.model.average_statistics()
         row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(logs["loss"])}
         # Under loss scaling, a step whose loss overflowed was skipped and did no harm.
@@ -144,31 +149,71 @@ class EpochEnd(keras.callbacks.Callback):
                 "set optimizer.clip_norm"
             )
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if (unreadable := self._state.count_unreadable()) is not None:
+            row["unreadable"] = unreadable
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
             scores = self._evaluator().scores()
             row |= scores
             logs |= scores
-        self.history.append(row)
-        self._save(epoch)
-        if is_complete(self.history, training, self._score):
+        history.append(row)
+        part = self._state.first > 0  # of an epoch: whole ones are another call of `fit`
+        self._state.save_epoch()
+        if part or is_complete(history, training, self._score):
             self.model.stop_training = True
 
-    def _save(self, epoch: int) -> None:
-        if self._session.ranks.rank != 0:
-            return
-        variables = checkpoint.variables_of(self._session.network, self.model.optimizer)
-        arrays = checkpoint.collect(variables)
-        meta = {
-            "epoch": epoch + 1,
-            "step": 0,
-            "ranks": self._session.ranks.size,
-            "history": self.history,
-        }
-        if self._score.best(self.history) is self.history[-1]:
-            checkpoint.save(self._folder.checkpoint("best"), arrays, meta)
-        self._folder.write_rows(self._folder.metrics, self.history)
-        # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
-        checkpoint.save(self._folder.checkpoint("last"), arrays, meta)
+
+class Position(keras.callbacks.Callback):
+    """Within an epoch: a checkpoint every so many steps, and the end that was asked for.
+
+    All ranks end after the same step, in which they have told each other. To stand behind all
+    others, which see the whole of an epoch.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        state: TrainingState,
+        stop: StopRequest,
+        clock: StepClock,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self._ranks = session.ranks
+        self._every = session.experiment.training.checkpoint_every
+        self._state = state
+        self._stop = stop
+        self._clock = clock
+        self._steps = steps
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._state.begin_epoch()
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._stop.received:
+            self.model.stopping.assign(1.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        done = self._state.first + batch + 1
+        if done == self._steps:
+            return  # the epoch's own end is next
+        if self.model.all_stop or (self._every and done % self._every == 0):
+            self._state.save_step(done)
+            self._clock.restart()
+        if self.model.all_stop:
+            self._leave(f"step {done} of epoch {len(self._state.history) + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.model.all_stop:
+            self._leave(f"epoch {epoch + 1}")
+
+    def _leave(self, place: str) -> None:
+        self._state.wait()
+        # The launcher ends the others soon after the first.
+        self._ranks.barrier()
+        if self._ranks.rank == 0:
+            print(f"stopped and saved after {place}; the same command goes on there", flush=True)
+        # Of another rank's signal it is known that there was one.
+        raise StoppedError(self._stop.received or signal.SIGTERM)
 
 
 def is_complete(history: list[dict[str, Any]], training: Training, score: Score) -> bool:

@@ -6,9 +6,11 @@ the history and a SHA-256 over everything else.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,35 +25,75 @@ os.umask(_UMASK)
 
 META = "__dlbench__"
 SCHEMA = "dlbench.checkpoint/1"
+MOST_KEPT = 100
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""Of a file that may be whole."""
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be used; the message names the file and the remedy."""
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to disk, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+class DamagedError(CheckpointError):
+    """A file that is not what was written."""
+
+
+class WriteError(UserError, OSError):
+    """A file that cannot be written; `errno` and `strerror` are the system's."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def write_atomically(
+    path: Path, write: Callable[[IO[bytes]], Any], before: Callable[[], object] = lambda: None
+) -> None:
+    """Call ``write`` on a temporary file beside ``path``, flush it to disk, then rename it, right
+    after the call of ``before``.
+
+    Raises `WriteError`; what stood at ``path`` before is then as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o666 & ~_UMASK)  # mkstemp's own 0600 would hide runs from others
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        before()
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(path, error) from error
         raise
 
 
-def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically."""
+def _unwritable(path: Path, error: OSError) -> WriteError:
+    made = WriteError(
+        f"cannot write {path}: {error.strerror or error}; what stood there before is whole. Make "
+        "room or the folder writable, then give the same command again"
+    )
+    made.errno, made.strerror = error.errno, error.strerror
+    return made
+
+
+def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], kept: int = 1) -> None:
+    """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically, and keep the ``kept - 1``
+    checkpoints before it as ``last-1.npz``, ``last-2.npz`` and so on."""
     content = {"schema": SCHEMA, **meta}
     content["sha256"] = _digest(arrays, content)
     text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
     members: dict[str, Any] = {META: text, **arrays}
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **members))
+    write_atomically(
+        path,
+        lambda file: np.savez(file, allow_pickle=False, **members),
+        before=lambda: _shift(path, kept),
+    )
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -62,21 +104,77 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         meta = dict(json.loads(arrays.pop(META).tobytes()))
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
+    except OSError as error:
+        if error.errno in UNREADABLE:
+            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise _damaged(path, error) from error
     except Exception as error:  # damaged bytes reach the zip reader, which raises at will
-        raise CheckpointError(
-            f"{path} is damaged or not a dlbench checkpoint ({error}); "
-            "delete it to start from the beginning, or restore it from a copy"
-        ) from error
+        raise _damaged(path, error) from error
     if meta.get("schema") != SCHEMA:
         raise CheckpointError(
             f"{path} has schema {meta.get('schema')!r}, this version reads {SCHEMA!r}"
         )
     if meta.pop("sha256", None) != _digest(arrays, meta):
-        raise CheckpointError(
+        raise DamagedError(
             f"{path} fails its checksum; delete it to start from the beginning, "
             "or restore it from a copy"
         )
     return arrays, meta
+
+
+def _shift(newest: Path, kept: int) -> None:
+    """Make room; ``newest`` itself stays in its place until it is replaced."""
+    for path in earlier(newest):
+        if int(path.stem.rpartition("-")[2]) >= kept:
+            path.unlink()
+    if kept < 2 or not newest.exists():
+        return
+    for number in range(kept - 2, 0, -1):
+        if _earlier(newest, number).exists():
+            os.replace(_earlier(newest, number), _earlier(newest, number + 1))
+    spare = newest.with_name(f".{newest.name}.earlier")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(newest, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(newest, spare)
+    os.replace(spare, _earlier(newest, 1))
+
+
+def load_newest(
+    newest: Path, warn: Callable[[str], object]
+) -> tuple[dict[str, np.ndarray], dict[str, Any], Path]:
+    """What `load` gives, and the file: ``newest`` or, while that is damaged, the one before it."""
+    damaged: list[DamagedError] = []
+    for path in [newest, *(_earlier(newest, number) for number in range(1, MOST_KEPT))]:
+        if damaged and not path.exists():
+            break
+        try:
+            found = load(path)
+        except DamagedError as error:
+            damaged.append(error)
+            continue
+        if damaged:
+            lost = "; ".join(map(str, damaged))
+            warn(f"warning: {lost}. Going on from the checkpoint before, {path}")
+        return *found, path
+    raise damaged[0]
+
+
+def earlier(newest: Path) -> list[Path]:
+    """The checkpoints before ``newest`` that are there."""
+    return [path for number in range(1, MOST_KEPT) if (path := _earlier(newest, number)).exists()]
+
+
+def _earlier(newest: Path, number: int) -> Path:
+    return newest.with_name(f"{newest.stem}-{number}{newest.suffix}")
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    return DamagedError(
+        f"{path} is damaged or not a dlbench checkpoint ({error}); "
+        "delete it to start from the beginning, or restore it from a copy"
+    )
 
 
 def variables_of(model: Any, optimizer: Any = None) -> dict[str, Any]:
@@ -91,8 +189,8 @@ def variables_of(model: Any, optimizer: Any = None) -> dict[str, Any]:
 
 
 def collect(variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The values of named variables as arrays."""
-    return {name: np.asarray(variable) for name, variable in variables.items()}
+    """The values of named variables as arrays, which later steps leave as they are."""
+    return {name: np.array(variable) for name, variable in variables.items()}
 
 
 def assign(variables: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> None:

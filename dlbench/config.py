@@ -77,6 +77,10 @@ class Data(Section):
     """What an epoch of training is made of: every sample once, or as many drawn so that each class
     is as likely as any other to be what a sample is drawn for (`dlbench.data.sampling`)."""
     augmentation: Augmentation = Augmentation()
+    on_unreadable: Literal["stop", "skip"] = "stop"
+    """What a training sample that cannot be read does: it ends the run, or is told, counted in
+    `metrics.csv` and left out. Class weights and balanced sampling, where they are counted from the
+    data, need every sample all the same."""
     options: dict[str, Any] = {}
     """Further options of the data set, checked by it."""
 
@@ -154,6 +158,9 @@ class Distributed(Section):
     cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None
     """HOROVOD_CYCLE_TIME; empty: 10 ms on CPUs, Horovod's default of 1 ms on GPUs and for
     synchronised batch-norm."""
+    stall_shutdown_s: Annotated[int, Field(ge=2)] = 1800
+    """HOROVOD_STALL_SHUTDOWN_TIME_SECONDS: how long ranks wait for one that does not answer, longer
+    than one of them may take alone to generate or decode data."""
 
 
 class Training(Section):
@@ -176,6 +183,10 @@ class Training(Section):
     recompute: bool = False
     """Compute each stage again in the backward pass in place of keeping it: less memory, and up
     to a third more time."""
+    checkpoint_every: Positive | None = None
+    """Steps between checkpoints within an epoch; empty: none but that after each epoch."""
+    keep_checkpoints: Annotated[int, Field(ge=1, le=100)] = 2
+    """The newest so many stay, and the best: a damaged one costs what has been done since."""
     threads: Positive | None = None
     """Compute threads per rank; empty: the usable cores divided by the ranks on the host."""
 

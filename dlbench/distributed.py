@@ -111,6 +111,9 @@ class Horovod(SingleProcess):
             cycle_ms = CALM_CYCLE_MS
         if cycle_ms is not None:
             os.environ.setdefault("HOROVOD_CYCLE_TIME", str(cycle_ms))
+        stall_s = options.stall_shutdown_s
+        os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(stall_s))
+        os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(min(60, stall_s // 2)))
         import horovod.tensorflow as hvd
 
         hvd.init()
@@ -271,8 +274,9 @@ def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:
                 mean, variance = tf.unstack(tf.where(total[-1] > 0.0, found, moving))
                 return mean, variance, tf.cast(total[-1], tf.float32)
 
-            return normalize(
+            y, mean, variance = normalize(
                 inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
             )
+            return self.activated(y), mean, variance
 
     return SyncBatchNormalization

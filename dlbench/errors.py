@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from dlbench.stopping import StoppedError
 
 LAUNCHER_REACTS = 10.0
 """Seconds: Horovod's launcher names the first rank to end, so one that is cut off waits."""
+FINAL = "DLBENCH_FINAL"
+"""A variable: the file that tells `dlbench.supervise` that another start would end alike."""
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(ValueError):
@@ -23,22 +31,38 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
     """
     try:
         job()
+    except StoppedError as ended:
+        _note_final()
+        return ended.status
     except UserError as error:
-        message = str(error)
+        _tell(program, str(error))
+        # What a disk does on a network may pass.
+        if not isinstance(error, OSError) or error.errno in UNWRITABLE:
+            _note_final()
+        return 2
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
+            _note_final()
+            return 2
         if "Horovod has been shut down" in str(error):
-            _tell(program, "stopped, because another rank has ended; look for what that one says")
+            _tell(program, "stopped: another rank has ended or is silent; see what is told of it")
             time.sleep(LAUNCHER_REACTS)
             return 1
         # tf.data wraps what a reader raises in an error of its own that quotes ours.
         quoted = re.search(r"(?:DataError|ConfigError): (.*)", str(error))
         if quoted is None:
             raise
-        message = quoted[1]
-    else:
-        return 0
-    _tell(program, message)
-    return 2
+        _tell(program, quoted[1])
+        _note_final()
+        return 2
+    return 0
+
+
+def _note_final() -> None:
+    if path := os.environ.get(FINAL):
+        with suppress(OSError):  # on another host than the supervisor's
+            Path(path).touch()
 
 
 def _tell(program: str, message: str) -> None:

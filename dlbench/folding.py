@@ -18,24 +18,23 @@ class Folded:
     With ``scale = gamma / sqrt(variance + epsilon)`` a `BatchNormalization` after a convolution is
     the same convolution with ``kernel * scale`` and ``(bias - mean) * scale + beta`` (Jacob et al.,
     2018, arXiv 1712.05877, eq. 14). These are kept in the precision that the convolution computes
-    in, and a ReLU that follows becomes the convolution's activation. Where an intermediate result
+    in, and the normalisation's activation becomes the convolution's. Where the convolution's result
     is used elsewhere as well, the layers stay. The weights are copies: `update` renews them.
     """
 
     def __init__(self, source: keras.Model) -> None:
-        chains = _chains(source)
-        replaced = {layer.name for chain in chains.values() for layer in chain}
+        followers = _followers(source)
+        replaced = {norm.name for norm in followers.values()}
         self._copies: list[tuple[Any, Any, BatchNormalization | None]] = []
 
         def copy(layer: Any) -> Any:
             if layer.name in replaced:
                 return layer  # in the source alone: `call` passes it by
             config = layer.get_config()
-            norm, *relu = chains.get(layer.name, [None])
+            norm = followers.get(layer.name)
             if norm is not None:
                 config.update(dtype=layer.compute_dtype, use_bias=True, kernel_initializer="zeros")
-            if relu:
-                config["activation"] = "relu"
+                config["activation"] = norm.activation
             own = layer.__class__.from_config(config)
             if isinstance(layer, keras.layers.Layer):
                 self._copies.append((layer, own, norm))
@@ -66,9 +65,8 @@ class Folded:
             own.bias.assign((bias - mean) * scale + beta)
 
 
-def _chains(network: keras.Model) -> dict[str, list[Any]]:
-    """By the name of each convolution that can be folded into: the batch-norm layer, and the ReLU
-    after it if there is one."""
+def _followers(network: keras.Model) -> dict[str, BatchNormalization]:
+    """By the name of each convolution that can be folded into: the batch-norm layer after it."""
     config = network.get_config()
     operations = {operation.name: operation for operation in network.operations}
     outputs = keras.tree.flatten(config["output_layers"])
@@ -84,13 +82,12 @@ def _chains(network: keras.Model) -> dict[str, list[Any]]:
             return None
         return operations[users[name][0]]
 
-    chains: dict[str, list[Any]] = {}
+    found: dict[str, BatchNormalization] = {}
     for name, convolution in operations.items():
         norm = next_alone(name)
         if _is_linear(convolution) and isinstance(norm, BatchNormalization):
-            relu = next_alone(norm.name)
-            chains[name] = [norm, relu] if _is_relu(relu, convolution.compute_dtype) else [norm]
-    return chains
+            found[name] = norm
+    return found
 
 
 def _sources(nodes: Any) -> Iterator[str]:
@@ -110,12 +107,4 @@ def _is_linear(layer: Any) -> bool:
         type(layer) in (keras.layers.Conv2D, Conv2D)
         and layer.activation is keras.activations.linear
         and layer.data_format == "channels_last"
-    )
-
-
-def _is_relu(layer: Any, dtype: str) -> bool:
-    return (
-        type(layer) is keras.layers.ReLU
-        and (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0, 0)
-        and layer.compute_dtype == dtype
     )

@@ -152,12 +152,24 @@ class BatchNormalization(keras.layers.Layer):
     variance (divided by n), as Keras' own layer does: the fused kernel's n - 1 would make it
     depend on how a batch is split over ranks. The default momentum averages over some 50 steps,
     since a step of two images says little; SegNet's authors used the whole training set.
+
+    With ``activation="relu"`` the outputs pass through a ReLU: in the compiled op that costs
+    nothing, where a layer of its own reads and writes them once more in each direction.
     """
 
-    def __init__(self, momentum: float = 0.98, epsilon: float = 1e-5, **options: Any) -> None:
+    def __init__(
+        self,
+        momentum: float = 0.98,
+        epsilon: float = 1e-5,
+        activation: str | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(autocast=False, **options)
+        if activation not in (None, "relu"):
+            raise ValueError(f"activation must be None or 'relu', got {activation!r}")
         self.momentum = momentum
         self.epsilon = epsilon
+        self.activation = activation
         self.keeps_statistics = False
         """While set, a training step leaves the moving statistics as they are."""
 
@@ -186,7 +198,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not (training and self.trainable):
-            return self._by_statistics(inputs)
+            return self.activated(self._by_statistics(inputs))
         outputs, mean, variance = self.normalize_batch(inputs)
         if not self.keeps_statistics:
             self._update(mean, variance)
@@ -197,19 +209,30 @@ class BatchNormalization(keras.layers.Layer):
         normalises with; a batch without samples leaves the moving statistics as they are."""
         if inputs.dtype == tf.float64:
             mean, variance = tf.nn.moments(inputs, (0, 1, 2))
-            outputs = self._wide(inputs, mean, variance)
+            outputs = self.activated(self._wide(inputs, mean, variance))
             mean, variance = tf.cast(mean, tf.float32), tf.cast(variance, tf.float32)
         else:
-            gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-            own = normalization.has_kernel(inputs)
-            normalize = normalization.normalize_batch if own else fused_batch_normalization
-            outputs, mean, variance = normalize(inputs, gamma, beta, self.epsilon)
+            given = (
+                inputs,
+                tf.convert_to_tensor(self.gamma),
+                tf.convert_to_tensor(self.beta),
+                self.epsilon,
+            )
+            if normalization.has_kernel(inputs):
+                relu = self.activation == "relu"
+                outputs, mean, variance = normalization.normalize_batch(*given, relu=relu)
+            else:
+                outputs, mean, variance = fused_batch_normalization(*given)
+                outputs = self.activated(outputs)
         some = tf.size(inputs) > 0
         return (
             outputs,
             tf.where(some, mean, self.moving_mean),
             tf.where(some, variance, self.moving_variance),
         )
+
+    def activated(self, outputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(outputs) if self.activation == "relu" else outputs
 
     def _by_statistics(self, inputs: tf.Tensor) -> tf.Tensor:
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
@@ -234,7 +257,8 @@ class BatchNormalization(keras.layers.Layer):
         return keras.KerasTensor(inputs.shape, inputs.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+        own = {"momentum": self.momentum, "epsilon": self.epsilon, "activation": self.activation}
+        return {**super().get_config(), **own}
 
 
 @register

@@ -13,17 +13,19 @@ from dlbench import ops
 
 
 def normalize_batch(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, relu: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """``(x - mean) / sqrt(variance + epsilon) * gamma + beta`` over all axes but the last, and
-    mean and population variance: (..., channels) in float32 or bfloat16, parameters (channels,)
-    float32 -> (..., channels) in x's dtype, (channels,) float32 twice.
+    """``(x - mean) / sqrt(variance + epsilon) * gamma + beta`` over all axes but the last, through
+    a ReLU if asked for, and mean and population variance: (..., channels) in float32 or bfloat16,
+    parameters (channels,) float32 -> (..., channels) in x's dtype, (channels,) float32 twice.
 
     The gradient is that of the values; mean and variance count as constants, as with TensorFlow's
     fused kernel. Without rows they are NaN. Ioffe & Szegedy, 2015, arXiv 1502.03167.
     """
     library = ops.load_library()
-    return library.dlbench_batch_normalization(x=x, gamma=gamma, beta=beta, epsilon=epsilon)
+    return library.dlbench_batch_normalization(
+        x=x, gamma=gamma, beta=beta, epsilon=epsilon, relu=relu
+    )
 
 
 def has_kernel(x: tf.Tensor) -> bool:
@@ -34,30 +36,33 @@ def has_kernel(x: tf.Tensor) -> bool:
 
 @tf.RegisterGradient("DlbenchBatchNormalization")
 def _gradient(op: tf.Operation, dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
-    x, gamma = op.inputs[:2]
+    x, gamma, beta = op.inputs
     return ops.load_library().dlbench_batch_normalization_grad(
         dy=dy,
         x=x,
         gamma=gamma,
+        beta=beta,
         mean=op.outputs[1],
         variance=op.outputs[2],
         epsilon=op.get_attr("epsilon"),
+        relu=op.get_attr("relu"),
     )
 
 
 @tf.RegisterGradient("DlbenchBatchNormalizationGrad")
 def _second_gradient(op: tf.Operation, *given: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-    dy, x, gamma = op.inputs[:3]
+    dy, x, gamma, beta = op.inputs[:4]
+    epsilon, relu = op.get_attr("epsilon"), op.get_attr("relu")
     inputs = (dy, x, gamma)
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        first = _composed_gradient(*inputs, op.get_attr("epsilon"))
+        first = _composed_gradient(*inputs, beta, epsilon, relu)
     found = tape.gradient(first, inputs, output_gradients=list(given))
-    return (*found, None, None)
+    return (*found, None, None, None)
 
 
 def _composed_gradient(
-    dy: tf.Tensor, x: tf.Tensor, gamma: tf.Tensor, epsilon: float
+    dy: tf.Tensor, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float, relu: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """What the gradient kernel computes, from TensorFlow's own ops, mean and variance included."""
     axes = list(range(len(x.shape) - 1))
@@ -65,6 +70,8 @@ def _composed_gradient(
     mean, variance = tf.nn.moments(wide, axes)
     inverse = tf.math.rsqrt(variance + epsilon)
     normal = (wide - mean) * inverse
+    if relu:
+        own = tf.where(normal * gamma + beta > 0.0, own, 0.0)
     dgamma, dbeta = tf.reduce_sum(own * normal, axes), tf.reduce_sum(own, axes)
     lost = tf.reduce_mean(own, axes) + normal * tf.reduce_mean(own * normal, axes)
     return tf.cast(gamma * inverse * (own - lost), x.dtype), dgamma, dbeta

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from dlbench import config
+from dlbench import checkpoint, config, locks
 from dlbench.checkpoint import write_atomically
 from dlbench.data.facts import Facts
 
@@ -24,8 +25,12 @@ FREE_KEYS = (
     "data.root",
     "data.workers",
     "data.cache",
+    "data.on_unreadable",
     "training.tensorboard",
     "training.progress",
+    "distributed.stall_shutdown_s",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
 )
 
 
@@ -74,6 +79,16 @@ class RunFolder:
                 "remove it: then classes are known by their numbers alone"
             ) from None
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the folder against another run; `ConfigError` where one has it."""
+        lock = self.path.with_name(f".{self.path.name}.lock")  # outlives a folder that is set aside
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        refusal = config.ConfigError(
+            f"another process trains into {self.path}; wait for its end, or choose another folder "
+            "with name=..."
+        )
+        return locks.alone(lock, refusal)
+
     def prepare(self, experiment: config.Experiment) -> bool:
         """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.
 
@@ -94,6 +109,13 @@ class RunFolder:
                     f"({'; '.join(different)}); choose another folder with name=..., "
                     "or set that run aside with resume=false"
                 )
+        last = self.checkpoint("last")
+        for kind in ("last", "best"):  # of a process that was killed while it wrote
+            for unfinished in last.parent.glob(f".{kind}.npz.*"):
+                unfinished.unlink()
+        if not started:
+            for stale in checkpoint.earlier(last):
+                stale.unlink()
         self.write_text(self.config, experiment.to_yaml())
         return started
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dlbench.config import Optimizer
+from dlbench.optimizers import Adam, AdamW
 
 
 class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -58,9 +59,9 @@ def build_optimizer(
     if config.name == "sgd":
         optimizer = keras.optimizers.SGD(rate, momentum=config.momentum, **clip)
     elif config.name == "adam":
-        optimizer = keras.optimizers.Adam(rate, **clip)
+        optimizer = Adam(rate, **clip)
     else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=config.weight_decay, **clip)
+        optimizer = AdamW(rate, weight_decay=config.weight_decay, **clip)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     if precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)

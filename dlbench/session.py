@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dlbench
 from dlbench import checkpoint, data, distributed, models
-from dlbench.config import Experiment
+from dlbench.config import ConfigError, Experiment
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +40,7 @@ def start(experiment: Experiment) -> Session:
     dataset = None if generated else _open(experiment)
     distributed.configure_devices(experiment.training.threads)
     ranks = distributed.start(experiment.distributed)
+    _require_alike(ranks.gather(_what_runs(experiment)))
     if dataset is None:
         if ranks.local_rank == 0:
             _open(experiment)
@@ -76,6 +79,32 @@ def restore(session: Session, path: Path) -> None:
         arrays, _ = checkpoint.load(path)
         checkpoint.assign(variables, arrays, path)
     session.ranks.broadcast(list(variables.values()))
+
+
+def _what_runs(experiment: Experiment) -> dict[str, str]:
+    import keras
+    import tensorflow as tf
+
+    return {
+        "Python": platform.python_version(),
+        "TensorFlow": tf.__version__,
+        "Keras": keras.__version__,
+        "dlbench": dlbench.__version__,
+        "the configuration": experiment.model_dump_json(exclude={"data": {"root"}}),
+    }
+
+
+def _require_alike(ranks: list[dict[str, str]]) -> None:
+    """Raise `ConfigError` where two ranks run different things: they would pair other sums."""
+    for rank, own in enumerate(ranks):
+        for what, value in own.items():
+            if value == ranks[0][what]:
+                continue
+            told = f" ({ranks[0][what]} and {value})" if what != "the configuration" else ""
+            raise ConfigError(
+                f"{what} of rank {rank} is not that of rank 0{told}; every host needs the same "
+                "versions and the same command and files"
+            )
 
 
 def _open(experiment: Experiment) -> data.DataSet:

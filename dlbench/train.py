@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,28 +18,40 @@ from dlbench.errors import exit_status
 if TYPE_CHECKING:
     from dlbench.runs import RunFolder
     from dlbench.session import Session
+    from dlbench.state import TrainingState
 
 
 def train(experiment: config.Experiment) -> RunFolder:
     """Run ``experiment`` from data to report and return its folder."""
     # ---- Ranks, data set, network (names and options are checked before TensorFlow is loaded)
     from dlbench import session as sessions
+    from dlbench.runs import RunFolder
 
     session = sessions.start(experiment)
-    ranks, training, score = session.ranks, experiment.training, session.task.score
+    folder = RunFolder(experiment.run_folder)
+    with ExitStack() as ends:
+        if session.ranks.rank == 0:
+            ends.enter_context(folder.alone())
+        _train(session, folder, ends)
+    return folder
 
-    from dlbench import checkpoint
+
+def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
+    experiment, ranks = session.experiment, session.ranks
+    training, score = experiment.training, session.task.score
+
+    from dlbench import session as sessions
     from dlbench.bench.energy import EnergyMeter
     from dlbench.bench.memory import PeakMemory
-    from dlbench.callbacks import EpochEnd, Profile, StepClock, is_complete
+    from dlbench.callbacks import EpochEnd, Position, Profile, StepClock, is_complete
     from dlbench.data import pipeline
     from dlbench.evaluate import Evaluator
     from dlbench.results import export, measured_by_rank, write_report
-    from dlbench.runs import RunFolder
     from dlbench.schedule import build_optimizer
-    from dlbench.training import Trainer, draw_own_dropout
+    from dlbench.state import TrainingState
+    from dlbench.stopping import StopRequest
+    from dlbench.training import Trainer
 
-    folder = RunFolder(experiment.run_folder)
     resume = ranks.rank == 0 and folder.prepare(experiment)
 
     # ---- Weights to start from
@@ -67,57 +80,64 @@ def train(experiment: config.Experiment) -> RunFolder:
     trainer.compile(optimizer=optimizer, jit_compile=False)
 
     # ---- Resume: rank 0 reads, all ranks receive
-    history: list[dict[str, Any]] = []
-    variables = checkpoint.variables_of(session.network, optimizer)
-    if resume:
-        history = _restore(folder, variables, ranks.size)
-    history = ranks.gather(history)[0]
-    ranks.broadcast(list(variables.values()))
-    draw_own_dropout(session.network, ranks.rank)
+    skip = experiment.data.on_unreadable == "skip"
+    unreadable = pipeline.Unreadable() if skip else None
+    state = ends.enter_context(TrainingState(session, trainer, folder, unreadable))
+    state.start(resume)
     if ranks.rank == 0:
-        _announce(session, folder, steps, len(history), is_complete(history, training, score))
+        _announce(session, folder, steps, state)
 
     # ---- Fit
-    evaluator = Evaluator(session, "val")
     order = np.arange(count)
+
+    def share(step: int) -> int:
+        at = state.first + step
+        return len(pipeline.rank_share(order, at, training.batch, ranks.size, ranks.rank))
+
     clock = StepClock(
-        lambda step: len(pipeline.rank_share(order, step, training.batch, ranks.size, ranks.rank)),
+        share,
         skip=Profile.DISTURBED if experiment.profile else 1,
         energy=EnergyMeter.of_node(ranks.local_rank, ranks.local_size),
     )
-    callbacks: list[Any] = [clock]
-    if experiment.profile and ranks.rank == 0:
-        callbacks.append(Profile(folder, ranks.size))
-    callbacks.append(EpochEnd(session, evaluator, folder, history))
+    evaluator = Evaluator(session, "val")
+    profile = Profile(folder, ranks.size) if experiment.profile and ranks.rank == 0 else None
+    callbacks: list[Any] = [clock, *([profile] if profile else [])]
+    callbacks.append(EpochEnd(session, evaluator, state))
     if training.tensorboard and ranks.rank == 0:
         import keras
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
-    with PeakMemory.of_rank(ranks.local_rank) as memory:
-        if not is_complete(history, training, score):
+    with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
+        callbacks.append(Position(session, state, stop, clock, steps))
+        # What is left of an epoch that was interrupted, then whole ones.
+        while not is_complete(state.history, training, score):
             batches = pipeline.training_batches(
                 session.dataset,
                 batch=training.batch,
                 ranks=ranks.size,
                 rank=ranks.rank,
                 seed=experiment.seed,
-                epochs_from=(len(history), 0),
+                epochs_from=(len(state.history), state.first),
                 augmentation=experiment.data.augmentation,
                 size=experiment.data.size,
                 cache=experiment.data.cache,
                 workers=experiment.data.workers,
                 drop_remainder=training.drop_remainder,
                 likely=likely,
+                unreadable=unreadable,
             )
             trainer.fit(
                 batches,
-                steps_per_epoch=steps,
+                steps_per_epoch=steps - state.first,
                 epochs=training.epochs,
-                initial_epoch=len(history),
+                initial_epoch=len(state.history),
                 callbacks=callbacks,
                 shuffle=False,  # the pipeline orders the samples
                 verbose=_verbosity(training.progress) if ranks.rank == 0 else 0,
             )
+        state.wait()
+    if profile:
+        profile.tell_if_untraced()
 
     # ---- Score the best weights, write the report
     sessions.restore(session, folder.checkpoint("best"))
@@ -125,9 +145,8 @@ def train(experiment: config.Experiment) -> RunFolder:
     measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
     if ranks.rank == 0:
         export(session, folder)
-        write_report(session, folder, evaluation, history, measured)
+        write_report(session, folder, evaluation, state.history, measured)
     ranks.barrier()
-    return folder
 
 
 def _verbosity(progress: str) -> int:
@@ -148,25 +167,9 @@ def _load_pretrained(session: Session) -> None:
         print(message, flush=True)
 
 
-def _restore(folder: RunFolder, variables: dict[str, Any], ranks: int) -> list[dict[str, Any]]:
-    from dlbench import checkpoint
-
-    path = folder.checkpoint("last")
-    arrays, meta = checkpoint.load(path)
-    if meta["ranks"] != ranks:
-        raise config.ConfigError(
-            f"{path} was trained on {meta['ranks']} ranks, now there are {ranks}; start it with "
-            f"horovodrun -np {meta['ranks']}, or choose another name=..."
-        )
-    checkpoint.assign(variables, arrays, path)
-    history: list[dict[str, Any]] = meta["history"]
-    return history
-
-
-def _announce(
-    session: Session, folder: RunFolder, steps: int, epochs_done: int, complete: bool
-) -> None:
+def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingState) -> None:
     from dlbench import environment
+    from dlbench.callbacks import is_complete
     from dlbench.data.facts import facts
 
     experiment, dataset = session.experiment, session.dataset
@@ -180,10 +183,13 @@ def _announce(
         f"epoch, {experiment.training.precision}; results go to {folder.path}/",
         flush=True,
     )
-    if complete:
+    epochs = f"epoch {len(state.history)} of {experiment.training.epochs}"
+    if is_complete(state.history, experiment.training, session.task.score):
         print("the run is complete; resume=false trains it anew", flush=True)
-    elif epochs_done:
-        print(f"resuming after epoch {epochs_done} of {experiment.training.epochs}", flush=True)
+    elif state.step:
+        print(f"resuming after {epochs} and {state.step} steps of the next", flush=True)
+    elif state.history:
+        print(f"resuming after {epochs}", flush=True)
 
 
 def main(arguments: list[str]) -> int:

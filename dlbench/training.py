@@ -18,6 +18,9 @@ from dlbench.distributed import SingleProcess
 from dlbench.recomputation import Recomputed
 from dlbench.tasks import Loss
 
+STOPPING = "stopping"
+"""What a step's graph returns beside its logs: how many ranks were asked to stop, float32, ()."""
+
 
 def draw_own_dropout(network: keras.Model, rank: int) -> None:
     """Give ``rank`` dropout masks of its own: the ranks' seeds are equal, like all they start with.
@@ -58,6 +61,10 @@ class Trainer(keras.Model):
         self._loss = keras.metrics.Mean(name="loss")
         self.waits = split.Waits()
         """What each step waited for, since `make_train_function`."""
+        self.stopping = tf.Variable(0.0, trainable=False)
+        """Not 0 on a rank that is asked to stop ..."""
+        self.all_stop = False
+        """... and after the step that a rank began so, on all of them."""
 
     @property
     def metrics(self) -> list[Any]:
@@ -84,14 +91,22 @@ class Trainer(keras.Model):
                 batch = tf.nest.map_structure(tf.identity, batch)
             return {split.INPUT: arrived - begun, **step(batch)}
 
-        self.train_function = self.waits.observe(draw_and_step)
+        observed = self.waits.observe(draw_and_step)
+
+        def made(batches: Any) -> dict[str, Any]:
+            logs = observed(batches)
+            self.all_stop = float(logs.pop(STOPPING)) > 0.0
+            return logs
+
+        self.train_function = made
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         image, target = data
         variables = self.network.trainable_variables
         # Depends on the target alone, so this reduction runs beside the forward pass.
         valid = self._task_loss.count(target)
-        total = tf.maximum(self._ranks.sum(valid, "valid_pixels"), 1.0)
+        sums = self._ranks.sum(tf.stack([valid, self.stopping]), "valid_pixels")
+        total, stopping = tf.maximum(sums[0], 1.0), sums[1]
         # A rank that the remainder left without a sample must not sway synchronised batch-norm.
         part = tf.cast(valid > 0.0, tf.float32)
         # In the backward pass too, which may recompute.
@@ -116,7 +131,7 @@ class Trainer(keras.Model):
             self.optimizer.apply(self._with_decay(gradients, variables), variables)
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
-        return {"loss": self._loss.result(), **self._exposed(waits)}
+        return {"loss": self._loss.result(), STOPPING: stopping, **self._exposed(waits)}
 
     def _exposed(self, waits: list[Any]) -> dict[str, Any]:
         if self._ranks.size > 1 and tf.config.list_logical_devices("GPU"):

@@ -36,8 +36,9 @@ using Parallel =
 
 struct Parameters {
   const float* gamma;
+  const float* beta;
   float epsilon;
-  const float* beta = nullptr;  // the gradient does without
+  bool relu;  // what is normalised goes through a ReLU
 };
 
 // y = (x - mean) / sqrt(variance + epsilon) * gamma + beta, with mean and population variance of

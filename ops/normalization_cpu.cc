@@ -160,12 +160,12 @@ void NormalizeBatch(Data data, const Plan& plan, const Parameters& parameters,
   const Coefficients coefficients{m.data(), scale.data(), offset.data()};
   const bool stream = Streams(data, plan, y);
   Backwards(plan, 2 * bytes, parallel, [&](int64_t first, int64_t count) {
-    kernels.normalize(data, width, count, stream, coefficients, At(data, x, first * width),
-                      At(data, y, first * width));
+    kernels.normalize(data, width, count, parameters.relu, stream, coefficients,
+                      At(data, x, first * width), At(data, y, first * width));
   });
   if (plan.left() == 0) return;
   LeftRow left(data, plan, x);
-  kernels.normalize(data, width, 1, false, coefficients, left.data(), left.data());
+  kernels.normalize(data, width, 1, parameters.relu, false, coefficients, left.data(), left.data());
   const int64_t used = plan.left() * channels;
   std::memcpy(At(data, y, plan.rows * channels - used), left.data(), used * Size(data));
 }
@@ -180,7 +180,8 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
   const auto spread = [&](auto number) { return Spread(kernels, data, plan, number); };
   const auto m = spread([&](int64_t c) { return mean[c]; });
   const auto scale = spread([&](int64_t c) { return Scale(parameters, variance, c); });
-  Coefficients coefficients{m.data(), scale.data()};
+  const auto offset = spread([&](int64_t c) { return parameters.beta[c]; });
+  Coefficients coefficients{m.data(), scale.data(), offset.data()};
 
   // The rows that are left are one part more.
   LeftRow left_dy(data, plan, dy), left_x(data, plan, x);
@@ -188,8 +189,8 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
   std::vector<double> sums(parts * width), products(parts * width);
   const auto add = [&](int64_t part, int64_t count, const void* gradients, const void* values) {
     std::vector<float> work(2 * width);
-    kernels.sums(data, width, count, coefficients, gradients, values, &sums[part * width],
-                 &products[part * width], work.data());
+    kernels.sums(data, width, count, parameters.relu, coefficients, gradients, values,
+                 &sums[part * width], &products[part * width], work.data());
   };
   parallel(plan.parts, 2 * bytes, [&](int64_t part) {
     const int64_t begin = plan.Begin(part), end = plan.Begin(part + 1);
@@ -229,12 +230,12 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
   const bool stream = dx != dy && Streams(data, plan, dx);
   Backwards(plan, 3 * bytes, parallel, [&](int64_t first, int64_t count) {
     const int64_t at = first * width;
-    kernels.gradient(data, width, count, stream, coefficients, At(data, dy, at), At(data, x, at),
-                     At(data, dx, at));
+    kernels.gradient(data, width, count, parameters.relu, stream, coefficients, At(data, dy, at),
+                     At(data, x, at), At(data, dx, at));
   });
   if (plan.left() == 0) return;
-  kernels.gradient(data, width, 1, false, coefficients, left_dy.data(), left_x.data(),
-                   left_x.data());
+  kernels.gradient(data, width, 1, parameters.relu, false, coefficients, left_dy.data(),
+                   left_x.data(), left_x.data());
   const int64_t used = plan.left() * channels;
   std::memcpy(At(data, dx, plan.rows * channels - used), left_x.data(), used * Size(data));
 }

@@ -12,7 +12,7 @@ namespace dlbench {
 struct Coefficients {
   const float* mean;
   const float* scale;
-  const float* offset = nullptr;  // of y
+  const float* offset;
   const float* dy_mean = nullptr;  // what dx loses, times scale, ...
   const float* dy_slope = nullptr;  // ... and for each unit of x - mean
 };
@@ -24,12 +24,12 @@ struct NormalizationKernels {
   // mean and the sum of squares around it; `work` holds 3 * width
   void (*moments)(Data, int64_t width, int64_t rows, const void* x, double* mean, double* squares,
                   float* work);
-  void (*normalize)(Data, int64_t width, int64_t rows, bool stream, const Coefficients&,
-                    const void* x, void* y);
+  void (*normalize)(Data, int64_t width, int64_t rows, bool relu, bool stream,
+                    const Coefficients&, const void* x, void* y);
   // sum of dy, and of dy * (x - mean); `work` holds 2 * width
-  void (*sums)(Data, int64_t width, int64_t rows, const Coefficients&, const void* dy,
+  void (*sums)(Data, int64_t width, int64_t rows, bool relu, const Coefficients&, const void* dy,
                const void* x, double* sum, double* product, float* work);
-  void (*gradient)(Data, int64_t width, int64_t rows, bool stream, const Coefficients&,
+  void (*gradient)(Data, int64_t width, int64_t rows, bool relu, bool stream, const Coefficients&,
                    const void* dy, const void* x, void* dx);
 
   // Where value i of a wide row stands: a vector of bfloat16 becomes two, its even values and its

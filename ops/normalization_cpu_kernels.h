@@ -145,7 +145,7 @@ void Moments(int64_t width, int64_t rows, const void* data, double* __restrict m
   }
 }
 
-template <class Format, bool kStream>
+template <class Format, bool kRelu, bool kStream>
 void Normalize(int64_t width, int64_t rows, const Coefficients& c, const void* from, void* to) {
   const auto* x = static_cast<const typename Format::Stored*>(from);
   auto* y = static_cast<typename Format::Stored*>(to);
@@ -158,7 +158,11 @@ void Normalize(int64_t width, int64_t rows, const Coefficients& c, const void* f
       const int64_t place = i + v * kLanes;
       const Vector m = Read<Vector>(mean + place), s = Read<Vector>(scale + place);
       const Vector o = Read<Vector>(offset + place);
-      for (int r = 0; r < kRows; ++r) values[r][v] = (values[r][v] - m) * s + o;
+      for (int r = 0; r < kRows; ++r) {
+        const Vector value = (values[r][v] - m) * s + o;
+        // NaN passes.
+        values[r][v] = kRelu ? (value <= 0.0f ? Vector{} : value) : value;
+      }
     }
     for (int r = 0; r < kRows; ++r) {
       Format::template Store<kStream>(y + at + r * width, values[r]);
@@ -167,12 +171,12 @@ void Normalize(int64_t width, int64_t rows, const Coefficients& c, const void* f
   if (kStream) DLBENCH_STREAM_END();
 }
 
-template <class Format>
+template <class Format, bool kRelu>
 void Sums(int64_t width, int64_t rows, const Coefficients& c, const void* dy_data,
           const void* x_data, double* __restrict sums, double* __restrict products, float* work) {
   float* __restrict sum = work;
   float* __restrict product = work + width;
-  const float* mean = c.mean;
+  const float *mean = c.mean, *scale = c.scale, *offset = c.offset;
   for (int64_t i = 0; i < width; ++i) sums[i] = products[i] = 0.0;
   for (int64_t begin = 0; begin < rows; begin += kChunk) {
     const int64_t count = rows - begin < kChunk ? rows - begin : kChunk;
@@ -191,6 +195,10 @@ void Sums(int64_t width, int64_t rows, const Coefficients& c, const void* dy_dat
         for (int r = 0; r < kRows; ++r) {
           const Vector apart = values[r][v] - m;
           own[r] = gradients[r][v];
+          if constexpr (kRelu) {
+            const Vector y = apart * Read<Vector>(scale + place) + Read<Vector>(offset + place);
+            own[r] = y > 0.0f ? own[r] : Vector{};
+          }
           times[r] = own[r] * apart;
         }
         Write<false>(sum + place, Read<Vector>(sum + place) + Sum<kRows>(own));
@@ -204,13 +212,14 @@ void Sums(int64_t width, int64_t rows, const Coefficients& c, const void* dy_dat
   }
 }
 
-template <class Format, bool kStream>
+template <class Format, bool kRelu, bool kStream>
 void Gradient(int64_t width, int64_t rows, const Coefficients& c, const void* dy_data,
               const void* x_data, void* dx_data) {
   const auto* dy = static_cast<const typename Format::Stored*>(dy_data);
   const auto* x = static_cast<const typename Format::Stored*>(x_data);
   auto* dx = static_cast<typename Format::Stored*>(dx_data);
-  const float *mean = c.mean, *scale = c.scale, *dy_mean = c.dy_mean, *dy_slope = c.dy_slope;
+  const float *mean = c.mean, *scale = c.scale, *offset = c.offset;
+  const float *dy_mean = c.dy_mean, *dy_slope = c.dy_slope;
   ForValues<Format>(width, rows, [=](auto together, int64_t i, int64_t at) {
     constexpr int kRows = decltype(together)::kRows;
     Vector values[kRows][Format::kVectors], gradients[kRows][Format::kVectors];
@@ -222,7 +231,12 @@ void Gradient(int64_t width, int64_t rows, const Coefficients& c, const void* dy
       const Vector lost = Read<Vector>(dy_mean + place), slope = Read<Vector>(dy_slope + place);
       for (int r = 0; r < kRows; ++r) {
         const Vector apart = values[r][v] - m;
-        values[r][v] = gradients[r][v] * s - (lost + apart * slope);
+        Vector own = gradients[r][v];
+        if constexpr (kRelu) {
+          const Vector y = apart * s + Read<Vector>(offset + place);
+          own = y > 0.0f ? own : Vector{};
+        }
+        values[r][v] = own * s - (lost + apart * slope);
       }
     }
     for (int r = 0; r < kRows; ++r) {
@@ -239,32 +253,35 @@ void AnyMoments(Data data, int64_t width, int64_t rows, const void* x, double* m
 }
 
 template <class Format>
-auto NormalizeOf(bool stream) {
-  return stream ? Normalize<Format, true> : Normalize<Format, false>;
+auto NormalizeOf(bool relu, bool stream) {
+  if (relu) return stream ? Normalize<Format, true, true> : Normalize<Format, true, false>;
+  return stream ? Normalize<Format, false, true> : Normalize<Format, false, false>;
 }
 
-void AnyNormalize(Data data, int64_t width, int64_t rows, bool stream, const Coefficients& c,
-                  const void* x, void* y) {
-  const auto normalize =
-      data == Data::kFloat32 ? NormalizeOf<Float32>(stream) : NormalizeOf<BFloat16>(stream);
+void AnyNormalize(Data data, int64_t width, int64_t rows, bool relu, bool stream,
+                  const Coefficients& c, const void* x, void* y) {
+  const auto normalize = data == Data::kFloat32 ? NormalizeOf<Float32>(relu, stream)
+                                                : NormalizeOf<BFloat16>(relu, stream);
   normalize(width, rows, c, x, y);
 }
 
-void AnySums(Data data, int64_t width, int64_t rows, const Coefficients& c, const void* dy,
-             const void* x, double* sum, double* product, float* work) {
-  const auto sums = data == Data::kFloat32 ? Sums<Float32> : Sums<BFloat16>;
-  sums(width, rows, c, dy, x, sum, product, work);
+void AnySums(Data data, int64_t width, int64_t rows, bool relu, const Coefficients& c,
+             const void* dy, const void* x, double* sum, double* product, float* work) {
+  const auto wide = relu ? Sums<Float32, true> : Sums<Float32, false>;
+  const auto narrow = relu ? Sums<BFloat16, true> : Sums<BFloat16, false>;
+  (data == Data::kFloat32 ? wide : narrow)(width, rows, c, dy, x, sum, product, work);
 }
 
 template <class Format>
-auto GradientOf(bool stream) {
-  return stream ? Gradient<Format, true> : Gradient<Format, false>;
+auto GradientOf(bool relu, bool stream) {
+  if (relu) return stream ? Gradient<Format, true, true> : Gradient<Format, true, false>;
+  return stream ? Gradient<Format, false, true> : Gradient<Format, false, false>;
 }
 
-void AnyGradient(Data data, int64_t width, int64_t rows, bool stream, const Coefficients& c,
-                 const void* dy, const void* x, void* dx) {
-  const auto gradient =
-      data == Data::kFloat32 ? GradientOf<Float32>(stream) : GradientOf<BFloat16>(stream);
+void AnyGradient(Data data, int64_t width, int64_t rows, bool relu, bool stream,
+                 const Coefficients& c, const void* dy, const void* x, void* dx) {
+  const auto gradient = data == Data::kFloat32 ? GradientOf<Float32>(relu, stream)
+                                               : GradientOf<BFloat16>(relu, stream);
   gradient(width, rows, c, dy, x, dx);
 }
 

@@ -60,6 +60,7 @@ class NormalizationKernel : public OpKernel {
  public:
   explicit NormalizationKernel(OpKernelConstruction* construction) : OpKernel(construction) {
     OP_REQUIRES_OK(construction, construction->GetAttr("epsilon", &epsilon_));
+    OP_REQUIRES_OK(construction, construction->GetAttr("relu", &relu_));
     const char* error = nullptr;
     OP_REQUIRES(construction, CurrentInstructionSet(&error) != nullptr,
                 absl::InvalidArgumentError(absl::StrCat("DLBENCH_POOLING_ISA: ", error)));
@@ -102,6 +103,7 @@ class NormalizationKernel : public OpKernel {
   }
 
   float epsilon_;
+  bool relu_;
 };
 
 class BatchNormalizationOp : public NormalizationKernel {
@@ -116,7 +118,7 @@ class BatchNormalizationOp : public NormalizationKernel {
     OP_REQUIRES_OK(context, context->allocate_output(0, x.shape(), &y));
     OP_REQUIRES_OK(context, context->allocate_output(1, gamma.shape(), &mean));
     OP_REQUIRES_OK(context, context->allocate_output(2, gamma.shape(), &variance));
-    NormalizeBatch(DataOf(x), PlanOf(x), {Floats(gamma), epsilon_, Floats(beta)},
+    NormalizeBatch(DataOf(x), PlanOf(x), {Floats(gamma), Floats(beta), epsilon_, relu_},
                    ParallelOf(context), x.data(), y->data(), Floats(mean), Floats(variance));
   }
 };
@@ -138,9 +140,10 @@ class BatchNormalizationGradientOp : public NormalizationKernel {
     OP_REQUIRES_OK(context, context->forward_input_or_allocate_output({0}, 0, x.shape(), &dx));
     OP_REQUIRES_OK(context, context->allocate_output(1, gamma.shape(), &dgamma));
     OP_REQUIRES_OK(context, context->allocate_output(2, gamma.shape(), &dbeta));
-    NormalizeBatchGradient(DataOf(x), PlanOf(x), {Floats(gamma), epsilon_}, ParallelOf(context),
-                           dy.data(), x.data(), Floats(context->input(3)),
-                           Floats(context->input(4)), dx->data(), Floats(dgamma), Floats(dbeta));
+    NormalizeBatchGradient(DataOf(x), PlanOf(x),
+                           {Floats(gamma), Floats(context->input(3)), epsilon_, relu_},
+                           ParallelOf(context), dy.data(), x.data(), Floats(context->input(4)),
+                           Floats(context->input(5)), dx->data(), Floats(dgamma), Floats(dbeta));
   }
 };
 
@@ -155,12 +158,14 @@ REGISTER_OP("DlbenchBatchNormalization")
     .Output("variance: float")
     .Attr("T: {bfloat16, float}")
     .Attr("epsilon: float")
+    .Attr("relu: bool = false")
     .SetShapeFn(NormalizationShape);
 
 REGISTER_OP("DlbenchBatchNormalizationGrad")
     .Input("dy: T")
     .Input("x: T")
     .Input("gamma: float")
+    .Input("beta: float")
     .Input("mean: float")
     .Input("variance: float")
     .Output("dx: T")
@@ -168,6 +173,7 @@ REGISTER_OP("DlbenchBatchNormalizationGrad")
     .Output("dbeta: float")
     .Attr("T: {bfloat16, float}")
     .Attr("epsilon: float")
+    .Attr("relu: bool = false")
     .SetShapeFn(GradientShape);
 
 #define DLBENCH_REGISTER(T)                                                         \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,26 +71,36 @@ def launch() -> Callable[..., Launched]:
 
 
 @pytest.fixture(scope="session")
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+def jobs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., dict[str, Any]]:
     """``jobs(ranks, threads=None)``: what `tests/ranks/job.py` found on 1, 2 or 4 ranks, launched
-    but once, with so many threads a rank or a rank's share of the cores.
+    but once for all processes that test, with so many threads a rank or a rank's share of the
+    cores.
 
     ``ranks`` holds the findings of each rank, ``arrays`` the arrays of rank 0.
     """
-    found: dict[tuple[int, int | None], dict[str, Any]] = {}
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        shared = shared.parent
 
+    @cache
     def job(ranks: int, threads: int | None = None) -> dict[str, Any]:
-        if (ranks, threads) not in found:
-            folder = tmp_path_factory.mktemp(f"ranks{ranks}")
-            arguments = [str(ROOT / "tests/ranks/job.py"), str(folder)]
-            arguments += [] if threads is None else [str(threads)]
-            ended = _launch(arguments, folder, ranks)
-            assert ended.status == 0, ended.output[-6000:]
-            found[ranks, threads] = {
-                "ranks": [json.loads((folder / f"rank{r}.json").read_text()) for r in range(ranks)],
-                "arrays": dict(np.load(folder / "arrays.npz")),
-            }
-        return found[ranks, threads]
+        folder = shared / f"job-{ranks}-{threads}"
+        folder.mkdir(exist_ok=True)
+        done = folder / "done"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                arguments = [str(ROOT / "tests/ranks/job.py"), str(folder)]
+                arguments += [] if threads is None else [str(threads)]
+                ended = _launch(arguments, folder, ranks)
+                assert ended.status == 0, ended.output[-6000:]
+                done.touch()
+        return {
+            "ranks": [json.loads((folder / f"rank{r}.json").read_text()) for r in range(ranks)],
+            "arrays": dict(np.load(folder / "arrays.npz")),
+        }
 
     return job
 

@@ -15,6 +15,7 @@ from dlbench.config import Experiment, Training
 from dlbench.distributed import SingleProcess
 from dlbench.metrics import Score
 from dlbench.runs import RunFolder
+from dlbench.state import TrainingState
 
 SCORE = Score("val_miou", "mean IoU", higher=True)
 
@@ -54,10 +55,12 @@ class Epochs:
             ranks=SingleProcess(),
             network=network,
             task=SimpleNamespace(score=SCORE),
+            dataset=SimpleNamespace(count=lambda split: 8),
         )
         told = iter(scores)
         evaluator: Any = lambda: SimpleNamespace(scores=lambda: {"val_miou": next(told)})  # noqa: E731
-        self.callback = callbacks.EpochEnd(session, evaluator, RunFolder(folder), [])
+        self.state = TrainingState(session, model, RunFolder(folder))
+        self.callback = callbacks.EpochEnd(session, evaluator, self.state)
         self.callback.set_model(model)
         self.model = model
 
@@ -67,6 +70,7 @@ class Epochs:
 
     def end(self, epoch: int, loss: float = 1.0) -> None:
         self.callback.on_epoch_end(epoch, {"loss": loss})
+        self.state.wait()
 
 
 def test_the_last_checkpoint_is_written_last(

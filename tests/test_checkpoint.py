@@ -111,3 +111,77 @@ def test_another_schema_and_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(checkpoint.CheckpointError, match="has shape"):
         checkpoint.assign({"model/kernel": fits, "model/seed": other}, ARRAYS, path)
     assert not fits.value.any(), "nothing is assigned unless everything fits"
+
+
+def epochs_there(newest: Path) -> list[int]:
+    return [checkpoint.load(path)[1]["epoch"] for path in (newest, *checkpoint.earlier(newest))]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_newest_few_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no hard links here")
+
+    if not links:
+        monkeypatch.setattr(checkpoint.os, "link", refuse)
+    newest = tmp_path / "last.npz"
+    for epoch in range(1, 6):
+        checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=3)
+        assert epochs_there(newest) == [5, 4, 3, 2, 1][5 - epoch :][:3]
+    checkpoint.save(newest, ARRAYS, {"epoch": 6}, kept=1)
+    assert epochs_there(newest) == [6]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.npz"]
+
+
+def test_a_write_that_fails_leaves_all_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = tmp_path / "last.npz"
+    for epoch in (1, 2):
+        checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=2)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(checkpoint.WriteError, match=r"cannot write .*last.npz: No space left"):
+        checkpoint.save(newest, ARRAYS, {"epoch": 3}, kept=2)
+    assert epochs_there(newest) == [2, 1]
+
+
+def test_the_newest_whole_one_is_loaded(tmp_path: Path) -> None:
+    newest, told = tmp_path / "last.npz", list[str]()
+    for epoch in (1, 2, 3):
+        checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=3)
+    assert checkpoint.load_newest(newest, told.append)[1:] == (
+        {"schema": checkpoint.SCHEMA, "epoch": 3},
+        newest,
+    )
+    assert not told
+    newest.write_bytes(newest.read_bytes()[:-100])
+    one = tmp_path / "last-1.npz"
+    one.write_bytes(b"")
+    _, meta, path = checkpoint.load_newest(newest, told.append)
+    assert (meta["epoch"], path.name) == (1, "last-2.npz")
+    assert len(told) == 1 and "last.npz" in told[0] and "last-1.npz" in told[0]
+    path.write_bytes(b"no")
+    with pytest.raises(checkpoint.DamagedError, match="last.npz is damaged"):
+        checkpoint.load_newest(newest, told.append)
+
+
+def test_one_that_cannot_be_read_is_not_taken_as_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk on a network may come back; the checkpoint before would cost an epoch."""
+    newest = tmp_path / "last.npz"
+    for epoch in (1, 2):
+        checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=2)
+
+    def away(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoint.np, "load", away)
+    with pytest.raises(checkpoint.CheckpointError, match=r"cannot read .*: Input/output error"):
+        checkpoint.load_newest(newest, print)

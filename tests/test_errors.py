@@ -54,4 +54,4 @@ def test_a_rank_that_is_cut_off_lets_the_failed_one_end_first(
 
     assert errors.exit_status("program", job) == 1
     assert waited == [errors.LAUNCHER_REACTS]
-    assert capsys.readouterr().err.startswith("program (rank 0): stopped, because another rank")
+    assert capsys.readouterr().err.startswith("program (rank 0): stopped: another rank")

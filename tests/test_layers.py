@@ -195,6 +195,37 @@ def test_batch_normalization_in_other_dtypes(own: type[Any], dtype: str) -> None
     assert found["mean"].dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    ("own", "dtype"),
+    [
+        (layers.BatchNormalization, "float32"),
+        (layers.BatchNormalization, "bfloat16"),
+        (layers.BatchNormalization, "float16"),
+        (layers.BatchNormalization, "float64"),
+        (SYNC, "float32"),
+        (SYNC, "bfloat16"),
+    ],
+)
+def test_a_relu_in_batch_normalization_is_that_after_it(own: type[Any], dtype: str) -> None:
+    x = tf.constant(image(3, 5, 7, 4) * 3 + 1, dtype)
+
+    class Parted(own):
+        def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+            return tf.nn.relu(super().call(inputs, training))
+
+    found, expected = train_and_infer(own(activation="relu"), x), train_and_infer(Parted(), x)
+    assert np.mean(expected["y True"] == 0) > 0.1
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+def test_batch_normalization_knows_one_activation() -> None:
+    with pytest.raises(ValueError, match="activation must be None or 'relu', got 'elu'"):
+        layers.BatchNormalization(activation="elu")
+    config = layers.BatchNormalization(activation="relu").get_config()
+    assert layers.BatchNormalization.from_config(config).activation == "relu"
+
+
 def test_batch_normalization_weights_and_frozen() -> None:
     layer = layers.BatchNormalization()
     x = tf.constant(image(2, 3, 3, 5))

@@ -39,7 +39,7 @@ def case(*shape: int, mean: float = 1.0, std: float = 3.0) -> Given:
 
 
 def reference(
-    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, dy: np.ndarray
+    x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, dy: np.ndarray, relu: bool = False
 ) -> dict[str, np.ndarray]:
     """Ioffe & Szegedy's formulas, in float64."""
     shape = x.shape
@@ -47,6 +47,8 @@ def reference(
     mean, variance = x.mean(0), x.var(0)
     normal = (x - mean) / np.sqrt(variance + EPSILON)
     y = normal * gamma + beta
+    if relu:
+        y, dy = np.maximum(y, 0), np.where(y > 0, dy, 0)
     dgamma, dbeta = (dy * normal).sum(0), dy.sum(0)
     lost = dbeta / len(x) + normal * dgamma / len(x)
     dx = gamma / np.sqrt(variance + EPSILON) * (dy - lost)
@@ -59,13 +61,14 @@ def computed(
     gamma: np.ndarray,
     beta: np.ndarray,
     dy: np.ndarray,
+    relu: bool = False,
     dtype: str = "float32",
 ) -> dict[str, np.ndarray]:
     inputs = [tf.constant(x, dtype), tf.constant(gamma), tf.constant(beta)]
     with tf.GradientTape() as tape:
         tape.watch(inputs)
         a, b, c = inputs
-        y, mean, variance = normalization.normalize_batch(a, b, c, epsilon=EPSILON)
+        y, mean, variance = normalization.normalize_batch(a, b, c, epsilon=EPSILON, relu=relu)
     gradients = tape.gradient(y, inputs, output_gradients=tf.constant(dy, dtype))
     found = (y, mean, variance, *gradients)
     return {name: one.numpy() for name, one in zip(NAMES, found, strict=True)}
@@ -79,21 +82,23 @@ def assert_close(
         assert apart <= rtol * (np.abs(expected[name]).max() + 1e-3), name
 
 
-def test_equals_numpy(isa: str) -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_equals_numpy(isa: str, relu: bool) -> None:
     shapes = [(2, 5, 7, channels) for channels in range(1, 71)]
     # One row; less than a wide row; many parts; wide rows and some left over.
     shapes += [(1, 1, 1, 4), (3, 1, 1, 1), (4, 50, 50, 64), (1, 61, 53, 96), (1, 37, 41, 3)]
     for shape in shapes:
         given = case(*shape)
-        assert_close(computed(*given), reference(*given), 2e-5)
+        assert_close(computed(*given, relu), reference(*given, relu), 2e-5)
 
 
-def test_bfloat16_is_rounded_once(isa: str) -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_bfloat16_is_rounded_once(isa: str, relu: bool) -> None:
     for shape in [(2, 5, 7, channels) for channels in (1, 3, 32, 64, 70)] + [(2, 50, 50, 64)]:
         x, gamma, beta, dy = case(*shape)
         x, dy = (tf.cast(tf.cast(one, tf.bfloat16), tf.float32).numpy() for one in (x, dy))
-        expected = reference(x, gamma, beta, dy)
-        found = computed(x, gamma, beta, dy, "bfloat16")
+        expected = reference(x, gamma, beta, dy, relu)
+        found = computed(x, gamma, beta, dy, relu, "bfloat16")
         for name in ("mean", "variance", "dgamma", "dbeta"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-4)
         for name in ("y", "dx"):
@@ -126,10 +131,11 @@ def test_constant_channels_have_no_variance() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_nan_stays_in_its_channel(dtype: str) -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_nan_stays_in_its_channel(relu: bool, dtype: str) -> None:
     x, gamma, beta, dy = case(2, 9, 9, 5)
     x[1, 8, 8, 2] = np.nan
-    found = computed(x, gamma, beta, dy, dtype)
+    found = computed(x, gamma, beta, dy, relu, dtype)
     for name in ("y", "mean", "variance"):
         assert np.all(np.isnan(found[name][..., 2])), name
     for name in NAMES:
@@ -147,9 +153,9 @@ def test_without_rows() -> None:
 def test_every_processor_gives_the_same_bits(isa: str) -> None:
     given = case(3, 50, 50, 70)
     for dtype in ("float32", "bfloat16"):
-        found = computed(*given, dtype)
+        found = computed(*given, True, dtype)
         ops.use_isa("portable")
-        expected = computed(*given, dtype)
+        expected = computed(*given, True, dtype)
         ops.use_isa(isa)
         for name in NAMES:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -170,7 +176,8 @@ np.savez({str(tmp_path / "one.npz")!r}, **computed(*case(3, 50, 50, 70)))
         np.testing.assert_array_equal(found[name], one[name], err_msg=name)
 
 
-def test_second_gradient_equals_that_of_the_formulas() -> None:
+@pytest.mark.parametrize("relu", [False, True])
+def test_second_gradient_equals_that_of_the_formulas(relu: bool) -> None:
     given = [tf.constant(one) for one in case(2, 3, 3, 4)]
 
     def loss(own: bool) -> list[tf.Tensor]:
@@ -180,10 +187,11 @@ def test_second_gradient_equals_that_of_the_formulas() -> None:
             with tf.GradientTape() as inner:
                 inner.watch([x, gamma])
                 if own:
-                    y = normalization.normalize_batch(x, gamma, beta, EPSILON)[0]
+                    y = normalization.normalize_batch(x, gamma, beta, EPSILON, relu)[0]
                 else:
                     mean, variance = tf.nn.moments(x, [0, 1, 2])
                     y = (x - mean) * tf.math.rsqrt(variance + EPSILON) * gamma + beta
+                    y = tf.nn.relu(y) if relu else y
             dx, dgamma = inner.gradient(y, [x, gamma], output_gradients=dy)
             total = tf.reduce_sum(dx**2) + tf.reduce_sum(dgamma**2)
         return outer.gradient(total, [x, gamma, dy])

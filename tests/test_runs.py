@@ -53,7 +53,9 @@ def test_what_may_differ(key: str, tmp_path: Path) -> None:
         "resume": True,  # false sets the run aside, see below
         "profile": True, "output": "elsewhere",
         "data.root": "/elsewhere", "data.workers": 7, "data.cache": False,
+        "data.on_unreadable": "skip", "distributed.stall_shutdown_s": 99,
         "training.tensorboard": True, "training.progress": "bar",
+        "training.checkpoint_every": 5, "training.keep_checkpoints": 9,
     }  # fmt: skip
     *section, name = key.split(".")
     content = {section[0]: {name: values[key]}} if section else {name: values[key]}

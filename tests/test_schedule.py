@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dlbench.config import Optimizer
+from dlbench.optimizers import Adam
 from dlbench.schedule import WarmUpSchedule, build_optimizer
 
 
@@ -69,7 +70,7 @@ def test_optimizers() -> None:
     sgd = optimizer(name="sgd", momentum=0.8, clip_norm=3.0)
     assert isinstance(sgd, keras.optimizers.SGD)
     assert (sgd.momentum, sgd.global_clipnorm) == (0.8, 3.0)
-    assert type(optimizer(name="adam")) is keras.optimizers.Adam
+    assert type(optimizer(name="adam")) is Adam
     assert optimizer(name="adam", weight_decay=0.1).weight_decay is None, "it is in the gradients"
     assert isinstance(optimizer(name="adamw", weight_decay=0.1), keras.optimizers.AdamW)
 

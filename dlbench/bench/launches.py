@@ -10,24 +10,21 @@ In turn, A B A B ..., a machine that warms up or fills with other work hits all 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
-import signal
 import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import psutil
 import yaml
 
-from dlbench import config, locks
+from dlbench import config, locks, processes
 from dlbench.bench.setups import Setup
 from dlbench.checkpoint import write_atomically
 from dlbench.config import ConfigError
@@ -175,27 +172,7 @@ def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None)
     except subprocess.TimeoutExpired:
         raise LaunchError(f"it was stopped after {limit:g} s, the limit of a launch") from None
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Stop what is left of a launch; it would disturb the next."""
-    started: list[psutil.Process] = []
-    with suppress(psutil.NoSuchProcess):
-        leader = psutil.Process(process.pid)
-        # Horovod's ranks are in groups of their own.
-        started = [leader, *leader.children(recursive=True)]
-    try:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        psutil.wait_procs(started, timeout=GRACE)
-    finally:
-        for one in started:
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        processes.end(process, GRACE)  # what is left would disturb the next launch
 
 
 def _keep(setup: Setup, measured: Path, kept: Path) -> None:

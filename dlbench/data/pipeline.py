@@ -67,6 +67,7 @@ def training_batches(
     workers: int = 2,
     drop_remainder: bool = False,
     likely: np.ndarray | None = None,
+    unreadable: Unreadable | None = None,
 ) -> tf.data.Dataset:
     """Endless batches of one rank from (epoch, step) ``epochs_from`` on.
 
@@ -74,7 +75,8 @@ def training_batches(
     drawn, as many drawn by that; what comes again is moved and changed in another way. Yields image
     (batch, height, width, bands) in the data set's dtype and target, a batch of what `Sample` says.
     Ranks make equally many steps: one that the remainder leaves without a sample gets one whose
-    target is all void.
+    target is all void. So does a sample that cannot be read, which ``unreadable`` then notes;
+    without that it ends the epoch with the reader's `DataError`.
     """
     require_possible(augmentation, size, bool(data.classes))
     count = _count(data, split)
@@ -100,7 +102,14 @@ def training_batches(
     def work(job: tuple[int, int, int, bool]) -> Sample:
         epoch, index, repeat, counts = job
         generator = _generator(seed, epoch, index, _AUGMENTATION, repeat)
-        image, target = reader(index, generator)
+        try:
+            image, target = reader(index, generator)
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable.note(index, error)
+            image, target = unreadable.stand_in(reader, index, count)
+            counts = False
         image, target = augment(image, target, size, augmentation, generator, data.value_range)
         return image, target if counts else np.full_like(target, void)
 
@@ -148,6 +157,32 @@ def evaluation_batches(
     return tf.data.Dataset.from_generator(
         generate, output_signature=(*_signature(data, size), native, indices)
     ).prefetch(2)
+
+
+class Unreadable:
+    """The samples of a process that could not be read."""
+
+    def __init__(self) -> None:
+        self.indices: set[int] = set()
+        self._lock = threading.Lock()
+
+    def note(self, index: int, error: DataError) -> None:
+        """Tell of a sample, but once."""
+        with self._lock:
+            if index not in self.indices:
+                self.indices.add(index)
+                print(f"warning: left out of training: {error}", file=sys.stderr, flush=True)
+
+    def stand_in(self, reader: _Reader, index: int, count: int) -> Sample:
+        """The next of ``count`` samples that can be read, whose shape a batch needs."""
+        for other in range(index + 1, index + count):
+            if other % count in self.indices:
+                continue
+            try:
+                return reader(other % count, None)
+            except DataError as error:
+                self.note(other % count, error)
+        raise DataError("no training sample can be read; python -m dlbench.data check tells why")
 
 
 class _Reader:

@@ -34,8 +34,7 @@ def deepvel(
     image = keras.Input(input_shape, name="image")
     first = x = _convolution(image, filters, "conv1", activation="relu")
     for block in range(1, blocks + 1):
-        y = _normalized(x, filters, f"block{block}_1", normalization)
-        y = keras.layers.ReLU(name=f"block{block}_relu")(y)
+        y = _normalized(x, filters, f"block{block}_1", normalization, activation="relu")
         y = _normalized(y, filters, f"block{block}_2", normalization)
         x = keras.layers.Add(name=f"block{block}_add")([x, y])
     x = _normalized(x, filters, "conv2", normalization)
@@ -45,9 +44,16 @@ def deepvel(
     return keras.Model(image, velocity, name=name)
 
 
-def _normalized(x: Any, filters: int, name: str, normalization: type[keras.layers.Layer]) -> Any:
+def _normalized(
+    x: Any,
+    filters: int,
+    name: str,
+    normalization: type[keras.layers.Layer],
+    activation: str | None = None,
+) -> Any:
     x = _convolution(x, filters, f"{name}_conv")
-    return normalization(momentum=MOMENTUM, epsilon=EPSILON, name=f"{name}_bn")(x)
+    own = {"momentum": MOMENTUM, "epsilon": EPSILON, "activation": activation}
+    return normalization(**own, name=f"{name}_bn")(x)
 
 
 def _convolution(x: Any, filters: int, name: str, kernel: int = 3, **options: Any) -> Any:

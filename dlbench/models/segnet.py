@@ -96,7 +96,7 @@ def segnet_basic(
     for stage in range(BASIC_STAGES, 0, -1):
         indices, size = pools[stage - 1]
         x = MaxUnpool(packed=packed_indices, name=f"unpool{stage}")([x, indices, size])
-        x = _block(x, filters, 7, f"dec{stage}", normalization, activation=False)
+        x = _block(x, filters, 7, f"dec{stage}", normalization, activation=None)
         if dropout and stage >= FIRST_DROPOUT_STAGE:
             x = MonteCarloDropout(dropout, name=f"dec{stage}_dropout")(x)
     logits = _convolution(x, outputs, 1, "classifier")
@@ -192,12 +192,11 @@ def _block(
     kernel: int,
     name: str,
     normalization: type[keras.layers.Layer],
-    activation: bool = True,
+    activation: str | None = "relu",
 ) -> Any:
     """Convolution -> batch normalisation -> ReLU, the paper's order."""
     x = _convolution(x, filters, kernel, f"{name}_conv")
-    x = normalization(name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x) if activation else x
+    return normalization(activation=activation, name=f"{name}_bn")(x)
 
 
 def _convolution(x: Any, filters: int, kernel: int, name: str) -> Any:

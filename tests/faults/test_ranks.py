@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 
 from dlbench import checkpoint
 
@@ -100,4 +101,40 @@ def test_an_error_on_one_rank_ends_the_job_and_is_told(
     assert f"cannot decode {bad.relative_to(street.parent)}" in told[0]
     assert not from_ranks(broken.output, "Traceback")
     assert "Process name: 1\nExit code: 2" in broken.output
+    assert not running(street.parent)
+
+
+def test_unreadable_samples_are_left_out_and_counted_if_so_chosen(
+    street: Path, launch: Callable[..., Any]
+) -> None:
+    """Two of seven pictures, so that some batch of one is of them alone."""
+    bad = [street / "train" / f"{number}.png" for number in (2, 5)]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:80])
+    weights = "training.class_weights.mode=none"
+    command = ["-m", "dlbench.train", *arguments("skipped"), "training.batch=1", weights]
+    stopped = launch(command, street.parent, ranks=2)
+    assert stopped.status != 0
+    assert "cannot decode street/train/" in stopped.output
+    ended = launch([*command, "data.on_unreadable=skip"], street.parent, ranks=2)
+    assert ended.status == 0, ended.output
+    for path in bad:
+        told = f"warning: left out of training: cannot decode street/train/{path.name}"
+        assert told in ended.output
+    with (street.parent / "runs/skipped/metrics.csv").open(newline="") as text:
+        found = list(csv.DictReader(text))
+    assert found[-1]["unreadable"] == "2"
+    assert all(np.isfinite(float(row["loss"])) for row in found)
+
+
+@pytest.mark.slow  # 30 s until Gloo gives up, 10 s for the launcher
+def test_a_frozen_rank_ends_the_job(
+    street: Path, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYING_SIGNAL", "SIGSTOP")
+    job = [str(ROOT / "tests/ranks/dying.py"), "2", "1", *arguments("frozen")]
+    frozen = launch(job, street.parent, ranks=2, timeout=2 * SOON)
+    assert frozen.status != 0
+    assert from_ranks(frozen.output, "(rank 0): stopped: another rank has ended or is silent")
+    assert not from_ranks(frozen.output, "Traceback")
     assert not running(street.parent)

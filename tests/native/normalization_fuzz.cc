@@ -60,7 +60,7 @@ class Tensor {
 struct Case {
   Data data;
   int64_t rows, channels, offset;
-  bool in_place;
+  bool relu, in_place;
   std::vector<float> x, dy, gamma, beta;
 };
 
@@ -80,7 +80,7 @@ Results Run(const Case& c, uint64_t seed) {
     for (const int64_t one : order) part(one);
   };
   const dlbench::Plan plan(c.rows, c.channels);
-  const dlbench::Parameters parameters{c.gamma.data(), kEpsilon, c.beta.data()};
+  const dlbench::Parameters parameters{c.gamma.data(), c.beta.data(), kEpsilon, c.relu};
   Results r;
   for (auto* one : {&r.mean, &r.variance, &r.dgamma, &r.dbeta}) one->resize(c.channels);
   NormalizeBatch(c.data, plan, parameters, shuffled, x.data(), y.data(), r.mean.data(),
@@ -113,19 +113,22 @@ const char* Wrong(const Case& c, const Results& found) {
 
     const double inverse = 1.0 / std::sqrt(variance + kEpsilon), gamma = c.gamma[channel];
     const auto normal = [&](int64_t i) { return (c.x[i] - mean) * inverse; };
+    // What is near zero may be on either side of it: the result says on which.
+    const auto dy = [&](int64_t i) { return c.relu && !(found.y[i] > 0.0f) ? 0.0 : c.dy[i]; };
     for (int64_t i = channel; i < end; i += c.channels) {
       const double y = normal(i) * gamma + c.beta[channel];
-      if (!Close(found.y[i], y, std::fabs(normal(i) * gamma), unit)) return "y";
-      sum += c.dy[i];
-      product += c.dy[i] * normal(i);
-      terms += std::fabs(c.dy[i]) * (1.0 + std::fabs(normal(i)));
+      const double shown = c.relu ? std::fmax(y, 0.0) : y;
+      if (!Close(found.y[i], shown, std::fabs(normal(i) * gamma), unit)) return "y";
+      sum += dy(i);
+      product += dy(i) * normal(i);
+      terms += std::fabs(dy(i)) * (1.0 + std::fabs(normal(i)));
     }
     if (!Close(found.dbeta[channel], sum, terms)) return "dbeta";
     if (!Close(found.dgamma[channel], product, terms)) return "dgamma";
     for (int64_t i = channel; i < end; i += c.channels) {
       const double lost = (sum + normal(i) * product) / rows;
-      const double size = std::fabs(c.dy[i]) + terms / rows * (1.0 + std::fabs(normal(i)));
-      const double dx = gamma * inverse * (c.dy[i] - lost);
+      const double size = std::fabs(dy(i)) + terms / rows * (1.0 + std::fabs(normal(i)));
+      const double dx = gamma * inverse * (dy(i) - lost);
       if (!Close(found.dx[i], dx, gamma * inverse * size, unit)) return "dx";
     }
   }
@@ -150,6 +153,7 @@ int main(int count, char** arguments) {
     c.rows = below(100);
     if (below(10) == 0) c.rows += 70000 / c.channels;  // more than one part
     c.offset = below(3);  // 0 lets stores go around the caches
+    c.relu = below(2) == 0;
     c.in_place = below(2) == 0;
     for (int64_t channel = 0; channel < c.channels; ++channel) {
       c.gamma.push_back(0.5f + below(4));

@@ -1,6 +1,7 @@
 """`dlbench.train` with a sudden end: ``python dying.py EPOCH STEP [arguments of dlbench.train]``.
 
-The last rank is killed as by the kernel when memory runs out, after STEP steps of EPOCH (from 1).
+The last rank is killed as by the kernel when memory runs out, after STEP steps of EPOCH (from 1);
+with ``DYING_SIGNAL=SIGSTOP`` it is frozen.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from dlbench import callbacks, train
@@ -26,7 +28,8 @@ def main(epoch: int, step: int, arguments: list[str]) -> int:
             last = int(os.environ.get("HOROVOD_SIZE", 1)) - 1
             mine = int(os.environ.get("HOROVOD_RANK", 0))
             if mine == last and (self.epoch, batch + 1) == (epoch, step):
-                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(1.0)  # the last epoch's checkpoint is on its way to the disk
+                os.kill(os.getpid(), signal.Signals[os.environ.get("DYING_SIGNAL", "SIGKILL")])
 
     callbacks.StepClock = DyingClock  # type: ignore[misc]
     return train.main(arguments)

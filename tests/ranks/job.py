@@ -180,16 +180,16 @@ def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dic
     sync = distributed.sync_batch_normalization(ranks) if ranks.size > 1 else None
     cases = {
         "sync": ("segnet_basic", sync, ranks),
-        "none": ("segnet", keras.layers.Identity, ranks),
+        "none": ("segnet", keras.layers.Activation, ranks),
         "local": ("segnet_basic", None, ranks),
     }
     if ranks.size > 1:
         half = distributed.Horovod(config.Distributed(compression="fp16"))
-        cases["fp16"] = ("segnet", keras.layers.Identity, half)
+        cases["fp16"] = ("segnet", keras.layers.Activation, half)
     found = {}
     for case, (name, normalization, through) in cases.items():
         net = network(name, normalization)
-        rate = 0.1 if normalization is not keras.layers.Identity else 0.02
+        rate = 0.1 if normalization is not keras.layers.Activation else 0.02
         found[case] = fit(net, Toy(7), through, learning_rate=rate)
         for path, value in collect(variables_of(net)).items():
             arrays[f"{case}/{path}"] = value
@@ -198,7 +198,7 @@ def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dic
 
 def frozen_loss(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> list[float]:
     """The losses of an epoch that learns nothing, and the logits that they follow from."""
-    net = network("segnet_basic", keras.layers.Identity)
+    net = network("segnet_basic", keras.layers.Activation)
     data = Toy(7)
     logits = [net(data.read("train", i)[0][None]).numpy()[0] for i in range(7)]
     arrays["frozen/logits"] = np.stack(logits)
@@ -221,7 +221,7 @@ def loss_scaling(ranks: distributed.SingleProcess) -> dict[str, Any]:
     The image with an inf is the last sample of step 2, which is of the last rank's share.
     """
     infinite = int(pipeline.epoch_order(16, 3, 0)[3 * GLOBAL_BATCH - 1])
-    net = network("segnet", keras.layers.Identity, "mixed_float16")
+    net = network("segnet", keras.layers.Activation, "mixed_float16")
     data = Toy(16, infinite=infinite)
     through = InfInOneRank(ranks)
     found = fit(net, data, through, epochs=1, precision="mixed_float16", learning_rate=0.02)

@@ -1,0 +1,201 @@
+"""All that a run of training is at one instant: saved beside the training, restored on every rank.
+
+A checkpoint holds weights, optimiser, loss scale, seeds, the history of the epochs and the position
+in the one that is going on. Between epochs the ranks are equal; within one, those with
+batch-norm statistics of their own save them too. A resumed run goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from dlbench import checkpoint
+from dlbench.config import ConfigError
+from dlbench.training import Trainer, draw_own_dropout
+
+if TYPE_CHECKING:
+    from dlbench.data.pipeline import Unreadable
+    from dlbench.runs import RunFolder
+    from dlbench.session import Session
+
+STATISTICS = "statistics"
+"""Batch-norm statistics of each rank, (ranks, values), in a checkpoint within an epoch."""
+
+
+class TrainingState:
+    """The run of a compiled and built ``trainer``; rank 0 alone reads and writes files.
+
+    Saving copies the values and leaves the writing to a thread, one checkpoint at a time. What went
+    wrong there is raised at the next call, at the latest at the end of the ``with`` statement, or
+    told there if something else has gone wrong.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        trainer: Trainer,
+        folder: RunFolder,
+        unreadable: Unreadable | None = None,
+    ) -> None:
+        self._ranks = session.ranks
+        self._network = session.network
+        self._score = session.task.score
+        self._kept = session.experiment.training.keep_checkpoints
+        self._trainer = trainer
+        self._folder = folder
+        self._variables = checkpoint.variables_of(session.network, trainer.optimizer)
+        self._statistics = [
+            v for v in self._network.non_trainable_variables if v.dtype == "float32"
+        ]
+        self._pool = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: Future[None] | None = None
+        self.history: list[dict[str, Any]] = []
+        """What is known of each finished epoch."""
+        self.step = 0
+        """Steps done of the epoch after those."""
+        self.first = 0
+        """Of these, the ones before this process took the epoch up."""
+        self._samples = session.dataset.count("train")
+        self._loss = [0.0, 0.0]
+        self._unreadable = unreadable
+
+    def __enter__(self) -> TrainingState:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except Exception as error:
+            if kind is None:
+                raise
+            print(f"the last checkpoint was not written: {error}", file=sys.stderr, flush=True)
+        finally:
+            self._pool.shutdown()
+
+    def start(self, resume: bool) -> None:
+        """Give all ranks one state: that of the newest whole checkpoint, if rank 0 is to
+        ``resume``, or rank 0's initial one. Raises `ConfigError` or `CheckpointError`."""
+        arrays: dict[str, np.ndarray] = {}
+        position: dict[str, Any] = {"history": [], "step": 0, "loss": self._loss}
+        if resume:
+            arrays, position = self._read()
+        told = {name: position[name] for name in ("history", "step", "loss")}
+        told["unreadable"] = position.get("unreadable", [])
+        told = self._ranks.gather(told)[0]
+        self.history, self.step, self._loss = told["history"], told["step"], told["loss"]
+        self.first = self.step
+        if self._unreadable is not None:
+            self._unreadable.indices.update(told["unreadable"])
+        self._ranks.broadcast(list(self._variables.values()))
+        draw_own_dropout(self._network, self._ranks.rank)
+        if self.step and self._ranks.size > 1 and self._statistics:
+            self._take_statistics(arrays.get(STATISTICS))
+
+    def begin_epoch(self) -> None:
+        """Go on with the mean loss of an epoch that has been interrupted."""
+        if self.first:
+            for variable, value in zip(self._trainer.metrics[0].variables, self._loss, strict=True):
+                variable.assign(value)
+
+    def save_epoch(self) -> None:
+        """Save the state after the epoch that the history ends with, as the best too if it is."""
+        self.step, self.first, self._loss = 0, 0, [0.0, 0.0]
+        if self._ranks.rank == 0:
+            self._save({}, best=self._score.best(self.history) is self.history[-1])
+
+    def save_step(self, step: int) -> None:
+        """Save the state after ``step`` steps of an epoch; all ranks come here."""
+        self.step = step
+        self._loss = [float(variable) for variable in self._trainer.metrics[0].variables]
+        self.count_unreadable()
+        apart = self._ranks.size > 1 and bool(self._statistics)
+        arrays = {STATISTICS: self._summed(self._own_row())} if apart else {}
+        if self._ranks.rank == 0:
+            self._save(arrays, best=False)
+
+    def count_unreadable(self) -> int | None:
+        """How many samples no rank could read so far; None where one ends the run. All ranks come
+        here."""
+        if self._unreadable is None:
+            return None
+        for indices in self._ranks.gather(sorted(self._unreadable.indices)):
+            self._unreadable.indices.update(indices)
+        return len(self._unreadable.indices)
+
+    def wait(self) -> None:
+        """Return when what was saved is on disk."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _save(self, more: dict[str, np.ndarray], best: bool) -> None:
+        arrays = checkpoint.collect(self._variables) | more
+        history = [dict(row) for row in self.history]
+        meta = {
+            "epoch": len(history),
+            "step": self.step,
+            "loss": self._loss,
+            "ranks": self._ranks.size,
+            "samples": self._samples,
+            "history": history,
+        }
+        if self._unreadable is not None:
+            meta["unreadable"] = sorted(self._unreadable.indices)
+        self.wait()
+
+        def write() -> None:
+            if best:
+                checkpoint.save(self._folder.checkpoint("best"), arrays, meta)
+            if history:
+                self._folder.write_rows(self._folder.metrics, history)
+            # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
+            checkpoint.save(self._folder.checkpoint("last"), arrays, meta, self._kept)
+
+        self._writing = self._pool.submit(write)
+
+    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        newest = self._folder.checkpoint("last")
+        arrays, meta, path = checkpoint.load_newest(
+            newest, lambda text: print(text, file=sys.stderr, flush=True)
+        )
+        if meta["ranks"] != self._ranks.size:
+            raise ConfigError(
+                f"{path} was trained on {meta['ranks']} ranks, now there are {self._ranks.size}; "
+                f"start it with horovodrun -np {meta['ranks']}, or choose another name=..."
+            )
+        if meta.get("samples", self._samples) != self._samples:
+            raise ConfigError(
+                f"{path} was trained on {meta['samples']} samples, now there are {self._samples}; "
+                "give the same data, or choose another name=..."
+            )
+        checkpoint.assign(self._variables, arrays, path)
+        if path != newest:
+            os.replace(path, newest)  # the next save would put the damaged one in its place
+        return arrays, {"loss": self._loss, **meta}
+
+    def _take_statistics(self, rows: np.ndarray | None) -> None:
+        """``rows`` (ranks, values) on rank 0; None on the others."""
+        start, own = 0, self._summed(rows)[self._ranks.rank]
+        for variable in self._statistics:
+            stop = start + int(np.prod(variable.shape))
+            variable.assign(own[start:stop].reshape(variable.shape))
+            start = stop
+
+    def _own_row(self) -> np.ndarray:
+        """(ranks, values) with this rank's statistics in its row, zeros in the others."""
+        own = np.concatenate([np.ravel(variable) for variable in self._statistics])
+        rows = np.zeros((self._ranks.size, own.size), np.float32)
+        rows[self._ranks.rank] = own
+        return rows
+
+    def _summed(self, rows: np.ndarray | None) -> np.ndarray:
+        """Each row is zero on all ranks but one, so that the sum is every rank's row."""
+        if rows is None:
+            rows = np.zeros_like(self._own_row())
+        return np.asarray(self._ranks.sum(tf.constant(rows), "checkpoint/statistics"))

@@ -1,0 +1,43 @@
+"""An end that was asked for: SIGTERM or Ctrl-C lets the step in hand end, on all ranks alike."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StoppedError(Exception):
+    """The job has saved where it is and ends; ``status`` is what a shell expects of the signal."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        super().__init__(received.name)
+        self.status = 128 + received
+
+
+class StopRequest:
+    """While entered, a SIGTERM or Ctrl-C is noted in `received`; the Ctrl-C after it interrupts.
+
+    A second SIGTERM does nothing: batch systems tell every process of a job, and so do launchers.
+    For the main thread, which alone hears signals, and not before what it calls outside Python has
+    returned.
+    """
+
+    received: signal.Signals | None = None
+
+    def __enter__(self) -> StopRequest:
+        self._before: dict[signal.Signals, Any] = {
+            one: signal.signal(one, self._hear) for one in SIGNALS
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = signal.Signals(number)
+            signal.signal(signal.SIGINT, signal.default_int_handler)

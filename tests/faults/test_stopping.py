@@ -1,0 +1,132 @@
+"""A run that is told to stop, or whose newest checkpoint is damaged, loses nothing: what goes on
+from there ends in the same bits as a run that was never disturbed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faults.disturbed import EPOCHS, assert_equal, command, environment, final, run
+
+from dlbench import checkpoint
+
+
+@pytest.mark.parametrize(
+    ("ranks", "places"),
+    [
+        (1, [("2", "1", signal.SIGTERM)]),
+        # An epoch has four steps of two ranks.
+        pytest.param(
+            2, [("2", "1", signal.SIGTERM), ("1", "2", signal.SIGINT)], marks=pytest.mark.slow
+        ),
+        pytest.param(1, [("1", "2", signal.SIGINT)], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
+    street: Path, ranks: int, places: list[tuple[str, str, signal.Signals]]
+) -> None:
+    folder = street.parent
+    status, output = run(folder, command("whole", ranks))
+    assert status == 0, output
+    for epoch, step, signal_number in places:
+        name = f"stopped-{epoch}-{step}"
+        status, output = run(
+            folder, command(name, ranks), signal_number, PAUSE_EPOCH=epoch, PAUSE_STEP=step
+        )
+        assert status != 0
+        if ranks == 1:
+            assert status == 128 + signal_number
+        else:  # what Horovod's launcher says of its own stands without the number of a rank
+            output = "".join(re.findall(r"^\[\d\].*\n", output, re.M))
+        assert f"stopped and saved after step {int(step) + 1} of epoch {epoch}" in output, output
+        assert "Traceback" not in output
+        status, output = run(folder, command(name, ranks))
+        assert status == 0, output
+        done = f"epoch {int(epoch) - 1} of {EPOCHS} and {int(step) + 1} steps of the next"
+        assert f"resuming after {done}" in output
+        assert_equal(folder, name)
+
+
+@pytest.mark.slow  # eight runs
+def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(street: Path) -> None:
+    folder = street.parent
+    status, output = run(
+        folder, command("whole", 1, "training.checkpoint_every=3", "training.keep_checkpoints=100")
+    )
+    assert status == 0, output
+    kept = sorted((folder / "runs/whole/checkpoints").glob("last-*.npz"))
+    steps = [checkpoint.load(path)[1]["step"] for path in kept]
+    assert len(kept) == EPOCHS * 3 - 1
+    assert set(steps) == {0, 3, 6}
+    for path in kept:
+        copy = folder / "runs" / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        (copy / "checkpoints").mkdir(parents=True)
+        shutil.copy(path, copy / "checkpoints" / "last.npz")
+        text = (folder / "runs/whole/config.yaml").read_text()
+        (copy / "config.yaml").write_text(text.replace("name: whole", "name: copy"))
+        status, output = run(folder, command("copy", 1))
+        assert status == 0, output
+        assert_equal(folder, "copy")
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
+    street: Path, launch: Callable[..., Any]
+) -> None:
+    folder = street.parent
+    status, output = run(folder, command("whole", 1))
+    assert status == 0, output
+    newest = folder / "runs/whole/checkpoints/last.npz"
+    expected = final(folder, "whole")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    status, output = run(folder, command("whole", 1))
+    assert status == 0, output
+    assert "warning: runs/whole/checkpoints/last.npz" in output
+    assert "Going on from the checkpoint before, runs/whole/checkpoints/last-1.npz" in output
+    assert f"resuming after epoch {EPOCHS - 1} of {EPOCHS}" in output
+    for name, value in final(folder, "whole").items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(street: Path) -> None:
+    folder = street.parent
+    words = command("shared", 1)
+    with subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environment(PAUSE_EPOCH="1", PAUSE_STEP="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as first:
+        try:
+            assert first.stdout is not None
+            for line in first.stdout:
+                if "paused" in line:
+                    break
+            status, output = run(folder, words)
+        finally:
+            first.kill()
+    assert status == 2
+    assert "another process trains into runs/shared; wait for its end" in output
+
+
+def test_a_disk_that_is_full_ends_the_run_with_one_message(street: Path) -> None:
+    """A limit on the size of files stands in for the disk."""
+    folder = street.parent
+    limited = ["bash", "-c", f"ulimit -f 40; trap '' XFSZ; exec {' '.join(command('full', 1))}"]
+    status, output = run(folder, limited)
+    assert status == 2, output
+    assert "cannot write runs/full/checkpoints/" in output
+    assert "Traceback" not in output
+    assert not list((folder / "runs/full/checkpoints").glob(".*")), "a file that is half written"
+    status, output = run(folder, command("full", 1))
+    assert status == 0, output

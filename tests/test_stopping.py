@@ -1,0 +1,29 @@
+"""What a process makes of signals while it may not be interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from dlbench.stopping import SIGNALS, StopRequest
+
+
+def test_the_first_signal_is_noted_and_another_sigterm_ignored() -> None:
+    """Batch systems and launchers tell a rank at the same time."""
+    before = [signal.getsignal(one) for one in SIGNALS]
+    with StopRequest() as stop:
+        assert stop.received is None
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.received == signal.SIGTERM
+    assert [signal.getsignal(one) for one in SIGNALS] == before
+
+
+def test_a_second_ctrl_c_interrupts() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,91 @@
+"""Restarts of a command that dies, and when there are none."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dlbench import supervise
+from dlbench.errors import UserError, exit_status
+
+COUNTING = """
+import os, pathlib, sys
+starts = pathlib.Path("starts")
+number = len(starts.read_text()) if starts.exists() else 0
+starts.write_text("x" * (number + 1))
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supervise, "FIRST_PAUSE", 0.01)
+    return tmp_path
+
+
+def run(body: str, *options: str) -> int:
+    return supervise.main([*options, sys.executable, "-c", COUNTING + body])
+
+
+def starts() -> int:
+    return len(Path("starts").read_text())
+
+
+def test_a_command_that_dies_is_started_again(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("if number < 2: os.kill(os.getpid(), 9)") == 0
+    assert starts() == 3
+    assert "ended with status 137; again in 0 s (restarts left: 2)" in capfd.readouterr().err
+
+
+def test_the_restarts_have_a_limit(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("sys.exit(5)", "--max-restarts", "1") == 5
+    assert starts() == 2
+    assert "ended with status 5; it has been started 2 times" in capfd.readouterr().err
+
+
+def test_what_only_the_user_can_mend_is_not_tried_again() -> None:
+    own = str(Path(__file__).parents[1])
+    job = "def job(): raise errors.UserError('no such key')\n"
+    body = f"sys.path.insert(0, {own!r})\nfrom dlbench import errors\n{job}"
+    assert run(body + "sys.exit(errors.exit_status('test', job))") == 2
+    assert starts() == 1
+
+
+def test_a_signal_is_handed_on_and_ends_it() -> None:
+    body = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+
+    def stop() -> None:
+        while not Path("ready").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    assert run(body) == 7
+    assert starts() == 1
+
+
+def test_a_command_that_does_not_exist(capfd: pytest.CaptureFixture[str]) -> None:
+    assert supervise.main(["./absent"]) == 2
+    assert "cannot start ./absent: No such file or directory" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        supervise.main([])
+    assert "give the command that trains" in capfd.readouterr().err
+
+
+def test_nothing_is_noted_without_a_supervisor(place: Path) -> None:
+    def job() -> None:
+        raise UserError("no such key")
+
+    assert exit_status("test", job) == 2
+    assert not list(place.iterdir())
