@@ -44,7 +44,8 @@ train: setup  ## train SegNet on RANKS=2 ranks; ARGS="CONFIG.yaml key=value ..."
 	$(RUN) horovodrun -np $(RANKS) python -m dlbench.train $(ARGS)
 
 test: setup  ## the quick tests, those of continuous integration
-	$(RUN) python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not soak" $(ARGS)
+	$(RUN) python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+		-m "not slow and not soak" $(ARGS)
 
 test-slow: setup  ## the tests that take minutes
 	$(RUN) python -m pytest -m slow $(ARGS)

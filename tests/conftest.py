@@ -26,6 +26,18 @@ ROOT = Path(__file__).parents[1]
 os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
+LONG = (
+    "test_train.py", "test_distributed.py", "test_ranks.py", "test_stopping.py", "test_ops_xla.py",
+    "test_native.py", "test_benchmarks.py",
+)  # fmt: skip
+"""Files of few tests that take minutes. They come first: the last would keep one process busy while
+the other has nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (*LONG, item.path.name).index(item.path.name))
+
+
 @dataclass
 class Launched:
     """A command that has ended."""
