@@ -63,7 +63,13 @@ def ours_forward(case: Case) -> Outputs:
 
 def ours_gradient(case: Case, mean: tf.Tensor, variance: tf.Tensor, _: tf.Tensor) -> Outputs:
     return ops.load_library().dlbench_batch_normalization_grad(
-        dy=case.dy, x=case.x, gamma=case.gamma, mean=mean, variance=variance, epsilon=EPSILON
+        dy=case.dy,
+        x=case.x,
+        gamma=case.gamma,
+        beta=case.beta,
+        mean=mean,
+        variance=variance,
+        epsilon=EPSILON,
     )
 
 

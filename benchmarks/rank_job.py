@@ -26,8 +26,10 @@ from dlbench.checkpoint import write_atomically
 from dlbench.session import Session
 
 Waits = dict[str, float | None]
-WRONG_PLACES = 0.005
-"""Share of a prediction that may differ from the network's as it is built."""
+WRONG_PLACES = {"float32": 0.005, "mixed_bfloat16": 0.1, "mixed_float16": 0.05}
+"""Share of a prediction that may differ from the network's as it is built. In bfloat16, with 256
+numbers from one power of two to the next, the two largest values of a pool's window are the same but
+for rounding in one or two windows of a hundred, and SegNet-Basic has four pools."""
 
 
 @dataclass
@@ -78,11 +80,13 @@ def inference(session: Session) -> Job:
         output = session.network(image, training=False)
         wanted = session.task.activation(tf.cast(output, tf.float32)).numpy()
         assert found.shape == (*target.shape[:3], len(session.dataset.outputs))
-        exact = session.experiment.training.precision == "float32"
-        tolerance = (1e-3 if exact else 0.1) * np.abs(wanted).max()
+        precision = session.experiment.training.precision
+        tolerance = (1e-3 if precision == "float32" else 0.1) * np.abs(wanted).max()
         # Not all: where two values of a pool are all but equal, rounding chooses the place.
         wrong = float(np.mean(np.abs(found - wanted) > tolerance))
-        assert wrong < WRONG_PLACES, f"{wrong:.2%} of the values differ by more than {tolerance}"
+        assert wrong < WRONG_PLACES[precision], (
+            f"{wrong:.2%} of the values differ by more than {tolerance}"
+        )
         assert np.isfinite(found).all()
         return {}
 
