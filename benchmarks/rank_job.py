@@ -27,9 +27,9 @@ from dlbench.session import Session
 
 Waits = dict[str, float | None]
 WRONG_PLACES = {"float32": 0.005, "mixed_bfloat16": 0.1, "mixed_float16": 0.05}
-"""Share of a prediction that may differ from the network's as it is built. In bfloat16, with 256
-numbers from one power of two to the next, the two largest values of a pool's window are the same but
-for rounding in one or two windows of a hundred, and SegNet-Basic has four pools."""
+"""Share of a prediction that may differ from the network's as it is built. In bfloat16, which has
+128 numbers from one power of two to the next, the two largest values of a pool's window are equal
+but for rounding in one or two windows of a hundred, and SegNet-Basic has four pools."""
 
 
 @dataclass
