@@ -55,6 +55,7 @@ template <class Half, class Vector>
 inline __attribute__((always_inline)) typename Lanes<Half>::Vector LowHalves(Vector a, Vector b) {
   using HalfVector = typename Lanes<Half>::Vector;
   HalfVector even;
+#pragma GCC unroll 64
   for (int i = 0; i < Lanes<Half>::kCount; ++i) even[i] = static_cast<Half>(2 * i);
   return __builtin_shuffle((HalfVector)a, (HalfVector)b, even);
 }
@@ -120,6 +121,7 @@ struct PackedIndices {
       static_assert(sizeof(all) == kBytes);
       __builtin_memcpy(&all, from, kBytes);
       Vector which;
+#pragma GCC unroll 64
       for (int i = 0; i < Lanes<T>::kCount; ++i) which[i] = static_cast<T>(i / kLanesOfWord);
       words = __builtin_shuffle((Vector)(typename Lanes<All>::Vector{} + all), which);
     }
@@ -127,6 +129,8 @@ struct PackedIndices {
   }
   static inline __attribute__((always_inline)) Vector At(int local) {
     Vector places;
+    // By itself GCC unrolls 16 times at most, and builds longer vectors in memory at every call.
+#pragma GCC unroll 64
     for (int i = 0; i < Lanes<T>::kCount; ++i) {
       places[i] = static_cast<T>(static_cast<uint64_t>(local) << 2 * (i % kLanesOfWord));
     }

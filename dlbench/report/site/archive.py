@@ -172,13 +172,17 @@ class Subject:
     @property
     def files(self) -> list[str]:
         """Where its launches came from, each file once."""
-        launches = (launch for group in self.groups.values() for launch in group.launches)
-        return list(dict.fromkeys(launch.file for launch in launches))
+        return files_of(self.groups.values())
 
     @property
     def latest(self) -> datetime | None:
         found = [group.latest for group in self.groups.values()]
         return max((when for when in found if when is not None), default=None)
+
+
+def files_of(groups: Iterable[Group]) -> list[str]:
+    """Where the groups' launches came from, each file once: one holds a launch of many workloads."""
+    return list(dict.fromkeys(launch.file for group in groups for launch in group.launches))
 
 
 @dataclass

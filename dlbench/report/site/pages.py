@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from dlbench.report.site import figures, markup
-from dlbench.report.site.archive import Archive, Family, Group
+from dlbench.report.site.archive import Archive, Family, Group, files_of
 from dlbench.report.site.groups import SCRIPTS, family_cell, group_table
 from dlbench.report.site.markup import UNKNOWN, Cell, Column, escape, link, table
 from dlbench.report.site.setups import setup_table
@@ -14,7 +14,7 @@ from dlbench.report.site.setups import setup_table
 def index(archive: Archive) -> str:
     """All setups, and below them every workload on each."""
     groups = archive.groups
-    launches = sum(len(group.launches) for group in groups)
+    launches = len(files_of(groups))
     every = group_table(archive, groups, "Every workload on every setup", True)
     body = (
         f"<p>{launches:,} launches of {len({g.workload for g in groups}):,} workloads on "

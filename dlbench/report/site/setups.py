@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dlbench.report.site import markup
-from dlbench.report.site.archive import Archive, Group, Setup
+from dlbench.report.site.archive import Archive, Group, Setup, files_of
 from dlbench.report.site.figure import GIB, setup_cell, when
 from dlbench.report.site.groups import SCRIPTS, day, family_cell, group_table
 from dlbench.report.site.markup import UNKNOWN, Cell, Column, number, percent, table
@@ -29,7 +29,7 @@ def setup_table(setups: Sequence[Setup]) -> str:
         known = dict(_machine(setup))
         groups = [group for subject in setup.subjects for group in subject.groups.values()]
         count = len({group.workload for group in groups})
-        launches = sum(len(group.launches) for group in groups)
+        launches = len(files_of(groups))
         memory = _number(setup.environment.get("memory_bytes"))
         rows.append(
             [
