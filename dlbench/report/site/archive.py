@@ -181,7 +181,7 @@ class Subject:
 
 
 def files_of(groups: Iterable[Group]) -> list[str]:
-    """Where the groups' launches came from, each file once: one holds a launch of many workloads."""
+    """Where the groups' launches came from, each file once: it holds all workloads of a launch."""
     return list(dict.fromkeys(launch.file for group in groups for launch in group.launches))
 
 
