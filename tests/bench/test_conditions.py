@@ -26,6 +26,7 @@ def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(tmp_path))
     import pynvml
 
+    del sys.modules["pynvml"]  # or it would be what stands there afterwards
     monkeypatch.setitem(sys.modules, "pynvml", pynvml)
     assert Path(pynvml.__file__).parent == tmp_path
     return pynvml
