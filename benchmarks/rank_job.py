@@ -26,10 +26,12 @@ from dlbench.checkpoint import write_atomically
 from dlbench.session import Session
 
 Waits = dict[str, float | None]
-WRONG_PLACES = {"float32": 0.005, "mixed_bfloat16": 0.1, "mixed_float16": 0.05}
-"""Share of a prediction that may differ from the network's as it is built. In bfloat16, which has
-128 numbers from one power of two to the next, the two largest values of a pool's window are equal
-but for rounding in one or two windows of a hundred, and SegNet-Basic has four pools."""
+WRONG_PLACES = 0.005
+"""Share of a prediction that may differ from the network's as it is built."""
+WRONG_PLACES_OF = {("segnet_basic", "mixed_bfloat16"): 0.1}
+"""Where more may. In bfloat16, folding changes the place of the maximum in 0.1, 0.3 and 0.6 % of
+the windows of SegNet-Basic's last three pools, and its 7 x 7 convolutions spread that over 5 to 6 %
+of the values (both measured at 2 x 180 x 240 with AMX)."""
 
 
 @dataclass
@@ -84,9 +86,8 @@ def inference(session: Session) -> Job:
         tolerance = (1e-3 if precision == "float32" else 0.1) * np.abs(wanted).max()
         # Not all: where two values of a pool are all but equal, rounding chooses the place.
         wrong = float(np.mean(np.abs(found - wanted) > tolerance))
-        assert wrong < WRONG_PLACES[precision], (
-            f"{wrong:.2%} of the values differ by more than {tolerance}"
-        )
+        most = WRONG_PLACES_OF.get((session.experiment.model.name, precision), WRONG_PLACES)
+        assert wrong < most, f"{wrong:.2%} of the values differ by more than {tolerance}"
         assert np.isfinite(found).all()
         return {}
 

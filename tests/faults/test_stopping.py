@@ -7,9 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -77,9 +75,7 @@ def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(street: Path) -> Non
         assert_equal(folder, "copy")
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
-    street: Path, launch: Callable[..., Any]
-) -> None:
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(street: Path) -> None:
     folder = street.parent
     status, output = run(folder, command("whole", 1))
     assert status == 0, output
