@@ -31,6 +31,7 @@ VOID = 0.05
 # network. Written down again, so that a twin shares no code with what it is compared with.
 ENCODER = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 DECODER = ((512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64,))
+BASIC_STAGES, BASIC_FILTERS = 4, 64
 BLOCKS, FILTERS = 21, 64
 RESCALE = (1.0 / 127.5, -1.0)
 SEGNET_NORM: dict[str, float] = {"momentum": 0.98, "epsilon": 1e-5}

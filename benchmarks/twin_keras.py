@@ -15,6 +15,8 @@ import tensorflow as tf
 
 from benchmarks.twin_cases import (
     BANDS,
+    BASIC_FILTERS,
+    BASIC_STAGES,
     BLOCKS,
     CLASS_WEIGHTS,
     CLASSES,
@@ -57,6 +59,14 @@ class Unpool(keras.layers.Layer):
         return (*shapes[2][:3], shapes[0][3])
 
 
+class ResponseNormalization(keras.layers.Layer):
+    """Caffe's local response normalisation over 5 channels, alpha 1e-4, beta 0.75."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        floats = tf.cast(inputs, tf.float32)
+        return tf.nn.local_response_normalization(floats, 2, 1.0, 1e-4 / 5, 0.75)
+
+
 def segnet(width: float = 1.0) -> keras.Model:
     """uint8 images (batch, height, width, 3) to logits (batch, height, width, classes)."""
     image = keras.Input((None, None, BANDS))
@@ -79,6 +89,23 @@ def segnet(width: float = 1.0) -> keras.Model:
     return keras.Model(image, logits)
 
 
+def segnet_basic(width: float = 1.0, outputs: int = CLASSES) -> keras.Model:
+    """Images (batch, height, width, 3) from 0 to 255 to logits (batch, height, width, outputs)."""
+    image = keras.Input((None, None, BANDS))
+    x = ResponseNormalization(dtype="float32")(image)
+    filters = scaled(BASIC_FILTERS, width)
+    pools = []
+    for stage in range(1, BASIC_STAGES + 1):
+        x = keras.layers.ReLU()(_normalized(x, filters, f"enc{stage}", SEGNET_NORM, kernel=7))
+        dense = x
+        x, places = MaxPoolWithArgmax()(x)
+        pools.append((places, dense))
+    for stage in range(BASIC_STAGES, 0, -1):
+        x = Unpool()([x, *pools.pop()])
+        x = _normalized(x, filters, f"dec{stage}", SEGNET_NORM, kernel=7)
+    return keras.Model(image, keras.layers.Conv2D(outputs, 1, name="classifier")(x))
+
+
 def deepvel(blocks: int = BLOCKS, filters: int = FILTERS) -> keras.Model:
     """float32 images (batch, height, width, 2) to velocities (batch, height, width, 6)."""
     image = keras.Input((None, None, FRAMES))
@@ -92,8 +119,10 @@ def deepvel(blocks: int = BLOCKS, filters: int = FILTERS) -> keras.Model:
     return keras.Model(image, velocity(x))
 
 
-def _normalized(x: Any, filters: int, name: str, settings: dict[str, float]) -> Any:
-    x = keras.layers.Conv2D(filters, 3, padding="same", name=f"{name}_conv")(x)
+def _normalized(
+    x: Any, filters: int, name: str, settings: dict[str, float], kernel: int = 3
+) -> Any:
+    x = keras.layers.Conv2D(filters, kernel, padding="same", name=f"{name}_conv")(x)
     return keras.layers.BatchNormalization(**settings, name=f"{name}_bn")(x)
 
 

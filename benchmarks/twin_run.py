@@ -37,6 +37,8 @@ ROOT = Path(__file__).parents[1]
 PEERS = ("ours", "torch", "torch_tuned", "keras", "convolutions")
 WARMUP_STEPS = 3
 """The first traces and allocates; oneDNN and the allocators settle within the others."""
+RECOMPUTE: dict[str, bool | str] = {"segnet": False, "deepvel": "normalization"}
+"""Ours in training: `training.recompute`, so that no more memory is needed than PyTorch needs."""
 Step = Callable[[], Any]
 
 
@@ -93,7 +95,7 @@ def _our_trainer(case: Case, network: Any) -> Any:
 
     segnet = case.network == "segnet"
     loss = CrossEntropy(twin_cases.CLASS_WEIGHTS) if segnet else SquaredError()
-    return Trainer(network, SingleProcess(), loss)
+    return Trainer(network, SingleProcess(), loss, recompute=RECOMPUTE[case.network])
 
 
 def make_step(peer: str, case: Case, weights: Weights, threads: int) -> Step:

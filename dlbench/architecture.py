@@ -32,7 +32,13 @@ KINDS = {
     "MaxUnpool": "max unpooling",
     "Add": "addition",
 }
-ABSORBED = {"BatchNormalization": "BN", "ReLU": "ReLU", "Rescaling": "", "MonteCarloDropout": ""}
+ABSORBED = {
+    "BatchNormalization": "BN",
+    "ReLU": "ReLU",
+    "Fork": "",
+    "Rescaling": "",
+    "MonteCarloDropout": "",
+}
 """Layers that belong to the plate before them, and what they add to its description."""
 POINTWISE = {"LocalResponseNormalization", "Add", *ABSORBED}
 """Layers that read one pixel of the input for a pixel of the output."""

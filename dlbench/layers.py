@@ -262,6 +262,30 @@ class BatchNormalization(keras.layers.Layer):
 
 
 @register
+class Fork(keras.layers.Layer):
+    """What goes two ways, as where a residual connection begins: x -> x, x. It adds up the
+    gradients that come back, see `dlbench.normalization.fork`."""
+
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return normalization.fork(inputs)
+
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        one, other = (keras.KerasTensor(inputs.shape, self.compute_dtype) for _ in range(2))
+        return one, other
+
+
+@register
+class Add(keras.layers.Add):
+    """Keras' layer for two tensors of one shape, as where a residual connection ends; in training
+    see `dlbench.normalization.add`. In prediction TensorFlow adds within the convolution before."""
+
+    def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        return normalization.add(*inputs) if training else super().call(inputs)
+
+
+@register
 class LocalResponseNormalization(keras.layers.Layer):
     """Local response normalisation across channels as Caffe defines it, alpha divided by size:
     `x / (1 + alpha / size * sum of x^2 over size channels) ** beta`; same shape as the input,

@@ -1,44 +1,79 @@
-"""Training in less memory: stages of a network are computed again in the backward pass.
+"""Training in less memory: parts of a network are computed again in the backward pass.
 
-Between the passes only what enters a stage is kept (Chen et al., 2016, arXiv 1604.06174). Losses
-and gradients stay as they are; a step computes its convolutions once more.
+Between the passes only what enters a part is kept (Chen et al., 2016, arXiv 1604.06174). Losses
+and gradients stay as they are. Where the parts are the network's stages, a step computes its
+convolutions once more; where they are batch normalisations, each with the convolution that it goes
+into, only the normalisation (the convolution's gradients need its input, not its result).
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from dlbench.layers import BatchNormalization
+from dlbench.layers import BatchNormalization, Fork
 
-REPEATABLE = (keras.layers.Conv2D, BatchNormalization, keras.layers.Add)
+REPEATABLE = (keras.layers.Conv2D, BatchNormalization, Fork, keras.layers.Add)
 """Layers that give the same when called twice: no pool, whose indices are small, no dropout."""
 
 
 def stages(network: keras.Model) -> list[list[keras.layers.Layer]]:
     """The layers of a functional ``network`` in the order of computation, those together that are
     computed again together: by the name before the first "_", such as enc1 or block7."""
+
+    def prefix(layer: keras.layers.Layer) -> str:
+        found = layer.name.partition("_")[0]
+        together = isinstance(layer, REPEATABLE) and found != layer.name
+        return found + "_" if together else layer.name
+
+    return _grouped(network, prefix)
+
+
+def normalizations(network: keras.Model) -> list[list[keras.layers.Layer]]:
+    """The layers of a functional ``network`` in the order of computation, a batch normalisation
+    together with the convolution that alone takes its result."""
+    users = Counter(id(one) for layer in network.layers for one in tf.nest.flatten(layer.input))
+    alone = {
+        id(layer.output): layer.name
+        for layer in network.layers
+        if isinstance(layer, BatchNormalization) and users[id(layer.output)] == 1
+    }
+
+    def normalization(layer: keras.layers.Layer) -> str:
+        before = alone.get(id(layer.input)) if isinstance(layer, keras.layers.Conv2D) else None
+        return before or layer.name
+
+    return _grouped(network, normalization)
+
+
+PARTS = {True: stages, "normalization": normalizations}
+"""By the value of `training.recompute`."""
+
+
+def _grouped(
+    network: keras.Model, group_of: Callable[[keras.layers.Layer], str]
+) -> list[list[keras.layers.Layer]]:
     groups: dict[str, list[keras.layers.Layer]] = {}
     for layer in network.layers:
-        prefix = layer.name.partition("_")[0]
-        together = isinstance(layer, REPEATABLE) and prefix != layer.name
-        groups.setdefault(prefix + "_" if together else layer.name, []).append(layer)
-    # A stage stands where its last layer does: what enters it is known then.
+        groups.setdefault(group_of(layer), []).append(layer)
+    # A group stands where its last layer does: what enters it is known then.
     place = {layer.name: index for index, layer in enumerate(network.layers)}
     return sorted(groups.values(), key=lambda group: place[group[-1].name])
 
 
 class Recomputed:
-    """``network`` in training, each stage with batch normalisation recomputed for its gradient."""
+    """``network`` in training, each of its ``parts``, a key of `PARTS`, that has several layers and
+    batch normalisation among them, recomputed for its gradient."""
 
-    def __init__(self, network: keras.Model) -> None:
+    def __init__(self, network: keras.Model, parts: bool | str = True) -> None:
         self._network = network
         self._parts = []
-        groups = stages(network)
+        groups = PARTS[parts](network)
         for group in groups:
             inside = {id(tensor) for layer in group for tensor in tf.nest.flatten(layer.output)}
             entering = _unique(
@@ -67,8 +102,9 @@ class Recomputed:
         """What ``network(image, training=True)`` gives."""
         values = {id(self._network.inputs[0]): image}
         for group, part, entering, leaving in self._parts:
-            normalizations = [one for one in group if isinstance(one, BatchNormalization)]
-            run = _repeatable(part, normalizations) if normalizations else _training(part)
+            layers = [one for one in group if isinstance(one, BatchNormalization)]
+            repeated = layers and len(group) > 1  # alone it keeps what enters anyway
+            run = _repeatable(part, layers) if repeated else _training(part)
             found = run(*(values[id(tensor)] for tensor in entering))
             values.update(zip(map(id, leaving), tf.nest.flatten(found), strict=True))
         return values[id(self._network.outputs[0])]
@@ -79,15 +115,21 @@ def _training(part: keras.Model) -> Callable[..., Any]:
 
 
 def _repeatable(part: keras.Model, layers: list[BatchNormalization]) -> Callable[..., Any]:
-    first = True
-
+    @tf.custom_gradient
     def run(*inputs: tf.Tensor) -> Any:
-        nonlocal first
-        again, first = not first, False
-        with _statistics_kept(layers) if again else contextlib.nullcontext():
-            return part(list(inputs), training=True)
+        def gradient(*upstream: tf.Tensor, variables: list[Any]) -> tuple[Any, Any]:
+            # Not before its turn: what is computed again would be kept from then on.
+            with tf.control_dependencies(upstream):
+                again = [tf.identity(one) for one in inputs]
+            with _statistics_kept(layers), tf.GradientTape() as tape:
+                tape.watch(again)
+                results = tf.nest.flatten(part(again, training=True))
+            by_input, by_variable = tape.gradient(results, (again, variables), list(upstream))
+            return by_input, by_variable
 
-    return tf.recompute_grad(run)
+        return part(list(inputs), training=True), gradient
+
+    return run
 
 
 @contextlib.contextmanager

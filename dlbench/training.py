@@ -48,11 +48,12 @@ class Trainer(keras.Model):
         ranks: SingleProcess,
         loss: Loss,
         weight_decay: float = 0.0,
-        recompute: bool = False,
+        recompute: bool | str = False,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
-        self._forward = Recomputed(network) if recompute else partial(network, training=True)
+        kept = partial(network, training=True)
+        self._forward = Recomputed(network, recompute) if recompute else kept
         self._ranks = ranks
         self._task_loss = loss
         # L2 of kernels alone: biases and batch-norm parameters stay free.

@@ -1,4 +1,5 @@
-// Batch normalisation over the rows of a matrix (rows, channels), free of TensorFlow.
+// Batch normalisation over the rows of a matrix (rows, channels), and the sum of two tensors that
+// residual networks put around it; free of TensorFlow.
 #ifndef DLBENCH_OPS_NORMALIZATION_H_
 #define DLBENCH_OPS_NORMALIZATION_H_
 
@@ -50,6 +51,9 @@ void NormalizeBatch(Data, const Plan&, const Parameters&, const Parallel&, const
 void NormalizeBatchGradient(Data, const Plan&, const Parameters&, const Parallel&, const void* dy,
                             const void* x, const float* mean, const float* variance, void* dx,
                             float* dgamma, float* dbeta);
+
+// sum = a + b, of `count` values; `sum` may be `a` or `b`.
+void Add(Data, int64_t count, const Parallel&, const void* a, const void* b, void* sum);
 
 }  // namespace dlbench
 

@@ -1,6 +1,7 @@
 // What is left around the loops: how rows are divided, and coefficients from sums.
 #include "normalization_cpu.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -58,6 +59,12 @@ class LeftRow {
  private:
   std::vector<char> bytes_;
 };
+
+std::vector<int64_t> Places(const NormalizationKernels& kernels, Data data, const Plan& plan) {
+  std::vector<int64_t> places(plan.width);
+  for (int64_t i = 0; i < plan.width; ++i) places[i] = kernels.Place(data, i);
+  return places;
+}
 
 // One number for each channel as a wide row has it, in the kernels' order.
 template <class Number>
@@ -126,11 +133,12 @@ void NormalizeBatch(Data data, const Plan& plan, const Parameters& parameters,
 
   // Chan's formula once more, for all parts and all places of a channel at once.
   std::vector<double> total(channels), around(channels);
+  const auto place = Places(kernels, data, plan);
   const auto each = [&](auto add) {
     for (int64_t part = 0; part < plan.parts; ++part) {
       const double count = static_cast<double>(plan.Begin(part + 1) - plan.Begin(part));
       for (int64_t i = 0, c = 0; i < width; ++i) {
-        const int64_t at = part * width + kernels.Place(data, i);
+        const int64_t at = part * width + place[i];
         add(c, count, means[at], squares[at]);
         if (++c == channels) c = 0;
       }
@@ -198,12 +206,13 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
   });
   if (parts != plan.parts) add(plan.parts, 1, left_dy.data(), left_x.data());
 
+  const auto place = Places(kernels, data, plan);
   std::vector<double> sum(channels), product(channels);
   for (int64_t part = 0; part < parts; ++part) {
     // What fills up the rows that are left has gradients of zero, but zero times NaN is NaN.
     const int64_t used = part == plan.parts ? plan.left() * channels : width;
     for (int64_t i = 0, c = 0; i < used; ++i) {
-      const int64_t at = part * width + kernels.Place(data, i);
+      const int64_t at = part * width + place[i];
       sum[c] += sums[at];
       product[c] += products[at];
       if (++c == channels) c = 0;
@@ -238,6 +247,17 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
                    left_x.data(), left_x.data());
   const int64_t used = plan.left() * channels;
   std::memcpy(At(data, dx, plan.rows * channels - used), left_x.data(), used * Size(data));
+}
+
+void Add(Data data, int64_t count, const Parallel& parallel, const void* a, const void* b,
+         void* sum) {
+  const auto add = Chosen().add;
+  const int64_t parts = count / Plan::kPartSize + 1;
+  parallel(parts, 3 * count * Size(data), [&](int64_t part) {
+    const int64_t at = part * Plan::kPartSize;
+    add(data, std::min(Plan::kPartSize, count - at), At(data, a, at), At(data, b, at),
+        At(data, sum, at));
+  });
 }
 
 }  // namespace dlbench

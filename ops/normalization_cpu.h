@@ -31,6 +31,8 @@ struct NormalizationKernels {
                const void* x, double* sum, double* product, float* work);
   void (*gradient)(Data, int64_t width, int64_t rows, bool relu, bool stream, const Coefficients&,
                    const void* dy, const void* x, void* dx);
+  // of `count` values, however they stand; `sum` may be `a` or `b`
+  void (*add)(Data, int64_t count, const void* a, const void* b, void* sum);
 
   // Where value i of a wide row stands: a vector of bfloat16 becomes two, its even values and its
   // odd ones, which needs no shuffling.

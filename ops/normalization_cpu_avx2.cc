@@ -7,5 +7,5 @@
 
 namespace dlbench {
 const NormalizationKernels kAvx2Normalization{
-    "avx2", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient};
+    "avx2", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient, AnyAdd};
 }

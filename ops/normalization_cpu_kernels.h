@@ -31,6 +31,16 @@ DLBENCH_INLINE T Read(const void* from) {
   return vector;
 }
 
+// Asks for what is read next: the processor itself fetches ahead only up to the end of a page.
+// Halfway into the next page it pays most, by a third in `Moments` and a fifth in the others (where
+// tensors are larger than the caches; nearer or further ahead, less).
+constexpr int64_t kAhead = 2048;  // bytes
+
+template <class T>
+DLBENCH_INLINE void FetchAhead(const T* from) {
+  __builtin_prefetch(reinterpret_cast<const char*>(from) + kAhead, 0, 2);
+}
+
 template <bool kStream, class T>
 DLBENCH_INLINE void Write(void* to, T vector) {
   if constexpr (kStream) {
@@ -45,6 +55,7 @@ struct Float32 {
   using Stored = float;
   static constexpr int kVectors = 1;
   static DLBENCH_INLINE void Load(const Stored* from, Vector (&to)[1]) {
+    FetchAhead(from);
     to[0] = Read<Vector>(from);
   }
   template <bool kStream>
@@ -57,6 +68,7 @@ struct BFloat16 {
   using Stored = uint16_t;
   static constexpr int kVectors = 2;
   static DLBENCH_INLINE void Load(const Stored* from, Vector (&to)[2]) {
+    FetchAhead(from);
     const Bits pairs = Read<Bits>(from);
     to[0] = (Vector)(pairs << 16);
     to[1] = (Vector)(pairs & 0xffff0000u);
@@ -244,6 +256,35 @@ void Gradient(int64_t width, int64_t rows, const Coefficients& c, const void* dy
     }
   });
   if (kStream) DLBENCH_STREAM_END();
+}
+
+template <class Format>
+void Add(int64_t count, const void* a_data, const void* b_data, void* sum_data) {
+  constexpr int64_t kStep = kLanes * Format::kVectors;
+  using Stored = typename Format::Stored;
+  const auto *a = static_cast<const Stored*>(a_data), *b = static_cast<const Stored*>(b_data);
+  auto* sum = static_cast<Stored*>(sum_data);
+  const auto add = [](const Stored* a, const Stored* b, Stored* sum) {
+    Vector own[Format::kVectors], other[Format::kVectors];
+    Format::Load(a, own);
+    Format::Load(b, other);
+    for (int v = 0; v < Format::kVectors; ++v) own[v] += other[v];
+    Format::template Store<false>(sum, own);
+  };
+  int64_t i = 0;
+  for (; i + kStep <= count; i += kStep) add(a + i, b + i, sum + i);
+  if (i == count) return;
+  Stored last_a[kStep] = {}, last_b[kStep] = {};
+  for (int64_t j = i; j < count; ++j) {
+    last_a[j - i] = a[j];
+    last_b[j - i] = b[j];
+  }
+  add(last_a, last_b, last_a);
+  for (int64_t j = i; j < count; ++j) sum[j] = last_a[j - i];
+}
+
+void AnyAdd(Data data, int64_t count, const void* a, const void* b, void* sum) {
+  (data == Data::kFloat32 ? Add<Float32> : Add<BFloat16>)(count, a, b, sum);
 }
 
 void AnyMoments(Data data, int64_t width, int64_t rows, const void* x, double* mean,

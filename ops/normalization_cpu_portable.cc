@@ -9,5 +9,5 @@
 
 namespace dlbench {
 const NormalizationKernels kPortableNormalization{
-    "portable", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient};
+    "portable", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient, AnyAdd};
 }

@@ -1,4 +1,4 @@
-// TensorFlow registration of batch normalisation in training: ops, shape functions, glue.
+// TensorFlow registration of batch normalisation in training, and of sums: ops, shape functions, glue.
 #include <cstdint>
 
 #include "absl/status/status.h"
@@ -56,14 +56,35 @@ absl::Status GradientShape(InferenceContext* c) {
 const float* Floats(const Tensor& tensor) { return tensor.flat<float>().data(); }
 float* Floats(Tensor* tensor) { return tensor->flat<float>().data(); }
 
+Data DataOf(const Tensor& x) {
+  return x.dtype() == tensorflow::DT_FLOAT ? Data::kFloat32 : Data::kBFloat16;
+}
+
+Parallel ParallelOf(OpKernelContext* context) {
+  return [context](int64_t parts, int64_t bytes, const std::function<void(int64_t)>& part) {
+    using tensorflow::thread::ThreadPool;
+    // Bound by memory: about 4 bytes pass in a cycle.
+    context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
+        parts, ThreadPool::SchedulingParams::Adaptive(bytes / parts / 4 + 1),
+        [&](int64_t begin, int64_t end) {
+          const ExactSubnormals exact;
+          for (int64_t i = begin; i < end; ++i) part(i);
+        });
+  };
+}
+
+absl::Status CheckInstructionSet() {
+  const char* error = nullptr;
+  if (CurrentInstructionSet(&error) != nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("DLBENCH_POOLING_ISA: ", error));
+}
+
 class NormalizationKernel : public OpKernel {
  public:
   explicit NormalizationKernel(OpKernelConstruction* construction) : OpKernel(construction) {
     OP_REQUIRES_OK(construction, construction->GetAttr("epsilon", &epsilon_));
     OP_REQUIRES_OK(construction, construction->GetAttr("relu", &relu_));
-    const char* error = nullptr;
-    OP_REQUIRES(construction, CurrentInstructionSet(&error) != nullptr,
-                absl::InvalidArgumentError(absl::StrCat("DLBENCH_POOLING_ISA: ", error)));
+    OP_REQUIRES_OK(construction, CheckInstructionSet());
   }
 
  protected:
@@ -83,23 +104,6 @@ class NormalizationKernel : public OpKernel {
   static Plan PlanOf(const Tensor& x) {
     const int64_t channels = x.dim_size(x.dims() - 1);
     return Plan(channels == 0 ? 0 : x.NumElements() / channels, channels);
-  }
-
-  static Data DataOf(const Tensor& x) {
-    return x.dtype() == tensorflow::DT_FLOAT ? Data::kFloat32 : Data::kBFloat16;
-  }
-
-  static Parallel ParallelOf(OpKernelContext* context) {
-    return [context](int64_t parts, int64_t bytes, const std::function<void(int64_t)>& part) {
-      using tensorflow::thread::ThreadPool;
-      // Bound by memory: about 4 bytes pass in a cycle.
-      context->device()->tensorflow_cpu_worker_threads()->workers->ParallelFor(
-          parts, ThreadPool::SchedulingParams::Adaptive(bytes / parts / 4 + 1),
-          [&](int64_t begin, int64_t end) {
-            const ExactSubnormals exact;
-            for (int64_t i = begin; i < end; ++i) part(i);
-          });
-    };
   }
 
   float epsilon_;
@@ -147,7 +151,38 @@ class BatchNormalizationGradientOp : public NormalizationKernel {
   }
 };
 
+class AddOp : public OpKernel {
+ public:
+  explicit AddOp(OpKernelConstruction* construction) : OpKernel(construction) {
+    OP_REQUIRES_OK(construction, CheckInstructionSet());
+  }
+
+  void Compute(OpKernelContext* context) override {
+    const Tensor &a = context->input(0), &b = context->input(1);
+    OP_REQUIRES(context, a.shape() == b.shape(),
+                absl::InvalidArgumentError(
+                    absl::StrCat("cannot add values of shape ", b.shape().DebugString(),
+                                 " to values of shape ", a.shape().DebugString())));
+    Tensor* sum = nullptr;
+    OP_REQUIRES_OK(context,
+                   context->forward_input_or_allocate_output({0, 1}, 0, a.shape(), &sum));
+    Add(DataOf(a), a.NumElements(), ParallelOf(context), a.data(), b.data(), sum->data());
+  }
+};
+
 }  // namespace
+
+REGISTER_OP("DlbenchAdd")
+    .Input("a: T")
+    .Input("b: T")
+    .Output("sum: T")
+    .Attr("T: {bfloat16, float}")
+    .SetShapeFn([](InferenceContext* c) {
+      ShapeHandle shape;
+      TF_RETURN_IF_ERROR(c->Merge(c->input(0), c->input(1), &shape));
+      c->set_output(0, shape);
+      return absl::OkStatus();
+    });
 
 REGISTER_OP("DlbenchBatchNormalization")
     .Input("x: T")
@@ -177,6 +212,9 @@ REGISTER_OP("DlbenchBatchNormalizationGrad")
     .SetShapeFn(GradientShape);
 
 #define DLBENCH_REGISTER(T)                                                         \
+  REGISTER_KERNEL_BUILDER(                                                          \
+      Name("DlbenchAdd").Device(tensorflow::DEVICE_CPU).TypeConstraint<T>("T"),     \
+      AddOp);                                                                       \
   REGISTER_KERNEL_BUILDER(Name("DlbenchBatchNormalization")                         \
                               .Device(tensorflow::DEVICE_CPU)                       \
                               .TypeConstraint<T>("T"),                              \

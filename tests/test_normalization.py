@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dlbench import layers, normalization, ops
+from dlbench import layers, models, normalization, ops
 
 NAMES = ("y", "mean", "variance", "dx", "dgamma", "dbeta")
 EPSILON = 1e-5
@@ -228,3 +228,71 @@ def test_the_layer_takes_the_kernel_where_there_is_one() -> None:
     assert not used("float16", True)
     assert not used("float64", True)
     assert not used("float32", True, jit_compile=True)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("shape", [(0, 3), (1,), (63,), (2, 5, 7, 64), (3, 41, 1000)])
+def test_sum(isa: str, shape: tuple[int, ...], dtype: tf.DType) -> None:
+    """Rounded once, as TensorFlow's: the same bits; parts, and values that fill no vector."""
+    rng = np.random.default_rng(0)
+    a, b = (tf.constant(rng.standard_normal(shape), dtype) for _ in range(2))
+    before = a.numpy(), b.numpy()
+    np.testing.assert_array_equal(normalization.add(a, b), a + b)
+    np.testing.assert_array_equal(a, before[0])  # its buffer is not the sum's
+    np.testing.assert_array_equal(b, before[1])
+
+
+def test_sum_of_special_values(isa: str) -> None:
+    values = np.array([0.0, -0.0, 1.0, np.inf, -np.inf, np.nan, 1e-40, 3e38], np.float32)
+    for dtype in (tf.float32, tf.bfloat16):
+        a, b = (tf.constant(one, dtype) for one in np.meshgrid(values, values))
+        found = normalization.add(a, b).numpy()
+        # In NumPy, since TensorFlow takes subnormal numbers for zeros.
+        with np.errstate(over="ignore", invalid="ignore"):
+            expected = (a.numpy().astype(np.float32) + b.numpy()).astype(found.dtype)
+        np.testing.assert_array_equal(*(one.astype(np.float32) for one in (found, expected)))
+
+
+def test_sum_of_different_shapes() -> None:
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError), match="3"):
+        normalization.add(tf.zeros((2, 3)), tf.zeros((2, 1)))
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_fork_sums_up_gradients(dtype: tf.DType) -> None:
+    """Of every order, in a graph and outside; an unused way counts as zero."""
+    x = tf.constant([1.0, -2.0, 3.0], dtype)
+
+    def gradients(used: int) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                ways = normalization.fork(x)
+                y = tf.add_n([x * x * way for way in ways[:used]])
+            first = tape.gradient(y, x)
+        return first, outer.gradient(first, x)
+
+    for used in (1, 2):
+        for run in (gradients, tf.function(gradients)):
+            first, second = run(used)
+            np.testing.assert_array_equal(first, used * 3 * x * x)
+            np.testing.assert_array_equal(second, used * 6 * x)
+
+
+def test_residual_layers_add_by_the_compiled_op() -> None:
+    """In the forward pass of a training step and where gradients come together, nowhere else."""
+    network = models.build("deepvel", (None, None, 2), 6, blocks=2, filters=4)
+
+    @tf.function
+    def step(x: tf.Tensor) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            y = network(x, training=True)
+        return tape.gradient(y, network.trainable_variables)
+
+    graph = step.get_concrete_function(tf.TensorSpec((2, 9, 11, 2))).graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert kinds.count("DlbenchAdd") == 3 + 3
+    assert "AddN" not in kinds
+    predicting = tf.function(network).get_concrete_function(tf.TensorSpec((2, 9, 11, 2))).graph
+    assert "DlbenchAdd" not in {operation.type for operation in predicting.get_operations()}

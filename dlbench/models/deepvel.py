@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from dlbench.layers import BatchNormalization, Conv2D
+from dlbench.layers import Add, BatchNormalization, Conv2D, Fork
 
 # Of the Keras release that the network was published with.
 MOMENTUM, EPSILON = 0.99, 1e-3
@@ -32,13 +32,15 @@ def deepvel(
     """
     normalization = normalization or BatchNormalization
     image = keras.Input(input_shape, name="image")
-    first = x = _convolution(image, filters, "conv1", activation="relu")
+    x = _convolution(image, filters, "conv1", activation="relu")
+    first, x = Fork(name="fork")(x)
     for block in range(1, blocks + 1):
-        y = _normalized(x, filters, f"block{block}_1", normalization, activation="relu")
-        y = _normalized(y, filters, f"block{block}_2", normalization)
-        x = keras.layers.Add(name=f"block{block}_add")([x, y])
+        shortcut, x = Fork(name=f"block{block}_fork")(x)
+        x = _normalized(x, filters, f"block{block}_1", normalization, activation="relu")
+        x = _normalized(x, filters, f"block{block}_2", normalization)
+        x = Add(name=f"block{block}_add")([shortcut, x])
     x = _normalized(x, filters, "conv2", normalization)
-    x = keras.layers.Add(name="add")([first, x])
+    x = Add(name="add")([first, x])
     # float32: velocities, not the features that lead to them.
     velocity = _convolution(x, outputs, "velocity", kernel=1, dtype="float32")
     return keras.Model(image, velocity, name=name)

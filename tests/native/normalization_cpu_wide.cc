@@ -4,5 +4,5 @@
 
 namespace dlbench {
 const NormalizationKernels kAvx512Normalization{
-    "avx512", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient};
+    "avx512", kLanes, AnyMoments, AnyNormalize, AnySums, AnyGradient, AnyAdd};
 }

@@ -1,4 +1,4 @@
-// Random batch normalisations whose buffers end where the tensors end, so that a sanitizer sees
+// Random batch normalisations and sums whose buffers end where the tensors end, so that a sanitizer sees
 // every step beyond them, compared with plain loops in double precision; every instruction set must
 // give the bits of the portable one.
 //
@@ -65,13 +65,14 @@ struct Case {
 };
 
 struct Results {
-  std::vector<float> y, mean, variance, dx, dgamma, dbeta;
+  std::vector<float> y, mean, variance, dx, dgamma, dbeta, sum;
 };
 
 Results Run(const Case& c, uint64_t seed) {
   Tensor x(c.data, c.x.size(), c.offset), y(c.data, c.x.size(), c.offset);
   Tensor dy(c.data, c.x.size(), c.offset), own(c.data, c.x.size(), c.offset);
   for (size_t i = 0; i < c.x.size(); ++i) x.Set(i, c.x[i]), dy.Set(i, c.dy[i]);
+  Tensor a(c.data, c.x.size(), c.offset), b(c.data, c.x.size(), 0);
   Tensor& dx = c.in_place ? dy : own;
   const dlbench::Parallel shuffled = [&](int64_t parts, int64_t, const auto& part) {
     std::vector<int64_t> order(parts);
@@ -89,6 +90,10 @@ Results Run(const Case& c, uint64_t seed) {
   NormalizeBatchGradient(c.data, plan, parameters, shuffled, dy.data(), x.data(), r.mean.data(),
                          r.variance.data(), dx.data(), r.dgamma.data(), r.dbeta.data());
   r.dx = dx.Values();
+  for (size_t i = 0; i < c.x.size(); ++i) a.Set(i, c.x[i]), b.Set(i, c.dy[i]);
+  Tensor& sum = c.in_place ? b : y;
+  Add(c.data, c.x.size(), shuffled, a.data(), b.data(), sum.data());
+  r.sum = sum.Values();
   return r;
 }
 
@@ -101,6 +106,9 @@ bool Close(float found, double expected, double terms, double unit = 0.0) {
 // The name of a result that plain loops find to be another, or null.
 const char* Wrong(const Case& c, const Results& found) {
   const double unit = c.data == Data::kFloat32 ? 0.0 : 1.0 / 256, rows = c.rows;
+  for (size_t i = 0; i < c.x.size(); ++i) {
+    if (found.sum[i] != c.x[i] + c.dy[i]) return "sum";
+  }
   for (int64_t channel = 0; channel < c.channels; ++channel) {
     const int64_t end = c.rows * c.channels;
     double mean = 0.0, variance = 0.0, sum = 0.0, product = 0.0, terms = 0.0;
@@ -182,6 +190,7 @@ int main(int count, char** arguments) {
       if (!SameBits(other.dx, portable.dx)) return fail(isa, "dx");
       if (!SameBits(other.dgamma, portable.dgamma)) return fail(isa, "dgamma");
       if (!SameBits(other.dbeta, portable.dbeta)) return fail(isa, "dbeta");
+      if (!SameBits(other.sum, portable.sum)) return fail(isa, "sum");
     }
   }
   std::printf("%ld random cases\n", cases);
