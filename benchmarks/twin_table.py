@@ -1,0 +1,120 @@
+"""Our networks against their twins, launched in turn for some rounds, as a table.
+
+    python -m benchmarks.twin_table OUT.jsonl [--rounds 5] [--only deepvel-float32-train ...]
+
+In each round every peer steps each case in a process of its own (`twin_run`), in turned order; what
+a launch found is a line of OUT.jsonl at once, and a second call goes on where the first stopped.
+Prints the table of all that the file holds: seconds of a step are the median of the launches'
+median steps; ratios are taken within a round, and shown with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import twin_run
+from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
+
+PEERS = {
+    "train": ("ours", "torch_tuned", "keras", "convolutions"),
+    "inference": ("ours", "torch_tuned"),
+}
+SIZES: dict[str, tuple[int, tuple[int, int]]] = {
+    "segnet": (2, (360, 480)),
+    "deepvel": (32, (50, 50)),
+}
+"""Batch and (height, width)."""
+STEPS = {"float32": 4, "mixed_bfloat16": 8}
+"""A launch's, after the warm-up; three times as many in inference."""
+TIMEOUT_S = 1800.0
+GIB = 2**30
+Launched = dict[str, Any]
+
+
+def cases() -> dict[str, Case]:
+    """By name, such as ``segnet-float32-train``."""
+    found = {}
+    for network, precision, mode in itertools.product(NETWORKS, PRECISIONS, MODES):
+        batch, size = SIZES[network]
+        name = f"{network}-{precision.removeprefix('mixed_')}-{mode}"
+        found[name] = Case(network, precision, mode, size, batch)
+    return found
+
+
+def measure(path: Path, rounds: int, names: Iterable[str], threads: int) -> None:
+    """Adds to ``path`` the launches that it lacks."""
+    done = {(one["round"], one["case"], one["peer"]) for one in read(path)}
+    with tempfile.TemporaryDirectory() as folder, path.open("a", encoding="utf-8") as out:
+        for number in range(rounds):
+            for name in names:
+                case = cases()[name]
+                peers = PEERS[case.mode]
+                start = number % len(peers)
+                for peer in (*peers[start:], *peers[:start]):
+                    if (number, name, peer) in done:
+                        continue
+                    steps = STEPS[case.precision] * (1 if case.mode == "train" else 3)
+                    weights = Path(folder) / f"{case.network}.npz"
+                    found = twin_run.launch(peer, case, weights, steps, threads, TIMEOUT_S)
+                    line = {"round": number, "case": name, "peer": peer, **found}
+                    print(json.dumps(line), file=out, flush=True)
+
+
+def read(path: Path) -> list[Launched]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def table(launches: list[Launched]) -> str:
+    """Markdown, a row for each case and peer."""
+    by_case: dict[str, dict[str, dict[int, Launched]]] = defaultdict(lambda: defaultdict(dict))
+    for one in launches:
+        by_case[one["case"]][one["peer"]][one["round"]] = one
+    rows = [
+        "| case | peer | launches | step, s | peer / ours | peak memory, GiB |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for name, peers in by_case.items():
+        ours = peers["ours"]
+        for peer, rounds in peers.items():
+            step_s = [statistics.median(one["step_s"]) for one in rounds.values()]
+            ratios = [
+                statistics.median(rounds[n]["step_s"]) / statistics.median(ours[n]["step_s"])
+                for n in rounds.keys() & ours.keys()
+            ]
+            ratio = "" if peer == "ours" or not ratios else spread(ratios)
+            peaks = [one["peak_bytes"]["host_rss_hwm"] / GIB for one in rounds.values()]
+            memory = "" if peer == "convolutions" else f"{statistics.median(peaks):.2f}"
+            rows.append(
+                f"| {name} | {peer} | {len(rounds)} | {statistics.median(step_s):.3f} | {ratio} | "
+                f"{memory} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="OUT.jsonl")
+    parser.add_argument("--rounds", type=int, default=5, help="0 only prints the table")
+    parser.add_argument("--only", nargs="+", choices=cases(), default=list(cases()))
+    given = parser.parse_args()
+    measure(given.out, given.rounds, given.only, len(os.sched_getaffinity(0)))
+    print(table(read(given.out)), end="")
+
+
+if __name__ == "__main__":
+    main()
