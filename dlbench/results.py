@@ -52,19 +52,22 @@ def write_report(
 ) -> None:
     """Write and print what the run achieved with its best weights; rank 0 alone.
 
-    A run that was complete already has timed nothing and keeps the record that it has.
+    A run that was complete already has timed nothing and keeps the record that it has; one that
+    died before it had any gets it now, without a speed.
     """
     best = session.task.score.best(history)
     assert best is not None  # the last epoch is always evaluated
     lines = ["", f"best epoch: {best['epoch']}", evaluation.table()]
-    if any(part["samples"] for part in measured):
+    if any(part["samples"] for part in measured) or not folder.record.exists():
         quality = {"best_epoch": best["epoch"], **evaluation.quality()}
         record = _record(session, measured, quality)
         records.write(record, folder.record)
         folder.write_text(folder.summary, page.markdown(record))
         peaks = [(part["peak_bytes"]["host_rss"] or 0) / 2**30 for part in measured]
+        speed = record.throughput
+        told = "no step was timed" if speed is None else f"{speed:.2f} samples/s"
         lines.append(
-            f"{record.throughput:.2f} samples/s on {len(measured)} rank(s); peak memory per rank "
+            f"{told} on {len(measured)} rank(s); peak memory per rank "
             + ", ".join(f"{peak:.2f} GiB" for peak in peaks)
         )
     session.task.write(evaluation, folder)
@@ -81,6 +84,7 @@ def export(session: Session, folder: RunFolder) -> None:
         experiment.name,
         session.network.input_shape[1:],
         len(session.dataset.outputs),
+        value_range=session.dataset.value_range,
         **experiment.options,
     )
     plain.set_weights(session.network.get_weights())

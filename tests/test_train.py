@@ -209,6 +209,28 @@ def test_the_finished_run_met_again(
     assert "no split 'nowhere'" in nowhere["stderr"] or "'nowhere'" in nowhere["stderr"]
 
 
+def test_a_run_that_died_before_its_report_gets_it(
+    finished: tuple[Path, str], place: Path, launch: Callable[..., Any]
+) -> None:
+    folder, _ = finished
+    files = [folder / name for name in ("record.json", "summary.md")]
+    kept = {file: file.read_bytes() for file in files}
+    right = records.read(files[0])
+    for file in files:
+        file.unlink()
+    try:
+        ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole"], place)
+        assert ended.status == 0, ended.output
+        found = records.read(files[0])
+        assert files[1].exists()
+    finally:
+        for file, content in kept.items():
+            file.write_bytes(content)
+    assert found.throughput is None
+    assert found.quality == right.quality
+    assert "no step was timed" in ended.output
+
+
 def test_the_command_to_evaluate(
     finished: tuple[Path, str], place: Path, launch: Callable[..., Any]
 ) -> None:

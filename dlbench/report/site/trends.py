@@ -43,7 +43,8 @@ class Curve(NamedTuple):
         for group in self.groups:
             ranks = group.workload.ranks or 1
             per = (base.workload.ranks or 1) / ranks / (base.median("throughput") or 1.0)
-            values = [(la.values["throughput"] * per, la) for la in group.launches if la.values]
+            known = [(la.values.get("throughput"), la) for la in group.launches]
+            values = [(value * per, la) for value, la in known if value is not None]
             yield ranks, values, (group.median("throughput") or 0.0) * per
 
 
