@@ -76,8 +76,9 @@ class SingleProcess:
         self._waits.append(stamp(total) - begun)
         return total
 
-    def sum_gradient(self, gradient: Any, name: str) -> Any:
-        """Sum of a gradient over ranks, sent in the configured compression."""
+    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
+        """Sum of a gradient over ranks, sent in the configured compression; ``scaled`` if it was
+        multiplied by a loss scale, which then answers for what float16 cannot hold."""
         return gradient
 
     def broadcast(self, variables: list[Any]) -> None:
@@ -125,19 +126,17 @@ class Horovod(SingleProcess):
     def sum(self, tensor: Any, name: str) -> Any:
         return self._hvd.allreduce(tensor, op=self._hvd.Sum, name=name)
 
-    def sum_gradient(self, gradient: Any, name: str) -> Any:
+    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
         import tensorflow as tf
 
         # One allreduce a gradient: it starts as soon as the backward pass has made that gradient,
         # and Horovod's fusion buffer batches what waits.
         if self._compression == "none":
             return self.sum(gradient, name)
-        # Saturate rather than overflow, in the sum too; but an inf that was there must stay one, or
-        # loss scaling would not notice it.
-        limit = tf.float16.max / self.size
-        scaled = gradient * HALF_GAIN
-        half = tf.where(tf.math.is_finite(scaled), tf.clip_by_value(scaled, -limit, limit), scaled)
-        half = tf.cast(half, tf.float16)
+        if scaled:
+            # Overflows in the open: an inf has the step skipped and the scale halved.
+            return tf.cast(self.sum(tf.cast(gradient, tf.float16), name), gradient.dtype)
+        half = saturated(gradient * HALF_GAIN, self.size)
         return tf.cast(self.sum(half, name), gradient.dtype) / HALF_GAIN
 
     def broadcast(self, variables: list[Any]) -> None:
@@ -172,6 +171,16 @@ class Horovod(SingleProcess):
             "nccl_built": bool(hvd.nccl_built()),
             "compression": self._compression,
         }
+
+
+def saturated(values: Any, size: int) -> Any:
+    """As float16, clipped so that a sum over ``size`` ranks is finite; what is not, stays so."""
+    import tensorflow as tf
+
+    # Every addition rounds, by up to 2^-11.
+    limit = tf.float16.max / size / (1.0 + size * 2.0**-11)
+    clipped = tf.clip_by_value(values, -limit, limit)
+    return tf.cast(tf.where(tf.math.is_finite(values), clipped, values), tf.float16)
 
 
 def configure_devices(threads: int | None) -> None:

@@ -7,7 +7,7 @@ that is; so N ranks with batch b follow one rank with batch N*b.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -48,7 +48,7 @@ class Trainer(keras.Model):
         ranks: SingleProcess,
         loss: Loss,
         weight_decay: float = 0.0,
-        recompute: bool | str = False,
+        recompute: Literal[False, True, "normalization"] = False,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
@@ -122,8 +122,9 @@ class Trainer(keras.Model):
             waits.append(ended - begun)  # 0 if the total came first
             local_gradients = tape.gradient(share, variables)
         begun = split.stamp(local_gradients)
+        scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         gradients = [
-            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}")
+            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}", scaled)
             for gradient, variable in zip(local_gradients, variables, strict=True)
         ]
         # Most sums are made while the backward pass goes on; these are left when it has ended.

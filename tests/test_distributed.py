@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dlbench import distributed, session
 from dlbench.config import ConfigError
@@ -58,6 +59,34 @@ def test_half_precision_gradients_follow_roughly(jobs: Jobs, ranks: int) -> None
     whole, half = weights(jobs(ranks), "none"), weights(jobs(ranks), "fp16")
     np.testing.assert_allclose(losses(jobs(ranks), "fp16"), losses(jobs(1), "none"), rtol=1e-3)
     assert any((whole[name] != half[name]).any() for name in whole)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 48, 1000])
+def test_large_gradients_saturate_in_half_precision(size: int) -> None:
+    half = distributed.saturated(tf.constant([1e30, -1e30, 1.0, np.inf, np.nan]), size).numpy()
+    total = np.zeros_like(half)
+    with np.errstate(invalid="ignore"):
+        for _ in range(size):
+            total += half
+    assert np.isfinite(total[:2]).all()
+    assert total[0] == -total[1]
+    assert abs(total[0]) > (0.98 if size < 100 else 0.6) * float(np.finfo(np.float16).max)
+    assert half[2] == 1.0
+    assert np.isposinf(half[3])
+    assert np.isnan(half[4])
+
+
+def test_a_loss_scale_answers_for_what_half_precision_cannot_hold() -> None:
+    ranks = object.__new__(distributed.Horovod)
+    ranks._compression, ranks.size = "fp16", 4
+    ranks.sum = lambda tensor, name: 4 * tensor  # type: ignore[method-assign]
+    scaled = tf.constant([0.01, 1.0]) * 2.0**15
+    found = ranks.sum_gradient(scaled, "gradient", scaled=True).numpy()
+    assert found[0] == pytest.approx(4 * 0.01 * 2**15, rel=1e-3), "clipped"
+    assert np.isposinf(found[1]), "the step must be skipped"
+    plain = ranks.sum_gradient(tf.constant([0.01, 1e3]), "gradient").numpy()
+    assert plain[0] == pytest.approx(0.04, rel=1e-3)
+    assert np.isfinite(plain[1])
 
 
 @pytest.mark.parametrize("case", ["sync", "none", "local", "fp16"])

@@ -71,7 +71,7 @@ class SlowRanks(SingleProcess):
     def sum(self, tensor: Any, name: str) -> Any:
         return self._between.before(tensor) if name == "valid_pixels" else tensor
 
-    def sum_gradient(self, gradient: Any, name: str) -> Any:
+    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
         return self._pause.before(gradient) if name.endswith("kernel") else gradient
 
 

@@ -84,10 +84,10 @@ class InfInOneRank:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ranks, name)
 
-    def sum_gradient(self, gradient: Any, name: str) -> Any:
+    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
         if name.endswith("enc2_1_conv/kernel"):
             gradient = gradient * self.factor
-        return self._ranks.sum_gradient(gradient, name)
+        return self._ranks.sum_gradient(gradient, name, scaled)
 
 
 class Steps(keras.callbacks.Callback):
