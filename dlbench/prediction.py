@@ -66,8 +66,10 @@ class Predictor:
         """
         if self._frozen:
             return self._with_constants(tf.convert_to_tensor(image))[0], None
-        for layer in self._dropouts:
-            layer.seed_generator.state.assign([self._seed, draw * self._samples])
+        for number, layer in enumerate(self._dropouts):
+            # Seeds of their own, below 2^31 apart: layers of one shape would draw one mask.
+            seed = self._seed + number * 2**31
+            layer.seed_generator.state.assign([seed, draw * self._samples])
         mean, variance = self._function(image)
         return mean, variance if self._dropouts else None
 

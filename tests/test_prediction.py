@@ -46,9 +46,9 @@ def test_mean_and_variance_are_those_of_the_samples(precision: str) -> None:
     # Each pass of a layer moves its seed on by one: these are the same draws, one at a time.
     dropouts = [layer for layer in net.layers if isinstance(layer, MonteCarloDropout)]
     assert len(dropouts) == 4
-    for layer in dropouts:
+    for number, layer in enumerate(dropouts):
         layer.monte_carlo = True
-        layer.seed_generator.state.assign([3, 2 * count])
+        layer.seed_generator.state.assign([3 + number * 2**31, 2 * count])
     samples = [softmax(net(IMAGE, training=False).numpy().astype(np.float32)) for _ in range(count)]
     for layer in dropouts:
         layer.monte_carlo = False
@@ -59,6 +59,15 @@ def test_mean_and_variance_are_those_of_the_samples(precision: str) -> None:
     np.testing.assert_allclose(variance, np.var(samples, axis=0), atol=tolerance)
     np.testing.assert_allclose(mean.numpy().sum(-1), 1.0, atol=1e-5)
     assert (variance.numpy() >= 0).all()
+
+
+def test_layers_of_one_shape_drop_other_values() -> None:
+    """Both halves of this network drop from the same ones."""
+    inputs = keras.Input((None, None, 1))
+    halves = [MonteCarloDropout(0.5)(inputs) for _ in range(2)]
+    net = keras.Model(inputs, keras.layers.Concatenate()(halves))
+    found, _ = Predictor(net, tf.identity)(np.ones((1, 32, 32, 1), np.float32))
+    assert 0.3 < float(tf.reduce_mean(tf.cast(found[..., 0] != found[..., 1], tf.float32))) < 0.7
 
 
 def test_draws_are_repeatable_and_differ() -> None:
