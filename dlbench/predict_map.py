@@ -81,7 +81,7 @@ def predict(arguments: list[str]) -> None:
     """Read, predict and write; what can be checked without TensorFlow is checked before it."""
     request = _parse(arguments)
     segmenter = trained.segmentation_network(request.run, request.checkpoint)
-    learnt = {k: v for k, v in segmenter.options.items() if k in READING}
+    learnt = {k: v for k, v in segmenter.options.items() if k in (*READING, "clouds")}
     reading = learnt | {"dates": None} | request.reading
     images = [
         raster_input.opened(path, request.bands, segmenter.bands, segmenter.facts, reading)

@@ -18,9 +18,10 @@ from dlbench.config import ConfigError
 from dlbench.data import labelled_sentinel2, raster
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
-from dlbench.data.grid import Grid
+from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery import earth_engine, sentinel2
 from dlbench.data.imagery.earth_engine import Mixer
+from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.spectral_indices import INDICES
 from dlbench.tiling import Window
 
@@ -35,7 +36,8 @@ width) bool."""
 
 @dataclass(frozen=True)
 class RasterInput:
-    """Any raster that GDAL reads, of any size and transform; or a Sentinel-2 scene or series."""
+    """Any raster that GDAL reads, of any size and transform; or a Sentinel-2 scene or series, or a
+    Landsat scene."""
 
     path: Path
     height: int
@@ -65,8 +67,9 @@ class RasterInput:
 
     @property
     def pixel_metres(self) -> float | None:
-        """Height of a pixel on the ground; None without a CRS."""
-        if self.crs is None:
+        """Height of a pixel on the ground; None without a CRS, or with one that is not of the
+        Earth."""
+        if self.crs is None or not (self.crs.is_geographic or self.crs.is_projected):
             return None
         height = math.hypot(self.transform.b, self.transform.e)
         return Grid(self.crs, Affine.scale(height, -height), 1, 1).pixel_metres
@@ -82,14 +85,19 @@ def opened(
     """The header of ``path``; ``chosen`` are bands by number or description, with commas between.
 
     Without them a network that has learnt from Sentinel-2 gets its scenes as in training: with
-    ``options`` of `labelled_sentinel2.images`. Raises `DataError` or `ConfigError` unless there
+    ``options`` of `labelled_sentinel2.images`; and a folder with a Landsat scene is read as in
+    training, ``clouds`` among the options. Raises `DataError` or `ConfigError` unless there
     are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
     mixer = None
     if earth_engine.is_export(path):
         (mixer,) = earth_engine.mixers([path])
+    options = dict(options or {})
+    clouds = options.pop("clouds", False)
     if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
-        return replace(_sentinel2(path, trained_on, dict(options or {})), mixer=mixer)
+        return replace(_sentinel2(path, trained_on, options), mixer=mixer)
+    if chosen is None and trained_on is not None and any(path.glob("*_SR_B*")):
+        return _input(path, Landsat(path, trained_on.bands, clouds=clouds))
     source = path if mixer is None else earth_engine.as_geotiff(mixer)
     with raster.open_raster(source) as file:
         if not file.count:
@@ -164,7 +172,11 @@ def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput
             f"{len(dates) if series else 1} date(s) of one place: give "
             + ("dates=YYYYMMDD,... or a folder of these" if series else "one of them")
         )
-    image, grid = found[0], found[0].grid
+    return _input(path, found[0])
+
+
+def _input(path: Path, image: Imagery) -> RasterInput:
+    grid = image.grid
     return RasterInput(
         path=path,
         height=grid.height,
@@ -191,6 +203,13 @@ def note_differences(image: RasterInput, facts: Facts | None) -> None:
         note(
             f"{image.path}: values of {image.dtype}; the network was trained on {facts.dtype} "
             f"({facts.units}, {low:g} to {high:g})"
+        )
+    if facts.resized_to not in (None, (image.height, image.width)):
+        height, width = facts.resized_to
+        note(
+            f"{image.path}: {image.height} x {image.width} pixels; the network was trained on "
+            f"images resized to {height} x {width}, and knows things of that size: resize it, for "
+            f"example with gdal_translate -r average -outsize {width} {height}"
         )
     size, usual = image.pixel_metres, facts.ground_sampling_distance
     if size is not None and usual is not None and abs(size / usual - 1.0) > TOLERANCE:

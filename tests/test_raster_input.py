@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 
 from dlbench import raster_input
 from dlbench.config import ConfigError
 from dlbench.data import DataError, build
 from dlbench.data.facts import Facts, facts
+from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.sentinel2 import open_sentinel2
-from dlbench.data.miniatures import land_cover
+from dlbench.data.miniatures import burned_area, land_cover
 
 CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
 WHOLE = (slice(0, 60), slice(0, 60))
@@ -61,3 +64,41 @@ def test_what_is_not_what_was_learnt(folder: Path) -> None:
         raster_input.opened(imagery, None, 4, learnt(folder))
     with pytest.raises(DataError, match="no Sentinel-2 scene.*; or give bands=1,2,"):
         raster_input.opened(folder / "labels/LULC.tif", None, 4, learnt(folder))
+
+
+def test_a_landsat_scene(tmp_path: Path) -> None:
+    """Reflectance as in training, not the numbers of its files, and its clouds left out."""
+    root = burned_area.make(tmp_path / "burned", scene_size=96)
+    known = facts(build("burned_area", root, (32, 32)))
+    scene = next(place for place in sorted((root / "imagery").iterdir()) if place.is_dir())
+    whole = (slice(0, 96), slice(0, 96))
+    for clouds in (False, True):
+        image = raster_input.opened(scene, None, 6, known, {"clouds": clouds, "dates": None})
+        assert image.names == known.bands
+        found = image.read([whole])
+        for one, right in zip(found, Landsat(scene, clouds=clouds).read(0, 0, 96, 96), strict=True):
+            np.testing.assert_array_equal(one[0], right)
+
+
+def test_a_plane_without_a_place_on_the_earth(tmp_path: Path) -> None:
+    local = 'LOCAL_CS["on the table",UNIT["metre",1]]'
+    path = tmp_path / "photo.tif"
+    profile = {"driver": "GTiff", "height": 4, "width": 4, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", crs=local, transform=Affine.scale(0.1, -0.1), **profile) as file:
+        file.write(np.ones((1, 4, 4), np.uint8))
+    assert raster_input.opened(path, None, 1, None).pixel_metres is None
+
+
+def test_pictures_that_were_resized_for_training(
+    folder: Path, street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert learnt(folder).resized_to is None
+    known = facts(build("camvid", street, (20, 30)))
+    assert known.resized_to == (20, 30)
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "transform": Affine.scale(2, -2)}
+    for height, told in ((20, False), (40, True)):
+        path = tmp_path / f"{height}.tif"
+        with rasterio.open(path, "w", height=height, width=30, **profile) as file:
+            file.write(np.ones((3, height, 30), np.uint8))
+        raster_input.note_differences(raster_input.opened(path, None, 3, known), known)
+        assert ("resized to 20 x 30" in capsys.readouterr().err) == told

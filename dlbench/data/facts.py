@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from dlbench.data.dataset import ClassInfo, DataSet
+from dlbench.data.windows import WindowedDataSet
 
 
 class Facts(BaseModel):
@@ -27,9 +28,13 @@ class Facts(BaseModel):
     """Seconds between two frames, of sequences."""
     licence: str
     source: str
+    resized_to: tuple[int, int] | None = None
+    """(height, width) that whole images were brought to; None where they were read as they are."""
 
 
 def facts(dataset: DataSet) -> Facts:
     """The facts of an open data set."""
     known = {name: getattr(dataset, name, None) for name in Facts.model_fields}
+    windows = isinstance(dataset, WindowedDataSet) or dataset.crops
+    known["resized_to"] = None if windows else dataset.size
     return Facts.model_validate({**known, "dtype": str(dataset.dtype)})

@@ -221,7 +221,9 @@ class _Batch:
                 self.columns = tuple(_aligned((self._length, *p.shape), p.dtype) for p in sample)
         for number, (column, part) in enumerate(zip(self.columns, sample, strict=True)):
             if part.shape != column.shape[1:]:
-                remedy = "data.size=[height, width]" if number < 2 else "training.batch=1"
+                remedy = (
+                    "data.size=[height, width]" if number < 2 else "training.evaluation_batch=1"
+                )
                 raise DataError(
                     f"samples of {self._source} differ in size ({column.shape[1:]} and "
                     f"{part.shape}), so they make no batch; set {remedy}"

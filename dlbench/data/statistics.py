@@ -134,8 +134,17 @@ def fingerprint(dataset: DataSet, split: str) -> str:
 
 
 def _stamps(root: Path) -> Iterable[tuple[str, int, int]]:
-    for folder, _, names in os.walk(root):
+    walked: set[str] = set()
+    # Readers follow links, to a larger disk for instance.
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in walked:
+            folders.clear()  # a link back
+            continue
+        walked.add(real)
         for name in names:
             path = Path(folder, name)
-            stat = path.stat()
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # a link to nowhere
+                continue
             yield str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns

@@ -72,6 +72,21 @@ def test_another_file_or_option_is_counted_anew(miniature: Path, tmp_path: Path)
     assert statistics.of(build("vaihingen", root, (100, 100)), "val") != first
 
 
+def test_files_behind_links_count_too(miniature: Path, tmp_path: Path) -> None:
+    """As where imagery lies on a larger disk; links back and to nowhere are no trouble."""
+    root, disk = tmp_path / "root", tmp_path / "disk"
+    shutil.copytree(miniature, root)
+    shutil.move(root / "top", disk)
+    (root / "top").symlink_to(disk)
+    (disk / "back").symlink_to(root)
+    (root / ".#lock").symlink_to("nobody@nowhere")
+    data = build("vaihingen", root, (100, 100))
+    before = statistics.fingerprint(data, "val")
+    assert statistics.fingerprint(data, "val") == before
+    os.utime(next(disk.glob("*.tif")), (1, 1))
+    assert statistics.fingerprint(data, "val") != before
+
+
 def test_a_damaged_memory_is_no_matter(miniature: Path, cache: Path) -> None:
     data = build("vaihingen", miniature, (100, 100))
     first = statistics.of(data, "val")
