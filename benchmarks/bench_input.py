@@ -163,7 +163,8 @@ def test_a_later_epoch_against_blocks_alone(
 ) -> None:
     check(epoch(files), epoch(files, later=True))
     compare(
-        "blocks", "every block once", lambda: decode_blocks(tiles), "files, a later epoch",
+        "blocks, beside a later epoch", "every block once", lambda: decode_blocks(tiles),
+        "files, a later epoch",
         lambda: epoch(files, later=True), FRACTION_OF_LIMIT,
     )  # fmt: skip
 

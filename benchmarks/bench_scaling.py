@@ -70,7 +70,7 @@ def test_scaling(
     smoke = is_smoke(request.config)
     size = SMOKE_SIZE if smoke else SIZE
     workload = Workload(
-        id=f"scaling-{kind}/{MODEL}/float32/{ranks}",
+        id=f"scaling-{kind}/{MODEL}/float32",
         model=MODEL,
         data="synthetic",
         precision="float32",

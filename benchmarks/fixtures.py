@@ -111,6 +111,11 @@ def attach_record(
     ) -> None:
         if benchmark.disabled:
             return
+        if any(one.workload == workload for one in request.config.stash[RECORDS]):
+            raise ValueError(
+                f"this launch has a record of {workload.id} already, and no report could tell the "
+                "two apart; give the workload an id of its own"
+            )
         if ranks is None:
             step_s = tuple(benchmark.stats.stats.data) if step_s is None else step_s
             hit = [fault.text for fault in planted.of(workload.id)]

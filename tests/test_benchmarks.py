@@ -56,6 +56,14 @@ def run_pytest(folder: Path, *arguments: str, **variables: str) -> subprocess.Co
     )
 
 
+def test_two_records_of_one_workload_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bench_again.py").write_text(BENCHMARK)
+    done = run(tmp_path)
+    assert done.returncode == 1
+    assert "a record of python/sum already" in done.stdout
+    assert "1 failed, 1 passed" in done.stdout
+
+
 def test_the_report_holds_the_setup_and_the_record(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
     done = run(

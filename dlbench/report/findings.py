@@ -46,9 +46,10 @@ def of_setup(launches: pd.DataFrame, side: str) -> Iterator[Cause]:
     """
     for label, group in launches.groupby("label", sort=False):
         yield from _straggler(str(label), _records(group), side)
-    everything = _records(launches)
+    # A launch is a file, with a record for each of its workloads.
+    everything = [_records(group) for _, group in launches.groupby("file", sort=False)]
     yield from _conditions(everything, side)
-    changed = sum(record.code.dirty is True for record in everything)
+    changed = sum(any(record.code.dirty is True for record in launch) for launch in everything)
     if changed:
         yield Cause(
             "code", None, f"{side} ran code with uncommitted changes in {changed} of its launches"
@@ -115,27 +116,35 @@ def _straggler(label: str, launches: Sequence[Record], side: str) -> Iterator[Ca
     )
 
 
-def _conditions(launches: Sequence[Record], side: str) -> Iterator[Cause]:
-    """What the devices were like (`dlbench.bench.conditions`)."""
+def _conditions(launches: Sequence[Sequence[Record]], side: str) -> Iterator[Cause]:
+    """What the devices were like (`dlbench.bench.conditions`) in each launch's records."""
 
-    def hit(key: str) -> list[Record]:
-        return [r for r in launches if any(rank.conditions.get(key) for rank in r.ranks)]
+    def hit(key: str) -> tuple[int, list[Record]]:
+        """How many launches, and the records that say so."""
+        found = [
+            [one for one in launch if any(rank.conditions.get(key) for rank in one.ranks)]
+            for launch in launches
+        ]
+        return sum(map(bool, found)), [one for launch in found for one in launch]
 
-    if throttled := hit("throttled"):
+    count, throttled = hit("throttled")
+    if throttled:
         reasons = sorted({str(r) for one in throttled for r in _reasons(one)})
         named = f" ({', '.join(reasons)})" if reasons else ""
-        text = f"in {len(throttled)} of {len(launches)} launches of {side}{named}"
+        text = f"in {count} of {len(launches)} launches of {side}{named}"
         yield Cause("throttling", None, f"clocks were lowered {text}")
-    if foreign := hit("foreign_processes"):
+    count, foreign = hit("foreign_processes")
+    if foreign:
         hosts = ", ".join(sorted(_hosts(foreign, "foreign_processes")))
-        text = f"in {len(foreign)} of {len(launches)} launches of {side} on {hosts}"
+        text = f"in {count} of {len(launches)} launches of {side} on {hosts}"
         yield Cause("foreign process", None, f"others used the GPU {text}")
-    if busy := hit("busy"):
+    count, busy = hit("busy")
+    if busy:
         loads = [rank.conditions.get("other_load") for one in busy for rank in one.ranks]
         most = max((load for load in loads if isinstance(load, int | float)), default=None)
         used = "" if most is None else f", up to {most:.1f} cores"
         hosts = ", ".join(sorted(_hosts(busy, "busy")))
-        text = f"in {len(busy)} of {len(launches)} launches of {side} on {hosts}{used}"
+        text = f"in {count} of {len(launches)} launches of {side} on {hosts}{used}"
         yield Cause("busy machine", None, f"other work ran {text}")
 
 

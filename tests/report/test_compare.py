@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 import synthetic_launches as synthetic
 
-from dlbench.report import load, markdown
+from dlbench.report import load, markdown, records
 from dlbench.report.compare import CompareError, Comparison, Row, compare
+from dlbench.report.findings import of_setup
 from dlbench.report.records import Record
 
 CLEAN = {"step_s": 0.1, "rss": 1 << 30}
@@ -157,6 +158,24 @@ def test_a_planted_cause_is_named(
     assert set(kinds(made)) <= {kind, *({"communication", "input stall"} & set(kinds(made)))}
     if kind not in ("straggler", "communication"):
         assert kinds(made) == [kind]
+
+
+def test_a_launch_of_several_workloads_is_counted_once(
+    tmp_path: Path,
+) -> None:
+    """Two workloads of two launches, of which one ran slowed and changed code."""
+    rows = []
+    for number, disturbed in enumerate((False, True)):
+        more = {"conditions": {"throttled": True}, "dirty": True} if disturbed else {}
+        for kind in ("train", "inference"):
+            (one,) = launches(1, "B", seed=number, **more)
+            workload = one.workload.model_copy(update={"id": f"{kind}/segnet"})
+            path = tmp_path / f"{number}-{kind}.json"
+            records.write(one.model_copy(update={"workload": workload}), path)
+            rows.append(load([path]).assign(file=f"{number}.json", label=kind))
+    told = [str(cause) for cause in of_setup(pd.concat(rows), "B")]
+    assert [text for text in told if "1 of 2 launches" in text and "clocks" in text]
+    assert [text for text in told if "uncommitted changes in 1 of its launches" in text]
 
 
 def test_conditions_that_say_nothing_is_wrong_are_not_told(

@@ -189,6 +189,7 @@ _PATCH = '<rect class="part p{}" x="-6" y="-6" width="12" height="12"/>'
 
 
 def _svg(key: str, title: str, description: str, height: float, parts: Iterable[str]) -> str:
+    key = escape(key)
     return (
         f'<svg class="chart" width="100%" height="{height}" role="img" '
         f'aria-labelledby="{key}-title {key}-desc">'

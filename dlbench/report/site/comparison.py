@@ -46,8 +46,8 @@ def precomputed(frame: DataFrame, archive: Archive) -> dict[Pair, Comparison]:
         shared = len(one.groups.keys() & other.groups.keys())
         if not shared:
             continue
-        if spent + shared > BUDGET:
-            break
+        if found and spent + shared > BUDGET:
+            continue
         spent += shared
         # What cannot be compared has no verdict here; the command says why.
         with contextlib.suppress(compare.CompareError):

@@ -21,7 +21,7 @@ class Figure(NamedTuple):
 
     def html(self) -> str:
         return (
-            f'<figure id="{self.key}"><figcaption><h2>{escape(self.title)}</h2>'
+            f'<figure id="{escape(self.key)}"><figcaption><h2>{escape(self.title)}</h2>'
             f"<p>{escape(self.note)}</p></figcaption>{self.drawing}"
             f"{details('The same numbers as a table', self.numbers)}</figure>"
         )
