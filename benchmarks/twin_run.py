@@ -6,6 +6,8 @@ that is PEER NETWORK PRECISION MODE SIZE BATCH STEPS THREADS, prints one line of
 each step after the warm-up, the loss of every step, the warm-up included, and the peak memory.
 TensorFlow and PyTorch are never loaded together. What a peer is given:
 
+ours            batch normalisation recomputed (`training.recompute`) in DeepVel's training in
+                bfloat16, where we should need more memory than PyTorch
 ours, keras     TensorFlow with oneDNN on every processor, as dlbench sets it (by itself it uses
                 oneDNN only on those with VNNI, and plain Keras would be slower on others)
 torch           PyTorch and the allocator as they come
@@ -37,8 +39,6 @@ ROOT = Path(__file__).parents[1]
 PEERS = ("ours", "torch", "torch_tuned", "keras", "convolutions")
 WARMUP_STEPS = 3
 """The first traces and allocates; oneDNN and the allocators settle within the others."""
-RECOMPUTE: dict[str, bool | str] = {"segnet": False, "deepvel": "normalization"}
-"""Ours in training: `training.recompute`, so that no more memory is needed than PyTorch needs."""
 Step = Callable[[], Any]
 
 
@@ -95,7 +95,10 @@ def _our_trainer(case: Case, network: Any) -> Any:
 
     segnet = case.network == "segnet"
     loss = CrossEntropy(twin_cases.CLASS_WEIGHTS) if segnet else SquaredError()
-    return Trainer(network, SingleProcess(), loss, recompute=RECOMPUTE[case.network])
+    recompute = (case.network, case.precision) == ("deepvel", "mixed_bfloat16")
+    return Trainer(
+        network, SingleProcess(), loss, recompute="normalization" if recompute else False
+    )
 
 
 def make_step(peer: str, case: Case, weights: Weights, threads: int) -> Step:

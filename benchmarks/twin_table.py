@@ -15,6 +15,8 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
@@ -52,7 +54,9 @@ def cases() -> dict[str, Case]:
 
 def measure(path: Path, rounds: int, names: Iterable[str], threads: int) -> None:
     """Adds to ``path`` the launches that it lacks."""
-    done = {(one["round"], one["case"], one["peer"]) for one in read(path)}
+    found = read(path)
+    path.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
+    done = {(one["round"], one["case"], one["peer"]) for one in found}
     with tempfile.TemporaryDirectory() as folder, path.open("a", encoding="utf-8") as out:
         for number in range(rounds):
             for name in names:
@@ -64,15 +68,20 @@ def measure(path: Path, rounds: int, names: Iterable[str], threads: int) -> None
                         continue
                     steps = STEPS[case.precision] * (1 if case.mode == "train" else 3)
                     weights = Path(folder) / f"{case.network}.npz"
-                    found = twin_run.launch(peer, case, weights, steps, threads, TIMEOUT_S)
-                    line = {"round": number, "case": name, "peer": peer, **found}
+                    try:
+                        launched = twin_run.launch(peer, case, weights, steps, threads, TIMEOUT_S)
+                    except (RuntimeError, subprocess.TimeoutExpired) as error:
+                        print(f"{name}, {peer}: {error}", file=sys.stderr, flush=True)
+                        continue  # a second call tries it again
+                    line = {"round": number, "case": name, "peer": peer, **launched}
                     print(json.dumps(line), file=out, flush=True)
 
 
 def read(path: Path) -> list[Launched]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def table(launches: list[Launched]) -> str:
@@ -85,7 +94,7 @@ def table(launches: list[Launched]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for name, peers in by_case.items():
-        ours = peers["ours"]
+        ours = peers.get("ours", {})
         for peer, rounds in peers.items():
             step_s = [statistics.median(one["step_s"]) for one in rounds.values()]
             ratios = [
@@ -112,7 +121,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="0 only prints the table")
     parser.add_argument("--only", nargs="+", choices=cases(), default=list(cases()))
     given = parser.parse_args()
-    measure(given.out, given.rounds, given.only, len(os.sched_getaffinity(0)))
+    if given.rounds:
+        measure(given.out, given.rounds, given.only, len(os.sched_getaffinity(0)))
     print(table(read(given.out)), end="")
 
 

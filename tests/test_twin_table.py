@@ -39,6 +39,27 @@ def test_peers_take_turns_and_what_is_done_stays(launches: list[str], tmp_path: 
     assert [one["round"] for one in twin_table.read(out)] == [0, 0, 1, 1, 2, 2]
 
 
+def test_a_launch_that_fails_costs_itself_alone(
+    launches: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """So does a line that a kill has cut short; the next call makes up for both."""
+    out, works = tmp_path / "twins.jsonl", twin_run.launch
+
+    def fail(peer: str, *arguments: Any) -> dict[str, Any]:
+        if peer == "ours":
+            raise RuntimeError("out of memory")
+        return works(peer, *arguments)
+
+    monkeypatch.setattr(twin_run, "launch", fail)
+    twin_table.measure(out, 1, [CASE], 1)
+    assert [one["peer"] for one in twin_table.read(out)] == ["torch_tuned"]
+    assert "ours" not in twin_table.table(twin_table.read(out)).splitlines()[2]
+    out.write_text(out.read_text() + '{"round": 0, "case"')
+    monkeypatch.setattr(twin_run, "launch", works)
+    twin_table.measure(out, 1, [CASE], 1)
+    assert sorted(one["peer"] for one in twin_table.read(out)) == ["ours", "torch_tuned"]
+
+
 def test_table(launches: list[str], tmp_path: Path) -> None:
     """Ratios are those within a round: 1 / 0.5 in each, whatever the round's speed."""
     out = tmp_path / "twins.jsonl"

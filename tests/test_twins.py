@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import twin_cases, twin_keras, twin_run
+from benchmarks import twin_cases, twin_keras, twin_quality, twin_run
 from benchmarks.twin_cases import CHANNELS, NETWORKS, Case, Weights
 from dlbench import models
+from dlbench.config import ConfigError
 
 CASES = {
     # Odd at three of the five pools.
@@ -167,6 +168,46 @@ def test_training(network: str, twin: Any) -> None:
     assert distance(found.kernel, right.kernel) < 1e-3
     # PyTorch divides a variance by n - 1; n is 442 or more.
     assert distance(found.statistics, right.statistics) < 1e-2
+
+
+@pytest.fixture
+def basic() -> tuple[keras.Model, keras.Model]:
+    """SegNet-Basic, ours and the twin that has taken its weights."""
+    size = (None, None, twin_keras.BANDS)
+    keras.utils.set_random_seed(3)
+    network = models.build("segnet_basic", size, 5, width=0.1)
+    for variable in network.variables:
+        noise = np.random.default_rng(len(variable.path)).uniform(-0.1, 0.1, variable.shape)
+        variable.assign_add(noise)
+    twin = twin_keras.segnet_basic(0.1, 5)
+    twin_keras.load(twin, {variable.path: variable.numpy() for variable in network.variables})
+    return network, twin
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_segnet_basic(basic: tuple[keras.Model, keras.Model], training: bool) -> None:
+    network, twin = basic
+    image = np.random.default_rng(0).integers(0, 256, (2, 45, 60, 3)).astype(np.float32)
+    found, right = (one(image, training=training).numpy() for one in (twin, network))
+    # Rounding leaves 1e-6.
+    assert distance(found, right) < 1e-4
+    for one, other in zip(twin.variables, network.variables, strict=True):
+        assert distance(one.numpy(), other.numpy()) < 1e-4, one.path
+
+
+def test_a_run_of_the_plain_twin_starts_from_our_weights() -> None:
+    size = (None, None, 3)
+    keras.utils.set_random_seed(3)
+    right = models.build("segnet_basic", size, 5, width=0.1)
+    keras.utils.set_random_seed(3)
+    twin = twin_quality.build("segnet_basic", size, 5, width=0.1, value_range=models.BYTES)
+    for one, other in zip(twin.variables, right.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for wrong in ({"rescale": (1.0, 0.0)}, {"value_range": (0.0, 1e4)}, {"dropout": 0.5}):
+        with pytest.raises(ConfigError, match=f"has no {next(iter(wrong))}="):
+            twin_quality.build("segnet_basic", size, 5, **wrong)
+    with pytest.raises(ConfigError, match="has no name=segnet"):
+        twin_quality.build("segnet", size, 5)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
