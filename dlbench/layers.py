@@ -1,4 +1,4 @@
-"""Keras layers: pooling with stored indices, its inverse, and the rest that SegNet is made of."""
+"""Keras layers: pooling with stored indices, its inverse, and the rest of our networks."""
 
 from typing import Any
 
@@ -247,9 +247,12 @@ class BatchNormalization(keras.layers.Layer):
         return tf.nn.batch_normalization(inputs, *vectors, self.epsilon)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
+        # Under loss scaling a batch may overflow, and its step is skipped: it says nothing here.
+        usable = tf.reduce_all(tf.math.is_finite(mean) & tf.math.is_finite(variance))
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             batch = tf.stop_gradient(tf.cast(batch, tf.float32))
-            moving.assign(self.momentum * moving + (1 - self.momentum) * batch)
+            follows = self.momentum * moving + (1 - self.momentum) * batch
+            moving.assign(tf.where(usable, follows, moving))
 
     def compute_output_spec(
         self, inputs: keras.KerasTensor, training: bool | None = None
@@ -266,11 +269,11 @@ class Fork(keras.layers.Layer):
     """What goes two ways, as where a residual connection begins: x -> x, x. It adds up the
     gradients that come back, see `dlbench.normalization.fork`."""
 
-    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return normalization.fork(inputs)
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        return normalization.fork(inputs) if training else (inputs, inputs)
 
     def compute_output_spec(
-        self, inputs: keras.KerasTensor
+        self, inputs: keras.KerasTensor, training: bool | None = None
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         one, other = (keras.KerasTensor(inputs.shape, self.compute_dtype) for _ in range(2))
         return one, other
@@ -281,8 +284,19 @@ class Add(keras.layers.Add):
     """Keras' layer for two tensors of one shape, as where a residual connection ends; in training
     see `dlbench.normalization.add`. In prediction TensorFlow adds within the convolution before."""
 
+    def build(self, input_shape: list[tuple[int | None, ...]]) -> None:
+        one, *others = input_shape
+        if others != [one]:
+            raise ValueError(f"expected two tensors of one shape, got {input_shape}")
+        super().build(input_shape)
+
     def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> tf.Tensor:
         return normalization.add(*inputs) if training else super().call(inputs)
+
+    def compute_output_spec(
+        self, inputs: list[keras.KerasTensor], training: bool | None = None
+    ) -> keras.KerasTensor:
+        return super().compute_output_spec(inputs)
 
 
 @register

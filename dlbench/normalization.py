@@ -1,8 +1,8 @@
 """Batch normalisation of a training step, and the sums around it: the compiled ops' face.
 
-It reads its input twice and writes its output once, where TensorFlow's fused kernel for CPUs moves
-the same values several times. Sums are added in an order that depends on the shape alone, so
-results are the same for any number of threads and any processor.
+Normalisation reads its input twice and writes its output once, where TensorFlow's fused kernel for
+CPUs moves the same values several times. Sums over a batch are added in an order that depends on
+the shape alone, so results are the same for any number of threads and any processor.
 """
 
 from typing import Any
@@ -29,8 +29,8 @@ def normalize_batch(
 
 
 def add(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """``a + b`` for tensors of one shape and dtype, as a residual connection has them. For bfloat16
-    on CPUs in a compiled op, at the speed of the memory: TensorFlow's own has half of it."""
+    """``a + b`` for tensors of one shape and dtype, as a residual connection has them; in a
+    compiled op where that has a kernel."""
     if has_kernel(a):
         return ops.load_library().dlbench_add(a=a, b=b)
     return a + b
@@ -48,7 +48,7 @@ def fork(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def has_kernel(x: tf.Tensor) -> bool:
-    """Whether `normalize_batch` can run where x is: the op is for CPUs, XLA does not know it."""
+    """Whether the compiled ops can run where x is: they are for CPUs, XLA does not know them."""
     on_cpu = not tf.config.get_visible_devices("GPU")
     return on_cpu and x.dtype in (tf.float32, tf.bfloat16) and not ops.for_xla()
 

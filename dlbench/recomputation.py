@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -36,7 +36,8 @@ def stages(network: keras.Model) -> list[list[keras.layers.Layer]]:
 
 def normalizations(network: keras.Model) -> list[list[keras.layers.Layer]]:
     """The layers of a functional ``network`` in the order of computation, a batch normalisation
-    together with the convolution that alone takes its result."""
+    together with the convolution that alone takes its result, if that one is linear: of another
+    the result is needed too."""
     users = Counter(id(one) for layer in network.layers for one in tf.nest.flatten(layer.input))
     alone = {
         id(layer.output): layer.name
@@ -45,13 +46,18 @@ def normalizations(network: keras.Model) -> list[list[keras.layers.Layer]]:
     }
 
     def normalization(layer: keras.layers.Layer) -> str:
-        before = alone.get(id(layer.input)) if isinstance(layer, keras.layers.Conv2D) else None
-        return before or layer.name
+        if not isinstance(layer, keras.layers.Conv2D):
+            return layer.name
+        linear = layer.activation is keras.activations.linear
+        return alone.get(id(layer.input), layer.name) if linear else layer.name
 
     return _grouped(network, normalization)
 
 
-PARTS = {True: stages, "normalization": normalizations}
+PARTS: dict[Literal[True, "normalization"], Callable[..., list[list[keras.layers.Layer]]]] = {
+    True: stages,
+    "normalization": normalizations,
+}
 """By the value of `training.recompute`."""
 
 
@@ -68,9 +74,10 @@ def _grouped(
 
 class Recomputed:
     """``network`` in training, each of its ``parts``, a key of `PARTS`, that has several layers and
-    batch normalisation among them, recomputed for its gradient."""
+    batch normalisation among them, recomputed for its gradient. For graphs: run eagerly, the tape
+    around it would keep everything."""
 
-    def __init__(self, network: keras.Model, parts: bool | str = True) -> None:
+    def __init__(self, network: keras.Model, parts: Literal[True, "normalization"] = True) -> None:
         self._network = network
         self._parts = []
         groups = PARTS[parts](network)
@@ -117,14 +124,15 @@ def _training(part: keras.Model) -> Callable[..., Any]:
 def _repeatable(part: keras.Model, layers: list[BatchNormalization]) -> Callable[..., Any]:
     @tf.custom_gradient
     def run(*inputs: tf.Tensor) -> Any:
-        def gradient(*upstream: tf.Tensor, variables: list[Any]) -> tuple[Any, Any]:
-            # Not before its turn: what is computed again would be kept from then on.
+        def gradient(*upstream: tf.Tensor, variables: Sequence[Any] = ()) -> tuple[Any, Any]:
+            # Not before its turn: what is computed again would be kept from then on. XLA, which
+            # would not heed it, is not used in training.
             with tf.control_dependencies(upstream):
                 again = [tf.identity(one) for one in inputs]
             with _statistics_kept(layers), tf.GradientTape() as tape:
                 tape.watch(again)
                 results = tf.nest.flatten(part(again, training=True))
-            by_input, by_variable = tape.gradient(results, (again, variables), list(upstream))
+            by_input, by_variable = tape.gradient(results, (again, list(variables)), list(upstream))
             return by_input, by_variable
 
         return part(list(inputs), training=True), gradient

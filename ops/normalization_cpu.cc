@@ -70,10 +70,11 @@ std::vector<int64_t> Places(const NormalizationKernels& kernels, Data data, cons
 template <class Number>
 std::vector<float> Spread(const NormalizationKernels& kernels, Data data, const Plan& plan,
                           Number number) {
+  const auto places = Places(kernels, data, plan);
   std::vector<float> own(plan.channels), wide(plan.width);
   for (int64_t c = 0; c < plan.channels; ++c) own[c] = static_cast<float>(number(c));
   for (int64_t i = 0, c = 0; i < plan.width; ++i) {
-    wide[kernels.Place(data, i)] = own[c];
+    wide[places[i]] = own[c];
     if (++c == plan.channels) c = 0;
   }
   return wide;

@@ -17,7 +17,7 @@ struct Coefficients {
   const float* dy_slope = nullptr;  // ... and for each unit of x - mean
 };
 
-// A range of wide rows; pointers are those of its first.
+// Of a range of wide rows, but for `add`; pointers are those of its first.
 struct NormalizationKernels {
   const char* name;
   int lanes;  // float32 values in a vector

@@ -32,7 +32,7 @@ DLBENCH_INLINE T Read(const void* from) {
 }
 
 // Asks for what is read next: the processor itself fetches ahead only up to the end of a page.
-// Halfway into the next page it pays most, by a third in `Moments` and a fifth in the others (where
+// Half a page ahead pays most, with AVX-512 by a third in `Moments` and a fifth in the others (where
 // tensors are larger than the caches; nearer or further ahead, less).
 constexpr int64_t kAhead = 2048;  // bytes
 

@@ -1,4 +1,5 @@
-// TensorFlow registration of batch normalisation in training, and of sums: ops, shape functions, glue.
+// TensorFlow registration of batch normalisation in training and of sums: ops, shape functions,
+// glue.
 #include <cstdint>
 
 #include "absl/status/status.h"

@@ -56,6 +56,7 @@ def test_resolved_yaml_is_read_back_equal(tmp_path: Path) -> None:
         ("training.batch=many", "integer"),
         ("training=3", "training"),
         ("training.batch.x=3", "training.batch"),
+        ("training.recompute=stages", "training.recompute: Input should be False, True or"),
         ("data.size=[0, 4]", "greater than 0"),
         ("data.augmentation.scale=[2, 1]", "smallest <= largest"),
         ("optimizer.schedule=step", "step_epochs"),
@@ -116,7 +117,8 @@ def test_mistakes_are_told_before_tensorflow_is_loaded() -> None:
 
 
 def test_synchronised_statistics_are_not_recomputed() -> None:
-    sections = ["training.recompute=true", "distributed.batch_norm=sync"]
-    with pytest.raises(config.ConfigError, match=r"distributed\.batch_norm=local"):
-        config.load(sections)
-    assert config.load(sections[:1]).training.recompute
+    for parts in (True, "normalization"):
+        sections = [f"training.recompute={parts}", "distributed.batch_norm=sync"]
+        with pytest.raises(config.ConfigError, match=r"distributed\.batch_norm=local"):
+            config.load(sections)
+        assert config.load(sections[:1]).training.recompute == parts

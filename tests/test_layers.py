@@ -287,3 +287,45 @@ np.save({str(tmp_path / "y.npy")!r}, model.serve(np.load({str(tmp_path / "x.npy"
     )
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_residual_connection(policy: keras.DTypePolicy, tmp_path: Path) -> None:
+    """Read, saved and trained as one of Keras' own; in prediction nothing but an addition."""
+    inputs = keras.Input((None, None, 4))
+    shortcut, x = layers.Fork()(inputs)
+    residual = keras.Model(inputs, layers.Add()([shortcut, layers.Conv2D(4, 1)(x)]))
+    plain = keras.Model(inputs, keras.layers.Add()([inputs, layers.Conv2D(4, 1)(inputs)]))
+    plain.set_weights(residual.get_weights())
+    residual.save(tmp_path / "residual.keras")
+    again = keras.models.load_model(tmp_path / "residual.keras")
+    x = image(2, 5, 7, 4)
+    for training in (False, True):
+        expected = plain(x, training=training)
+        for network in (residual, again):
+            found = network(x, training=training)
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected)
+    assert residual.output.shape == plain.output.shape
+    graph = tf.function(residual).get_concrete_function(tf.TensorSpec((2, 5, 7, 4))).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert not kinds & {"IdentityN", "DlbenchAdd"}
+
+
+def test_what_is_added_has_one_shape() -> None:
+    one = keras.Input((None, None, 4))
+    for others in ([keras.Input((None, None, 1))], [one, one]):
+        with pytest.raises(ValueError, match="two tensors of one shape"):
+            layers.Add()([one, *others])
+
+
+def test_a_batch_that_overflows_leaves_the_moving_statistics() -> None:
+    """Its step is skipped under loss scaling, which statistics of infinity would outlast."""
+    layer = layers.BatchNormalization()
+    x = image(2, 5, 7, 4)
+    layer(x, training=True)
+    before = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    layer(np.where(x > 2.0, np.inf, x), training=True)
+    for found, right in zip((layer.moving_mean, layer.moving_variance), before, strict=True):
+        np.testing.assert_array_equal(found, right)
+    layer(x + 1.0, training=True)
+    assert (layer.moving_mean.numpy() != before[0]).all()

@@ -1,4 +1,4 @@
-"""Recomputed stages: the same step in less memory."""
+"""Recomputed parts of a network: the same step in less memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("segnet_basic_bayesian", {"width": 0.05}, 3),
 ]
 OUTPUTS = 3
+Parts = Literal[False, True, "normalization"]
 TESTS = Path(__file__).parent
 
 
@@ -35,7 +36,7 @@ def float32() -> None:
 
 
 def step(
-    name: str, options: dict[str, Any], bands: int, shape: tuple[int, ...], recompute: bool | str
+    name: str, options: dict[str, Any], bands: int, shape: tuple[int, ...], recompute: Parts
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Loss and all variables after one step of SGD with learning rate 1."""
     keras.utils.clear_session()
@@ -59,7 +60,7 @@ def step(
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize(("name", "options", "bands"), CASES)
 def test_a_recomputed_step_is_the_same_step(
-    name: str, options: dict[str, Any], bands: int, parts: bool | str
+    name: str, options: dict[str, Any], bands: int, parts: Parts
 ) -> None:
     """Gradients, moving statistics, which follow a batch once, and dropout masks."""
     loss, expected = step(name, options, bands, (2, 9, 11), recompute=False)
@@ -73,7 +74,7 @@ def test_a_recomputed_step_is_the_same_step(
 MEMORY_SHAPE, MEMORY_FILTERS, MEMORY_BLOCKS = (4, 192, 192), 8, 8
 
 
-def print_growth(parts: bool | str) -> None:
+def print_growth(parts: Parts) -> None:
     """Bytes that a step needs beyond those of a recomputed one before it."""
     case = ("deepvel", {"blocks": MEMORY_BLOCKS, "filters": MEMORY_FILTERS}, 2, MEMORY_SHAPE)
     step(*case, recompute=parts)
@@ -83,7 +84,7 @@ def print_growth(parts: bool | str) -> None:
 
 
 @pytest.mark.parametrize(("parts", "saved"), [(True, 3), ("normalization", 1)])
-def test_a_recomputed_step_needs_less_memory(parts: bool | str, saved: int) -> None:
+def test_a_recomputed_step_needs_less_memory(parts: Parts, saved: int) -> None:
     """Each of 8 blocks keeps its input alone, or that and two results of convolutions, where four
     tensors of that size would stay."""
     # In a process of its own: other tests have been higher.

@@ -28,6 +28,7 @@ KINDS = {
     "pooling and unpooling": r":DlbenchMax\w+$|MaxPool\w*$",
     "activation": r":\w*(Relu|Elu|Sigmoid|Tanh)\w*$",
     "loss": r":\w*(SoftmaxCrossEntropy|SquaredDifference)\w*$",
+    "sums of two": r":(DlbenchAdd|AddN|AddV2)$",
     "input": r":IteratorGetNext\w*$",
 }
 OTHER = "other ops"

@@ -40,6 +40,20 @@ def milliseconds(times: steps.StepTimes) -> dict[str, float]:
     return {kind: 1e3 * 2 * seconds for kind, seconds in times.kinds.items()}
 
 
+@pytest.mark.parametrize(
+    ("op", "kind"),
+    [
+        ("deepvel_1/block3_add_1/DlbenchAdd:DlbenchAdd", "sums of two"),
+        ("gradient_tape/AddN:AddN", "sums of two"),
+        ("optimizer/adam/add:AddV2", "optimizer"),
+        ("a/enc1_bn_1/add:AddV2", "batch normalisation"),
+        ("a/Pad:Pad", steps.OTHER),
+    ],
+)
+def test_kinds(op: str, kind: str) -> None:
+    assert steps.kind_of(op) == kind
+
+
 def test_each_instant_is_given_to_what_ran() -> None:
     host = plane(
         "/host:CPU",

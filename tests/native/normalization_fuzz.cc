@@ -1,6 +1,6 @@
-// Random batch normalisations and sums whose buffers end where the tensors end, so that a sanitizer sees
-// every step beyond them, compared with plain loops in double precision; every instruction set must
-// give the bits of the portable one.
+// Random batch normalisations and sums whose buffers end where the tensors end, so that a sanitizer
+// sees every step beyond them, compared with plain loops in double precision; every instruction set
+// must give the bits of the portable one.
 //
 //   normalization_fuzz N SEED
 #include <algorithm>
