@@ -235,3 +235,16 @@ def test_the_grid_of_a_place(landscapes: Path) -> None:
     grid: Grid = data.imagery[0].grid  # type: ignore[attr-defined]
     assert grid == parcels.grid(SIZE, parcels.IOWA)
     assert data.ground_sampling_distance == 10.0
+
+
+def test_scenes_beside_the_folder_of_labels(tmp_path: Path) -> None:
+    folder = land_cover.make(tmp_path / "land_cover", size=SIZE)
+    assert (folder / "labels").is_dir()
+    right = opened(tmp_path, "land_cover", classes=LAND_COVER)
+    names = [image.name for image in right.imagery]
+    for scene in (folder / "imagery").iterdir():
+        shutil.move(scene, folder)
+    (folder / "imagery").rmdir()
+    found = opened(tmp_path, "land_cover", classes=LAND_COVER)
+    assert [image.name for image in found.imagery] == names
+    np.testing.assert_array_equal(target_of(found), target_of(right))

@@ -38,9 +38,13 @@ COORDINATES: dict[str, dict[str, tuple[str, ...]]] = {
     "gps": {
         "latitude": ("GPS_LAT", "SURVEY_GPS_LAT"),
         "longitude": ("GPS_LONG", "SURVEY_GPS_LONG"),
-        "east or west": ("GPS_EW", "SURVEY_GPS_EW"),
     },
 }
+EAST_OR_WEST = {"theoretical": "TH_EW", "gps": "GPS_EW"}
+"""Where a longitude's sign stands: of the theoretical ones in 2009 alone, of the others in all
+years but 2022."""
+SPOOLED = re.compile(r"[\d.,\s]+rows selected\.?\s*", re.IGNORECASE)
+"""The last line of some of Eurostat's files, such as "234,623 rows selected. "."""
 MISSING_DEGREES = 88.888888
 SIGN_OF_EAST_WEST = {"E": 1, "EAST": 1, "1": 1, "W": -1, "WEST": -1, "2": -1}
 """Of the longitude, whose number has none; 8 is missing."""
@@ -99,11 +103,11 @@ def lucas(
     if geometry != "points":
         allowed = "points" + (", polygons" if year == POLYGON_YEAR else "")
         raise DataError(f"LUCAS {year} has no geometry '{geometry}', allowed: {allowed}")
-    return _points(_point_file(folder, year), level, coordinates, radius, observed)
+    return _points(_point_file(folder, year), year, level, coordinates, radius, observed)
 
 
 def _points(
-    file: Path, level: int, coordinates: str, radius: float, observed: Sequence[str]
+    file: Path, year: int, level: int, coordinates: str, radius: float, observed: Sequence[str]
 ) -> Points:
     if coordinates not in COORDINATES:
         raise DataError(f"coordinates is '{coordinates}', allowed: {', '.join(COORDINATES)}")
@@ -112,7 +116,9 @@ def _points(
         raise DataError(f"observed holds {list(observed)}, allowed: {known}")
     if not 0 <= radius < 1000:
         raise DataError(f"radius is {radius} m, allowed: 0 to 1000, half way to the next point")
-    table = _read_table(file, FIELDS | COORDINATES[coordinates])
+    wanted, sign = FIELDS | COORDINATES[coordinates], {"east or west": (EAST_OR_WEST[coordinates],)}
+    needs_sign = coordinates == "gps" and year < 2022
+    table = _read_table(file, wanted | sign) if needs_sign else _read_table(file, wanted, sign)
     accepted = {*observed, *(OBSERVATIONS[code].casefold() for code in observed)}
     indices = _indices(table["land cover"], level, file)
     latitude, longitude = _degrees(table["latitude"], file), _degrees(table["longitude"], file)
@@ -193,6 +199,8 @@ def _read_table(
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read {file}: {error}; fetch it again") from error
     rows = [row for row in rows if row]
+    if rows and SPOOLED.fullmatch(",".join(rows[-1])):
+        rows.pop()
     short = next((n for n, row in enumerate(rows, 2) if len(row) != len(header)), None)
     if short is not None:
         raise DataError(
@@ -204,7 +212,9 @@ def _read_table(
     for name, variants in (optional or {}).items():
         if variants[0].lower() in lower:
             columns[name] = lower[variants[0].lower()]
-    return {name: [row[header.index(c)] for row in rows] for name, c in columns.items()}
+    places = {name: header.index(column) for name, column in columns.items()}
+    rows = [row for row in rows if row[places["point"]].strip()]  # 2015 has some that are empty
+    return {name: [row[place] for row in rows] for name, place in places.items()}
 
 
 def _indices(covers: Sequence[str], level: int, file: Path) -> np.ndarray:

@@ -52,7 +52,8 @@ def write_points(
 ) -> Path:
     """Write points of every ``spacing`` pixels of ``classes`` (height, width), indices of the
     LUCAS ``codes``, with the survey's quirks: blanks, case, missing covers and GPS positions,
-    longitudes without a sign, covers that were read from a photograph and are wrong.
+    longitudes without a sign, covers that were read from a photograph and are wrong, and the line
+    that ends the files of the earlier years.
     """
     rng = np.random.default_rng(seed)
     lines: list[list[object]] = []
@@ -77,6 +78,20 @@ def write_points(
     header, name = list(HEADER), POINT_FILE.format(year=year)
     if year == 2022:
         header, name = [RENAMED_2022.get(h, f"SURVEY_{h}") for h in HEADER], POINT_FILE_2022
+        sign = header.index("SURVEY_GPS_EW")
+        for line in lines:
+            west = line.pop(sign) == "W"
+            line[sign] = f"-{line[sign]}" if west else line[sign]
+        header.pop(sign)
+    if year == 2009:
+        header.insert(header.index("TH_LONG") + 1, "TH_EW")
+        place = header.index("TH_LONG")
+        for line in lines:
+            degrees = str(line[place])
+            line[place] = degrees.removeprefix("-")
+            line.insert(place + 1, "W" if degrees.startswith("-") else "E")
+    if year < 2018:
+        lines.append([f"{len(lines)} rows selected. "])
     return _write_csv(Path(folder) / name, header, lines)
 
 

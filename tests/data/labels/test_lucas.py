@@ -90,6 +90,18 @@ def test_points_of_every_year(tmp_path: Path, drawn: np.ndarray, year: int, leve
     truth = np.array([code[:level] for code in CODES])[drawn]
     np.testing.assert_array_equal(_codes(level)[target[known]], truth[known])
     labels.require_overlap(GRID, Path("image.tif"))
+    # Some 8 m from there, a pixel; every fifth point has no such position.
+    stood = lucas(tmp_path, year, level, coordinates="gps").read(GRID)
+    assert 20 <= (stood != IGNORE).sum() <= known.sum()
+
+
+def test_a_point_without_a_number_is_left_out(tmp_path: Path) -> None:
+    file = _survey(tmp_path, {}, {"place": (5.5, 5.5), "POINT_ID": " "}) / "EU_2018_20200213.CSV"
+    assert np.argwhere(lucas(tmp_path).read(GRID) != IGNORE).tolist() == [[40, 50]]
+    with file.open("a") as text:
+        text.write("2 rows selected. \nPOINT_ID\n")
+    with pytest.raises(DataError, match="has 1 cells in row 4"):
+        lucas(tmp_path)
 
 
 def test_polygons_are_preferred(tmp_path: Path, parcels: np.ndarray, drawn: np.ndarray) -> None:
