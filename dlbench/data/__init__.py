@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
-from dlbench.data import prepared
-from dlbench.data.burned_area import BurnedArea
-from dlbench.data.camvid import CamVid
-from dlbench.data.crop_maps import Sentinel2AAFC, Sentinel2CDL
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet, option_defaults
-from dlbench.data.granulation import Granulation
-from dlbench.data.labels.plantations import Plantations
-from dlbench.data.land_cover import LandCover
-from dlbench.data.potsdam import Potsdam
-from dlbench.data.sentinel2_lucas import Sentinel2LUCAS
-from dlbench.data.vaihingen import Vaihingen
-from dlbench.data.windows import WindowedDataSet
 
-__all__ = [
-    "DATASETS",
-    "IGNORE",
-    "ClassInfo",
-    "DataError",
-    "DataSet",
-    "WindowedDataSet",
-    "build",
-    "kind_of",
-]
+__all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "build", "kind_of"]
 
-DATASETS: dict[str, type[DataSet]] = {
-    "burned_area": BurnedArea,
-    "camvid": CamVid,
-    "granulation": Granulation,
-    "land_cover": LandCover,
-    "plantations": Plantations,
-    "sentinel2_aafc": Sentinel2AAFC,
-    "sentinel2_cdl": Sentinel2CDL,
-    "sentinel2_lucas": Sentinel2LUCAS,
-    "potsdam": Potsdam,
-    "vaihingen": Vaihingen,
+DATASETS: dict[str, tuple[str, str]] = {
+    "burned_area": ("dlbench.data.burned_area", "BurnedArea"),
+    "camvid": ("dlbench.data.camvid", "CamVid"),
+    "granulation": ("dlbench.data.granulation", "Granulation"),
+    "land_cover": ("dlbench.data.land_cover", "LandCover"),
+    "plantations": ("dlbench.data.labels.plantations", "Plantations"),
+    "sentinel2_aafc": ("dlbench.data.crop_maps", "Sentinel2AAFC"),
+    "sentinel2_cdl": ("dlbench.data.crop_maps", "Sentinel2CDL"),
+    "sentinel2_lucas": ("dlbench.data.sentinel2_lucas", "Sentinel2LUCAS"),
+    "potsdam": ("dlbench.data.potsdam", "Potsdam"),
+    "vaihingen": ("dlbench.data.vaihingen", "Vaihingen"),
 }
+"""Module and class; imported when asked for, since those of maps bring 60 MB of libraries along."""
 
 
 def build(
@@ -52,6 +34,8 @@ def build(
     it is the miniature that dlbench generates itself, where there is one.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
+    from dlbench.data import prepared
+
     kind = kind_of(name)
     known = option_defaults(kind)
     unknown = sorted(set(options) - set(known))
@@ -74,7 +58,9 @@ def kind_of(name: str) -> type[DataSet]:
     """The class of the data set ``name``. Raises `DataError` for an unknown one."""
     if name not in DATASETS:
         raise DataError(f"unknown data set '{name}'; known: {', '.join(sorted(DATASETS))}")
-    return DATASETS[name]
+    module, kind = DATASETS[name]
+    found: type[DataSet] = getattr(importlib.import_module(module), kind)
+    return found
 
 
 def _generated(kind: type[DataSet]) -> Path:

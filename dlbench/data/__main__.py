@@ -39,6 +39,7 @@ from dlbench.data import (
     preparation,
     statistics,
 )
+from dlbench.data.windows import WindowedDataSet
 from dlbench.errors import exit_status
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 def listing(places: list[str], options: dict[str, Any]) -> int:
     _expect(places, 0, options)
-    for name, kind in DATASETS.items():
+    for name, kind in ((name, data.kind_of(name)) for name in DATASETS):
         classes = ", ".join(c.name for c in kind.classes)
         print(f"{name}: {kind.task}")
         print(f"  classes  {classes or 'by the labels chosen, or values'}")
@@ -228,10 +229,10 @@ def _opened(places: list[str], options: dict[str, Any], whole: bool = False) -> 
         settings = config.Data(name=places[0])
     root = Path(places[1]) if len(places) == 2 else settings.resolved_root()
     size = options.pop("size", settings.size)
-    kind = DATASETS.get(settings.name)
-    if size is None and kind is not None and issubclass(kind, data.WindowedDataSet):
+    kind = data.kind_of(settings.name)
+    if size is None and issubclass(kind, WindowedDataSet):
         size = SIZE
-    if whole and kind is not None and kind.crops:
+    if whole and kind.crops:
         size = None
     return data.build(settings.name, root, size and tuple(size), **options)
 

@@ -43,6 +43,7 @@ class CamVid(DataSet):
     dtype = np.dtype(np.uint8)
     units = "digital number"
     ground_sampling_distance = None
+    resizes = True
     licence = "CC BY-NC 4.0"
     source = f"{REPOSITORY} (folder CamVid)"
     downloads: ClassVar = {

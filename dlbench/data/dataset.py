@@ -62,8 +62,10 @@ class DataSet(abc.ABC):
     """The splits that this folder holds."""
     jitters: bool = False
     """Whether `read` heeds ``jitter``: then training samples differ by epoch, so none is cached."""
+    resizes: bool = False
+    """Whether whole samples are brought to ``size``."""
     crops: ClassVar[bool] = False
-    """Whether ``size`` cuts windows out of samples that are stored whole, in place of resizing."""
+    """Whether ``size`` cuts windows out of samples that are stored whole."""
     layout: ClassVar[str] = ""
     """How files lie in the data set's folder, for those who unpack it."""
     downloads: ClassVar[Mapping[str, Download]] = {}

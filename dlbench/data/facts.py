@@ -5,7 +5,6 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from dlbench.data.dataset import ClassInfo, DataSet
-from dlbench.data.windows import WindowedDataSet
 
 
 class Facts(BaseModel):
@@ -35,6 +34,5 @@ class Facts(BaseModel):
 def facts(dataset: DataSet) -> Facts:
     """The facts of an open data set."""
     known = {name: getattr(dataset, name, None) for name in Facts.model_fields}
-    windows = isinstance(dataset, WindowedDataSet) or dataset.crops
-    known["resized_to"] = None if windows else dataset.size
+    known["resized_to"] = dataset.size if dataset.resizes else None
     return Facts.model_validate({**known, "dtype": str(dataset.dtype)})

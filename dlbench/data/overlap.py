@@ -7,7 +7,6 @@ and the validation part of the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -15,18 +14,10 @@ from rasterio.warp import transform
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, crs_name
+from dlbench.data.windows import Frame
 
 _POINTS = 21
 """Along a side of a scene, which is bent in another CRS."""
-
-
-class Frame(NamedTuple):
-    """A rectangle of pixels that holds a scene, from whose row and column it is counted."""
-
-    row: int
-    column: int
-    height: int
-    width: int
 
 
 def frames(grids: Sequence[Grid], files: Sequence[object]) -> list[Frame]:

@@ -258,6 +258,7 @@ def _adopt(dataset: DataSet, index: Index, kind: type[DataSet]) -> None:
         dtype=np.dtype(index.facts.dtype),
         shown=index.shown,
         layout=kind.layout,
+        resizes=kind.resizes,
         splits=tuple(index.splits),
         _outputs=outputs,
     )

@@ -16,7 +16,6 @@ import numpy as np
 
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, DataSet
-from dlbench.data.scenes import default_folder
 
 VERSION = 2
 """Raised whenever the same files would give other numbers."""
@@ -61,6 +60,8 @@ def counted(dataset: DataSet, split: str, workers: int = 2) -> tuple[Statistics,
     counted anew when a file of the data set has another size or time, or when its options differ.
     Raises `DataError` for what cannot be read.
     """
+    from dlbench.data.scenes import default_folder
+
     dataset.require_split(split)
     path = default_folder() / "statistics" / f"{fingerprint(dataset, split)}.json"
     table = path.with_suffix(".npy")

@@ -7,17 +7,28 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
-from dlbench.data.grid import Imagery, Labels
-from dlbench.data.overlap import Frame, frames
+
+if TYPE_CHECKING:
+    # They bring libraries of maps along, which data sets of others that cut windows do not need.
+    from dlbench.data.grid import Imagery, Labels
 
 SPLITS = ("train", "val", "test")
 MOST_WINDOWS = 10_000_000
 """Of a scene: each is remembered, and a damaged header can tell of any number of pixels."""
+
+
+class Frame(NamedTuple):
+    """A rectangle of pixels that holds a scene, from whose row and column it is counted."""
+
+    row: int
+    column: int
+    height: int
+    width: int
 
 
 class Scene(Protocol):
@@ -139,6 +150,8 @@ def split_scenes(
     grids that differ.
     """
     if names is None:
+        from dlbench.data.overlap import frames
+
         placed = [scene for scene in scenes if isinstance(scene, LabelledImagery)]
         found = frames([s.imagery.grid for s in placed], [s.file for s in placed])
         frame_of = {id(scene): frame for scene, frame in zip(placed, found, strict=True)}

@@ -142,6 +142,18 @@ def test_without_a_root_a_landscape_is_generated_once(
     assert (root / "manifest.json").stat().st_mtime_ns == before
 
 
+def test_pictures_and_velocities_bring_no_libraries_of_maps() -> None:
+    """A rank would carry 60 MB of them."""
+    code = (
+        "import sys, dlbench.data.statistics, dlbench.data.sampling\n"
+        "from dlbench.data import kind_of\n"
+        "kind_of('camvid'), kind_of('granulation')\n"
+        "found = {'rasterio', 'pyogrio', 'shapely'} & sys.modules.keys()\n"
+        "assert not found, found"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_the_package_loads_no_tensorflow() -> None:
     code = "import sys, dlbench.data, dlbench.data.scenes; assert 'tensorflow' not in sys.modules"
     root = Path(str(package.__file__)).parents[2]

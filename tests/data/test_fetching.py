@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dlbench import locks
-from dlbench.data import DATASETS, DataError, fetching
+from dlbench.data import DATASETS, DataError, fetching, kind_of
 from dlbench.data.__main__ import main
 from dlbench.data.camvid import CamVid
 from dlbench.data.fetching import Download, fetch
@@ -293,7 +293,8 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server.files["a.zip"] = archived({"train.txt": b"t"})
-    monkeypatch.setitem(DATASETS, "camvid", kind(Download(server.url("a.zip"))))
+    found = kind(Download(server.url("a.zip")))
+    monkeypatch.setattr("dlbench.data.camvid.CamVid", found)
     assert main(["fetch", "camvid", str(tmp_path / "out")]) == 0
     assert f"python -m dlbench.data check camvid {tmp_path / 'out'}" in capsys.readouterr().out
     assert main(["fetch", "atlantis", str(tmp_path)]) == 2
@@ -306,7 +307,7 @@ def test_the_command(
 
 
 def test_addresses_of_all_data_sets() -> None:
-    for known in DATASETS.values():
-        for download in known.downloads.values():
+    for name in DATASETS:
+        for download in kind_of(name).downloads.values():
             assert download.url.startswith("https://")
             assert download.name.lower().endswith((".zip", ".csv"))

@@ -241,10 +241,10 @@ def test_scenes_beside_the_folder_of_labels(tmp_path: Path) -> None:
     folder = land_cover.make(tmp_path / "land_cover", size=SIZE)
     assert (folder / "labels").is_dir()
     right = opened(tmp_path, "land_cover", classes=LAND_COVER)
-    names = [image.name for image in right.imagery]
+    names = [scene.name for scene in right.scenes("train")]
     for scene in (folder / "imagery").iterdir():
         shutil.move(scene, folder)
     (folder / "imagery").rmdir()
     found = opened(tmp_path, "land_cover", classes=LAND_COVER)
-    assert [image.name for image in found.imagery] == names
+    assert [scene.name for scene in found.scenes("train")] == names
     np.testing.assert_array_equal(target_of(found), target_of(right))

@@ -13,8 +13,8 @@ from rasterio.transform import from_origin
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
-from dlbench.data.overlap import Frame, frames
-from dlbench.data.windows import SPLITS, LabelledImagery, Part, split_by_blocks, split_scenes
+from dlbench.data.overlap import frames
+from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, split_by_blocks, split_scenes
 
 UTM33, UTM32 = CRS.from_epsg(32633), CRS.from_epsg(32632)
 

@@ -6,14 +6,24 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dlbench.data import IGNORE, ClassInfo, DataError, DataSet, build, statistics
+from dlbench.data import (
+    DATASETS,
+    IGNORE,
+    ClassInfo,
+    DataError,
+    DataSet,
+    build,
+    statistics,
+)
 from dlbench.data.__main__ import main
 from dlbench.data.dataset import Sample
 from dlbench.data.facts import facts
@@ -157,7 +167,8 @@ class Scenes(WindowedDataSet):
 @pytest.fixture
 def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``scenes(**options)``: the data set above, known to `build`."""
-    monkeypatch.setitem(build.__globals__["DATASETS"], "scenes", Scenes)
+    monkeypatch.setitem(sys.modules, "scenes_of_a_test", SimpleNamespace(Scenes=Scenes))
+    monkeypatch.setitem(DATASETS, "scenes", ("scenes_of_a_test", "Scenes"))
     root = tmp_path / "source"
     root.mkdir()
     return lambda size=(20, 20), **options: build("scenes", root, size, **options)

@@ -116,7 +116,8 @@ def _points(
         raise DataError(f"observed holds {list(observed)}, allowed: {known}")
     if not 0 <= radius < 1000:
         raise DataError(f"radius is {radius} m, allowed: 0 to 1000, half way to the next point")
-    wanted, sign = FIELDS | COORDINATES[coordinates], {"east or west": (EAST_OR_WEST[coordinates],)}
+    wanted = FIELDS | COORDINATES[coordinates]
+    sign: dict[str, tuple[str, ...]] = {"east or west": (EAST_OR_WEST[coordinates],)}
     needs_sign = coordinates == "gps" and year < 2022
     table = _read_table(file, wanted | sign) if needs_sign else _read_table(file, wanted, sign)
     accepted = {*observed, *(OBSERVATIONS[code].casefold() for code in observed)}
