@@ -143,13 +143,20 @@ def test_the_sampler_does_not_survive_a_killed_parent(
 def test_the_sampler_is_cheap() -> None:
     sampler = HostSampler(os.getpid())
     watched = psutil.Process(sampler.pid)
-    before, start = watched.cpu_times(), time.monotonic()
-    time.sleep(2.0)
-    after, wall = watched.cpu_times(), time.monotonic() - start
+
+    def cheap() -> bool:
+        before, start = watched.cpu_times(), time.monotonic()
+        time.sleep(2.0)
+        after, wall = watched.cpu_times(), time.monotonic() - start
+        used = after.user + after.system - before.user - before.system
+        # 0.5 % plus one tick: the kernel counts CPU time in ticks of 10 ms.
+        return used <= 0.005 * wall + 0.01
+
+    # A busy host only adds to it: on a virtual machine the bare wake-ups took 9 ms of these 2 s at
+    # times, nearly all of the share.
+    found = any(cheap() for _ in range(5))
     sampler.stop()
-    used = after.user + after.system - before.user - before.system
-    # 0.5 % plus one tick: the kernel counts CPU time in ticks of 10 ms.
-    assert used <= 0.005 * wall + 0.01
+    assert found
 
 
 def test_bad_requests_are_refused() -> None:
