@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from benchmarks.launching import reported, reported_s
 from benchmarks.pooling_torch import installed
 from benchmarks.profiles import is_full
 from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
+from benchmarks.twin_run import Launched, median
 from dlbench import environment
 from dlbench.report.records import Workload
 
@@ -39,22 +39,17 @@ TIMEOUT_S = 3600.0
 SMOKE: dict[str, dict[str, Any]] = {
     "deepvel": {"batch": 2, "size": (16, 16), "options": {"blocks": 2, "filters": 8}},
 }
-FULL: dict[str, dict[str, Any]] = {
-    "segnet": {"batch": 2, "size": (360, 480)},
-    "deepvel": {"batch": 32, "size": (50, 50)},
-}
 # A step in bfloat16 takes half a minute where the processor computes it in float32.
 FULL_AVX2: dict[str, dict[str, Any]] = {
     "segnet": {"batch": 2, "size": (180, 240)},
     "deepvel": {"batch": 8, "size": (50, 50)},
 }
-Launched = dict[str, Any]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = is_full(metafunc.config)
     flags = environment.describe()["cpu"]["flags"] or []
-    sizes = (FULL if "avx512f" in flags else FULL_AVX2) if full else SMOKE
+    sizes = (twin_cases.FULL if "avx512f" in flags else FULL_AVX2) if full else SMOKE
     # Tiny inputs have moments of so few values that in bfloat16 nothing could be compared.
     networks, precisions, modes = (
         (NETWORKS, PRECISIONS, MODES) if full else (SMOKE_NETWORKS, ("float32",), ("train",))
@@ -146,11 +141,6 @@ def test_twin(
         f"ours ({peak(ours) / 2**30:.2f} GiB)",
         [median(one) for one in ours],
     )
-
-
-def median(launched: Launched) -> float:
-    """Seconds of a step."""
-    return statistics.median(launched["step_s"])
 
 
 def peak(launches: list[Launched]) -> int:

@@ -38,6 +38,12 @@ SEGNET_NORM: dict[str, float] = {"momentum": 0.98, "epsilon": 1e-5}
 DEEPVEL_NORM: dict[str, float] = {"momentum": 0.99, "epsilon": 1e-3}
 """Momentum as Keras has it: the share of the old statistics that stays."""
 
+FULL: dict[str, dict[str, Any]] = {
+    "segnet": {"batch": 2, "size": (360, 480)},
+    "deepvel": {"batch": 32, "size": (50, 50)},
+}
+"""Of a `Case` that is timed, by network."""
+
 Weights = dict[str, np.ndarray]
 """By Keras's path of a variable, such as ``enc1_1_conv/kernel``."""
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ PEERS = ("ours", "torch", "torch_tuned", "keras", "convolutions")
 WARMUP_STEPS = 3
 """The first traces and allocates; oneDNN and the allocators settle within the others."""
 Step = Callable[[], Any]
+Launched = dict[str, Any]
+"""What `measure` finds in a process."""
 
 
 def our_training_step(
@@ -130,7 +133,7 @@ def make_step(peer: str, case: Case, weights: Weights, threads: int) -> Step:
     return infer(case, weights, image)
 
 
-def measure(peer: str, case: Case, weights: Path, steps: int, threads: int) -> dict[str, Any]:
+def measure(peer: str, case: Case, weights: Path, steps: int, threads: int) -> Launched:
     """Seconds, losses and peak memory of this process; see the top of the file."""
     _, target = twin_cases.batch(case)
     losses, step_s = [], []
@@ -156,16 +159,21 @@ def _framework(peer: str) -> str:
     return f"{name} {sys.modules[name].__version__}"
 
 
+def median(launched: Launched) -> float:
+    """Seconds of a step."""
+    return statistics.median(launched["step_s"])
+
+
 def launch(
     peer: str, case: Case, weights: Path, steps: int, threads: int, timeout_s: float
-) -> dict[str, Any]:
+) -> Launched:
     """What `measure` finds in a process of its own; the weights are written if need be."""
     if not weights.exists():
         write_weights(case, weights)
     arguments = [peer, case.network, case.precision, case.mode, "x".join(map(str, case.size))]
     arguments += [str(case.batch), str(steps), str(threads)]
     arguments += ["--options", json.dumps(case.options), "--weights", str(weights)]
-    found: dict[str, Any] = json.loads(_run(["benchmarks.twin_run", *arguments], timeout_s))
+    found: Launched = json.loads(_run(["benchmarks.twin_run", *arguments], timeout_s))
     return found
 
 

@@ -21,34 +21,27 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from benchmarks import twin_run
-from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
+from benchmarks.twin_cases import FULL, MODES, NETWORKS, PRECISIONS, Case
+from benchmarks.twin_run import Launched, median
 
 PEERS = {
     "train": ("ours", "torch_tuned", "keras", "convolutions"),
     "inference": ("ours", "torch_tuned"),
 }
-SIZES: dict[str, tuple[int, tuple[int, int]]] = {
-    "segnet": (2, (360, 480)),
-    "deepvel": (32, (50, 50)),
-}
-"""Batch and (height, width)."""
 STEPS = {"float32": 4, "mixed_bfloat16": 8}
 """A launch's, after the warm-up; three times as many in inference."""
 TIMEOUT_S = 1800.0
 GIB = 2**30
-Launched = dict[str, Any]
 
 
 def cases() -> dict[str, Case]:
     """By name, such as ``segnet-float32-train``."""
     found = {}
     for network, precision, mode in itertools.product(NETWORKS, PRECISIONS, MODES):
-        batch, size = SIZES[network]
         name = f"{network}-{precision.removeprefix('mixed_')}-{mode}"
-        found[name] = Case(network, precision, mode, size, batch)
+        found[name] = Case(network, precision, mode, **FULL[network])
     return found
 
 
@@ -96,11 +89,8 @@ def table(launches: list[Launched]) -> str:
     for name, peers in by_case.items():
         ours = peers.get("ours", {})
         for peer, rounds in peers.items():
-            step_s = [statistics.median(one["step_s"]) for one in rounds.values()]
-            ratios = [
-                statistics.median(rounds[n]["step_s"]) / statistics.median(ours[n]["step_s"])
-                for n in rounds.keys() & ours.keys()
-            ]
+            step_s = [median(one) for one in rounds.values()]
+            ratios = [median(rounds[n]) / median(ours[n]) for n in rounds.keys() & ours.keys()]
             ratio = "" if peer == "ours" or not ratios else spread(ratios)
             peaks = [one["peak_bytes"]["host_rss_hwm"] / GIB for one in rounds.values()]
             memory = "" if peer == "convolutions" else f"{statistics.median(peaks):.2f}"

@@ -206,7 +206,7 @@ class BatchNormalization(keras.layers.Layer):
 
     def normalize_batch(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What a training step gives, and the mean and population variance (channels,) that it
-        normalises with; a batch without samples leaves the moving statistics as they are."""
+        normalises with, NaN without samples."""
         if inputs.dtype == tf.float64:
             mean, variance = tf.nn.moments(inputs, (0, 1, 2))
             outputs = self.activated(self._wide(inputs, mean, variance))
@@ -224,12 +224,7 @@ class BatchNormalization(keras.layers.Layer):
             else:
                 outputs, mean, variance = fused_batch_normalization(*given)
                 outputs = self.activated(outputs)
-        some = tf.size(inputs) > 0
-        return (
-            outputs,
-            tf.where(some, mean, self.moving_mean),
-            tf.where(some, variance, self.moving_variance),
-        )
+        return outputs, mean, variance
 
     def activated(self, outputs: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(outputs) if self.activation == "relu" else outputs
@@ -247,7 +242,8 @@ class BatchNormalization(keras.layers.Layer):
         return tf.nn.batch_normalization(inputs, *vectors, self.epsilon)
 
     def _update(self, mean: tf.Tensor, variance: tf.Tensor) -> None:
-        # Under loss scaling a batch may overflow, and its step is skipped: it says nothing here.
+        # A batch without samples says nothing, nor does one that overflows under loss scaling: its
+        # step is skipped.
         usable = tf.reduce_all(tf.math.is_finite(mean) & tf.math.is_finite(variance))
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             batch = tf.stop_gradient(tf.cast(batch, tf.float32))

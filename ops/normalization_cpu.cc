@@ -60,6 +60,7 @@ class LeftRow {
   std::vector<char> bytes_;
 };
 
+// Where the kernels have each value of a wide row.
 std::vector<int64_t> Places(const NormalizationKernels& kernels, Data data, const Plan& plan) {
   std::vector<int64_t> places(plan.width);
   for (int64_t i = 0; i < plan.width; ++i) places[i] = kernels.Place(data, i);
@@ -68,9 +69,7 @@ std::vector<int64_t> Places(const NormalizationKernels& kernels, Data data, cons
 
 // One number for each channel as a wide row has it, in the kernels' order.
 template <class Number>
-std::vector<float> Spread(const NormalizationKernels& kernels, Data data, const Plan& plan,
-                          Number number) {
-  const auto places = Places(kernels, data, plan);
+std::vector<float> Spread(const std::vector<int64_t>& places, const Plan& plan, Number number) {
   std::vector<float> own(plan.channels), wide(plan.width);
   for (int64_t c = 0; c < plan.channels; ++c) own[c] = static_cast<float>(number(c));
   for (int64_t i = 0, c = 0; i < plan.width; ++i) {
@@ -162,7 +161,7 @@ void NormalizeBatch(Data data, const Plan& plan, const Parameters& parameters,
     variance[c] = static_cast<float>(found < 0.0 ? 0.0 : found);
   }
 
-  const auto spread = [&](auto number) { return Spread(kernels, data, plan, number); };
+  const auto spread = [&](auto number) { return Spread(place, plan, number); };
   const auto m = spread([&](int64_t c) { return mean[c]; });
   const auto scale = spread([&](int64_t c) { return Scale(parameters, variance, c); });
   const auto offset = spread([&](int64_t c) { return parameters.beta[c]; });
@@ -186,7 +185,8 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
   const NormalizationKernels& kernels = Chosen();
   const int64_t width = plan.width, channels = plan.channels;
   const int64_t bytes = plan.wide_rows * width * Size(data);
-  const auto spread = [&](auto number) { return Spread(kernels, data, plan, number); };
+  const auto place = Places(kernels, data, plan);
+  const auto spread = [&](auto number) { return Spread(place, plan, number); };
   const auto m = spread([&](int64_t c) { return mean[c]; });
   const auto scale = spread([&](int64_t c) { return Scale(parameters, variance, c); });
   const auto offset = spread([&](int64_t c) { return parameters.beta[c]; });
@@ -207,7 +207,6 @@ void NormalizeBatchGradient(Data data, const Plan& plan, const Parameters& param
   });
   if (parts != plan.parts) add(plan.parts, 1, left_dy.data(), left_x.data());
 
-  const auto place = Places(kernels, data, plan);
   std::vector<double> sum(channels), product(channels);
   for (int64_t part = 0; part < parts; ++part) {
     // What fills up the rows that are left has gradients of zero, but zero times NaN is NaN.

@@ -66,7 +66,8 @@ def main(arguments: list[str]) -> int:
 
 def listing(places: list[str], options: dict[str, Any]) -> int:
     _expect(places, 0, options)
-    for name, kind in ((name, data.kind_of(name)) for name in DATASETS):
+    for name in DATASETS:
+        kind = data.kind_of(name)
         classes = ", ".join(c.name for c in kind.classes)
         print(f"{name}: {kind.task}")
         print(f"  classes  {classes or 'by the labels chosen, or values'}")

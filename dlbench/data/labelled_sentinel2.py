@@ -95,8 +95,8 @@ def images(folder: Path, dates: str | Sequence[Any] | None = None, **options: An
     """
     places = [folder]
     if folder.is_dir() and not is_safe(folder):
-        below = [entry for entry in sorted(folder.iterdir()) if entry.is_dir()]
-        below = [entry for entry in below if entry.name != LABEL_FOLDER]
+        inside = (entry for entry in sorted(folder.iterdir()) if entry.is_dir())
+        below = [entry for entry in inside if entry.name != LABEL_FOLDER]
         places = [place for place in (folder, *below) if _holds_scenes(place)] or places
         places = [place for place in places if not is_safe(place)]
     found: list[Imagery] = [scene for place in places for scene in open_sentinel2(place, **options)]
