@@ -94,6 +94,7 @@ def opened(
         (mixer,) = earth_engine.mixers([path])
     options = dict(options or {})
     clouds = options.pop("clouds", False)
+    options.setdefault("mask_clouds", not clouds)
     if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
         return replace(_sentinel2(path, trained_on, options), mixer=mixer)
     if chosen is None and trained_on is not None and any(path.glob("*_SR_B*")):

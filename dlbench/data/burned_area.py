@@ -1,22 +1,28 @@
-"""Burned areas: Landsat scenes, or other georeferenced imagery, labelled by GABAM.
+"""Burned areas: Landsat or Sentinel-2 scenes, or other georeferenced imagery, labelled by GABAM.
 
-A folder with `imagery/`, which holds scene folders of Landsat Collection 2 Level-2 or GeoTIFF
-files, and `gabam/<year>/*.TIF`. A scene is labelled by the map of its year: one taken early in a
-year shows little of what that map holds, so take scenes from the end of the fire season.
+A folder with `imagery/`, which holds the scenes, and `gabam/<year>/*.TIF`. A scene is labelled by
+the map of its year: one taken early in a year shows little of what that map holds, so take scenes
+from the end of the fire season.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from affine import Affine
 
 from dlbench.data.dataset import IGNORE, DataError
-from dlbench.data.grid import Grid
-from dlbench.data.imagery.bands import Bands, open_bands
+from dlbench.data.grid import Grid, Imagery
+from dlbench.data.imagery.bands import open_bands
 from dlbench.data.imagery.landsat import Landsat
+from dlbench.data.imagery.safe import is_safe
+from dlbench.data.imagery.sentinel2 import bands_in, holds_sentinel2, open_sentinel2
+from dlbench.data.imagery.stack import dates_in
+from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
 from dlbench.data.windows import (
@@ -29,8 +35,11 @@ from dlbench.data.windows import (
 
 IMAGERY_FOLDER = "imagery"
 LABEL_FOLDER = "gabam"
-SHOWN = ("shortwave infrared 1", "near infrared", "red")
-"""As red, green and blue, in which scars are dark red."""
+SENTINEL2_BANDS = ("B02", "B03", "B04", "B08", "B11", "B12")
+"""Those nearest to what every Landsat sensor has."""
+SHOWN = (("shortwave infrared 1", "near infrared", "red"), ("B11", "B08", "B04"), TRUE_COLOUR)
+"""As red, green and blue: in the first two of these scars are dark red."""
+YEAR = re.compile(r"(?<![0-9])(?:19[89]|20[0-9])[0-9](?![0-9])")
 
 
 class BurnedArea(WindowedDataSet):
@@ -38,7 +47,9 @@ class BurnedArea(WindowedDataSet):
 
     Blocks of every scene go to every split, unless ``scenes`` gives the names of whole scenes
     ({"train": ["LC08_..."], "val": [...]}). ``year`` of the map, where it is not that of a
-    Landsat scene; ``clouds`` keeps what Landsat's quality band takes for clouds or shadows.
+    scene's name; ``clouds`` keeps what Landsat's quality band or the masks of Sentinel-2 take for
+    clouds. ``bands``, ``harmonized`` and ``resampling`` are of Sentinel-2, as `open_sentinel2`
+    has them. What is 0 in all bands of other imagery is no data.
     """
 
     name = "burned_area"
@@ -48,13 +59,14 @@ class BurnedArea(WindowedDataSet):
     """But for clouds, snow and bright sand."""
     licence = (
         "GABAM: free for research, cite Long et al., Remote Sensing 11 (2019) 489; "
-        "Landsat: public domain (U.S. Geological Survey)"
+        f"Landsat: public domain (U.S. Geological Survey); {LICENCE}"
     )
     source = GABAM.source
     layout = """\
 imagery/LC08_L2SP_007056_20150310_20200909_02_T1/           scenes of Landsat Collection 2 Level-2
     *_SR_B2.TIF ... *_SR_B7.TIF, *_QA_PIXEL.TIF             (from https://earthexplorer.usgs.gov)
-imagery/SCENE.tif ...                                       or other georeferenced imagery
+imagery/S2A_MSIL1C_....SAFE, .zip, SCENE-mixer.json ...     or of Sentinel-2, as for sentinel2_cdl
+imagery/SCENE_20150310.tif ...                              or other georeferenced imagery
 gabam/2015/N10W080.TIF ...                                  tiles of the years of the scenes"""
 
     def __init__(
@@ -65,9 +77,15 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
         scenes: Mapping[str, Sequence[str]] | None = None,
         year: int | None = None,
         clouds: bool = False,
+        bands: Sequence[str] = SENTINEL2_BANDS,
+        harmonized: bool | None = None,
+        resampling: str = "bilinear",
     ) -> None:
         super().__init__(root, size, stride)
-        imagery = _imagery(self.root / IMAGERY_FOLDER, clouds)
+        imagery = _imagery(
+            self.root / IMAGERY_FOLDER, clouds,
+            bands=bands, harmonized=harmonized, resampling=resampling,
+        )  # fmt: skip
         first = imagery[0]
         for other in imagery:
             if (other.bands, other.dtype) != (first.bands, first.dtype):
@@ -77,9 +95,10 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
                     "set must agree"
                 )
         self.bands, self.dtype = first.bands, first.dtype
-        if set(SHOWN) <= set(self.bands):
-            red, green, blue = map(self.bands.index, SHOWN)
-            self.shown = red, green, blue
+        for colours in reversed(SHOWN):
+            if set(colours) <= set(self.bands):
+                red, green, blue = map(self.bands.index, colours)
+                self.shown = red, green, blue
         if self.dtype == np.uint8:
             self.value_range = (0.0, 255.0)
         elif self.dtype.kind == "f":
@@ -103,10 +122,10 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
         return absent
 
     def _with_labels(
-        self, image: Landsat | Bands, year: int | None, labels: dict[int, CodedRaster]
+        self, image: Imagery, year: int | None, labels: dict[int, CodedRaster]
     ) -> LabelledImagery:
-        if year is None and isinstance(image, Landsat):
-            year = image.year
+        if year is None:
+            year = _year(image)
         if year is None:
             if len(self._years) != 1:
                 raise DataError(
@@ -127,16 +146,31 @@ def _sparse(grid: Grid) -> Grid:
     return Grid(grid.crs, grid.transform @ across, 16, 16)
 
 
-def _imagery(folder: Path, clouds: bool) -> list[Landsat | Bands]:
-    found: list[Landsat | Bands] = []
-    for place in sorted(folder.glob("*")):
-        if place.is_dir() and any(place.glob("*_SR_B*")):
-            found.append(Landsat(place, clouds=clouds))
-        elif place.suffix.lower() in (".tif", ".tiff"):
-            found.append(open_bands([place]))
+def _year(image: Imagery) -> int | None:
+    """The year that a scene's name tells, as a date or by itself; None: none, or several."""
+    if isinstance(image, Landsat):
+        return image.year
+    days = dates_in(image.name)
+    years = {int(max(days)[:4])} if days else {int(year) for year in YEAR.findall(image.name)}
+    return years.pop() if len(years) == 1 else None
+
+
+def _imagery(folder: Path, clouds: bool, **sentinel2: Any) -> list[Imagery]:
+    entries = sorted(folder.glob("*"))
+    landsat = [place for place in entries if place.is_dir() and any(place.glob("*_SR_B*"))]
+    found: list[Imagery] = [Landsat(place, clouds=clouds) for place in landsat]
+    below = (e for e in entries if e.is_dir() and e not in landsat and not is_safe(e))
+    for place in (folder, *below):
+        if holds_sentinel2(place):
+            found += open_sentinel2(place, mask_clouds=not clouds, **sentinel2)
+    taken = holds_sentinel2(folder)
+    for file in (entry for entry in entries if entry.suffix.lower() in (".tif", ".tiff")):
+        if not (taken and bands_in(file)):
+            found.append(open_bands([file], collar=0))
     if not found:
         raise DataError(
             f"{folder} holds no scene: a folder of Landsat Collection 2 Level-2 "
-            "(*_SR_B1.TIF, ..., *_QA_PIXEL.TIF) or a georeferenced .tif"
+            "(*_SR_B1.TIF, ..., *_QA_PIXEL.TIF), a product or an export of Sentinel-2, or a "
+            "georeferenced .tif"
         )
     return found

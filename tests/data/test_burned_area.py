@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
-from rasterio.warp import transform
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import Window
 
 from dlbench.data import IGNORE, DataError
-from dlbench.data.burned_area import BurnedArea
+from dlbench.data.burned_area import SENTINEL2_BANDS, BurnedArea
+from dlbench.data.grid import Grid
+from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.labels.coded_raster import CodedRaster
+from dlbench.data.labels.gabam import GABAM
 from dlbench.data.miniatures import burned_area as miniatures
+from dlbench.data.miniatures import parcels
+from dlbench.data.miniatures import sentinel2 as sentinel2_miniatures
+from dlbench.data.miniatures.earth_engine import write_tfrecord_export
 from dlbench.data.windows import Part
 
 SIZE = 160
@@ -182,3 +189,139 @@ def test_scenes_of_other_bands_are_named(own: Path) -> None:
 def test_no_imagery_says_what_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"imagery holds no scene: a folder of Landsat"):
         BurnedArea(tmp_path, (64, 64))
+
+
+@pytest.fixture(scope="module")
+def sentinel2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes of Sentinel-2 in each of their forms; read only."""
+    return sentinel2_miniatures.make(tmp_path_factory.mktemp("s2") / "scenes", 3, size=120)
+
+
+def _tile(root: Path, year: int, grid: Grid) -> Path:
+    """A tile of fields, those of every other block burned, over the scenes."""
+    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *grid.bounds)
+    side = 80
+    burned = np.kron(np.indices((8, 8)).sum(0) % 2, np.ones((10, 10))).astype(np.uint8)
+    path = root / "gabam" / str(year) / "N50E010.TIF"
+    path.parent.mkdir(parents=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=side, width=side, count=1, dtype="uint8",
+        crs="EPSG:4326",
+        transform=from_origin(west, north, (east - west) / side, (north - south) / side),
+    ) as file:  # fmt: skip
+        file.write(burned, 1)
+    return path
+
+
+@pytest.mark.parametrize("form", ["safe", "zip", "geotiff", "tfrecord", "bands"])
+def test_sentinel2_scenes_in_every_form_are_read_as_such(
+    sentinel2: Path, tmp_path: Path, form: str
+) -> None:
+    imagery = tmp_path / "imagery"
+    imagery.mkdir()
+    product = sorted((sentinel2 / "SAFE").iterdir())[0]
+    export = sorted((sentinel2 / "export").iterdir())[0]
+    options = {} if form in ("safe", "zip") else {"harmonized": True}
+    if form == "safe":
+        shutil.copytree(product, imagery / product.name)
+    elif form == "zip":
+        shutil.make_archive(str(imagery / product.stem), "zip", product.parent, product.name)
+    elif form == "bands":
+        ground = np.full((120, 120, 13), 0.2)
+        sentinel2_miniatures.write_single_bands(imagery, sentinel2_miniatures.DATES[0], ground)
+    else:
+        shutil.copy(export, imagery)
+        if form == "tfrecord":
+            write_tfrecord_export(imagery / export.name)
+            (imagery / export.name).unlink()
+    place = next(imagery.iterdir()) if form == "bands" else imagery
+    (scene,) = open_sentinel2(place, SENTINEL2_BANDS, **options)
+    tile = _tile(tmp_path, 2022, scene.grid)
+    _tile(tmp_path, 2021, scene.grid)
+
+    data = BurnedArea(tmp_path, (120, 120), scenes={"train": [scene.name]}, **options)
+    assert data.bands == SENTINEL2_BANDS
+    assert data.shown == (4, 3, 2)
+    assert data.ground_sampling_distance == pytest.approx(10, rel=0.01)
+    image, target = data.read("train", 0)
+    expected, valid = scene.read(0, 0, 120, 120)
+    np.testing.assert_array_equal(image, expected)
+    labels = CodedRaster([tile], GABAM.legend()).read(scene.grid)
+    np.testing.assert_array_equal(target, np.where(valid, labels, IGNORE))
+    assert set(np.unique(target)) >= {0, 1}
+
+
+def test_clouds_of_sentinel2_are_left_out_or_kept(sentinel2: Path, tmp_path: Path) -> None:
+    product = sorted((sentinel2 / "SAFE").iterdir())[0]
+    shutil.copytree(product, tmp_path / "imagery" / product.name)
+    _tile(tmp_path, 2022, parcels.grid(120))
+    unknown = [
+        (BurnedArea(tmp_path, (120, 120), scenes={"train": [_name(tmp_path)]}, clouds=clouds)
+         .read("train", 0)[1] == IGNORE).sum()
+        for clouds in (False, True)
+    ]  # fmt: skip
+    assert unknown[0] > unknown[1] + 100
+
+
+def _name(root: Path) -> str:
+    (scene,) = open_sentinel2(root / "imagery")
+    return scene.name
+
+
+def _picture(path: Path, values: np.ndarray, names: list[str] | None = None) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(values), dtype=values.dtype, height=64, width=64,
+        crs="EPSG:32618", transform=from_origin(*miniatures.CORNER, 30, 30),
+    ) as file:  # fmt: skip
+        file.write(values)
+        if names:
+            file.descriptions = names
+
+
+def test_bands_that_landsat_has_too_are_taken_as_they_are(own: Path) -> None:
+    shutil.rmtree(own / "imagery")
+    values = np.random.default_rng(0).integers(1, 256, (6, 64, 64), np.uint8)
+    names = ["B2", "B3", "B4", "B5", "B6", "B7"]
+    _picture(own / "imagery/toa_20150310.tif", values, names)
+    data = BurnedArea(own, (64, 64), scenes={"train": ["toa_20150310"]})
+    assert data.bands == tuple(names)
+    np.testing.assert_array_equal(data.read("train", 0)[0], np.moveaxis(values, 0, -1))
+
+
+@pytest.mark.parametrize("name", ["llanos_20150310", "llanos_2015-03-10", "llanos-2015"])
+def test_the_year_of_other_imagery_is_read_from_its_name(own: Path, name: str) -> None:
+    shutil.rmtree(own / "imagery")
+    values = np.ones((3, 64, 64), np.uint8)
+    _picture(own / "imagery" / f"{name}.tif", values)
+    scenes = {"train": [name]}
+    target = BurnedArea(own, (64, 64), scenes=scenes).read("train", 0)[1]
+    given = BurnedArea(own, (64, 64), scenes=scenes, year=2015).read("train", 0)[1]
+    other = BurnedArea(own, (64, 64), scenes=scenes, year=2016).read("train", 0)[1]
+    np.testing.assert_array_equal(target, given)
+    assert (target != other).any()
+    shutil.rmtree(own / "gabam/2015")
+    with pytest.raises(DataError, match="holds no GABAM of 2015; it holds 2016"):
+        BurnedArea(own, (64, 64), scenes=scenes)
+
+
+def test_the_black_corners_of_a_picture_are_no_unburned_ground(own: Path) -> None:
+    shutil.rmtree(own / "imagery")
+    values = np.ones((3, 64, 64), np.uint8)
+    values[:, :10, :20] = 0
+    values[:2, 30, 30] = 0
+    _picture(own / "imagery/aerial_2015.tif", values)
+    target = BurnedArea(own, (64, 64), scenes={"train": ["aerial_2015"]}).read("train", 0)[1]
+    assert (target[:10, :20] == IGNORE).all()
+    assert (target == IGNORE).sum() == 200
+
+
+def test_a_picture_beside_scenes_of_sentinel2_is_not_passed_over(
+    sentinel2: Path, tmp_path: Path
+) -> None:
+    export = sorted((sentinel2 / "export").iterdir())[0]
+    _picture(tmp_path / "imagery/aerial.tif", np.ones((3, 64, 64), np.uint8))
+    shutil.copy(export, tmp_path / "imagery")
+    _tile(tmp_path, 2022, parcels.grid(120))
+    with pytest.raises(DataError, match=r"aerial\.tif has the bands band 1"):
+        BurnedArea(tmp_path, (64, 64), harmonized=True)

@@ -44,6 +44,8 @@ class Bands:
     parts: tuple[_Part, ...]
     between: tuple[float, float]
     """Values that are not strictly between these are no data."""
+    collar: float | None = None
+    """What all bands hold together where a picture has none, such as the corners of a scene."""
 
     @property
     def name(self) -> str:
@@ -76,7 +78,10 @@ class Bands:
                 self.indexes,
             )  # fmt: skip
         low, high = self.between
-        return values, valid & ((values > low) & (values < high)).all(axis=-1)
+        valid &= ((values > low) & (values < high)).all(axis=-1)
+        if self.collar is not None:
+            valid &= (values != self.collar).any(axis=-1)
+        return values, valid
 
     def on_grid(self, window: Grid, resampling: str) -> tuple[np.ndarray, np.ndarray]:
         """The same on any grid of the CRS, with one of `RESAMPLINGS`.
@@ -119,6 +124,7 @@ def open_bands(
     indexes: Sequence[int] | None = None,
     grid: Grid | None = None,
     between: tuple[float, float] = (-math.inf, math.inf),
+    collar: float | None = None,
 ) -> Bands:
     """Bands of a raster, all or those of ``indexes``; its parts may be ``files`` side by side.
 
@@ -144,7 +150,7 @@ def open_bands(
     whole, parts = _assemble(files, grids)
     indexes = tuple(range(1, first.bands + 1) if indexes is None else indexes)
     names = tuple(first.names[i - 1] or f"band {i}" for i in indexes)
-    return Bands(files[0], whole, names, indexes, first.dtype, parts, between)
+    return Bands(files[0], whole, names, indexes, first.dtype, parts, between, collar)
 
 
 def _assemble(files: Sequence[Path], grids: Sequence[Grid]) -> tuple[Grid, tuple[_Part, ...]]:

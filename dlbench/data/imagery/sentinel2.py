@@ -30,6 +30,8 @@ BANDS = tuple(RESOLUTION)
 SUFFIXES = (".jp2", ".tif", ".tiff")
 SINGLE_BAND = re.compile(r"(?:(?P<scene>.+)[_.-])?(?P<band>B\d{1,2}|B8A)")
 SPLIT_PART = re.compile(r"(?P<scene>.+)-\d{10}-\d{10}")
+UNMISTAKABLE = frozenset({"B8A", "B12"})
+"""Names that bands of no other satellite have."""
 SHIFT = 1000
 """In digital numbers since baseline 04.00, of 25 January 2022."""
 SHIFT_SINCE = "20220125"
@@ -168,6 +170,27 @@ def open_sentinel2(
     if twice:
         raise DataError(f"{path} holds the scene {twice[0]} twice; keep one of them")
     return sorted(scenes, key=lambda one: one.name)
+
+
+def holds_sentinel2(folder: Path) -> bool:
+    """Whether a folder itself, not one below it, holds products, exports or files of bands that are
+    Sentinel-2's beyond doubt: Landsat has a B2 to a B11 too.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    if any(is_safe(entry) or earth_engine.is_export(entry) for entry in entries):
+        return True
+    rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
+    return any(
+        bool(bands_in(file) & UNMISTAKABLE) or (file.suffix.lower() == ".jp2" and bands_in(file))
+        for file in rasters
+    )
+
+
+def bands_in(file: Path) -> set[str]:
+    """The bands that the name of a raster, or the descriptions of its bands, tell of."""
+    match = SINGLE_BAND.fullmatch(file.stem)
+    names = [match["band"]] if match else raster.describe(file).names
+    return {band for band in map(_band_name, names) if band is not None}
 
 
 def _digital_numbers(plane: np.ndarray, known: np.ndarray, offset: int) -> np.ndarray:
