@@ -63,6 +63,9 @@ FIELDS = {
     "species": ("spec_simp", "Spec_1", "species_simp", "simpleName"),
 }
 PERCENT = "percent"
+MINIMUM_PERCENT = {"type": 0.0, "species": 50.0}
+"""Planted to less, most of a mosaic is not of the species that its polygon names; the type says
+itself that it is a mosaic."""
 VECTOR_SUFFIXES = (".shp", ".gdb", ".gpkg", ".geojson")
 SDPT_LAYER = re.compile(r"([a-z]{3})_plant_v2", re.IGNORECASE)
 
@@ -136,20 +139,22 @@ def plantations(
 
     Of a file with several layers (SDPT: a country each) all of that kind are read unless
     ``layer`` names one. A mosaic is planted only to its ``percent``: what has less than
-    ``minimum_percent`` is `IGNORE`, being neither plantation nor background; a polygon without
-    that number counts as planted whole. ``aliases`` maps further attribute values to class names.
-    Raises `DataError`.
+    ``minimum_percent``, by default `MINIMUM_PERCENT`, is `IGNORE`, being neither plantation nor
+    background; a polygon without that number counts as planted whole. ``aliases`` maps further
+    attribute values to class names. Raises `DataError`.
     """
     file = Path(file)
     if by not in CLASSES:
         raise DataError(f"plantations are labelled by '{by}', allowed: {', '.join(CLASSES)}")
-    wanted = {by: FIELDS[by]} | ({PERCENT: (PERCENT,)} if minimum_percent is not None else {})
+    wanted = {by: FIELDS[by], PERCENT: (PERCENT,)}
+    # SDPT has no percent, which matters to who asks for a minimum.
+    optional = (PERCENT,) if minimum_percent is None else ()
     layers = [layer] if layer is not None else _layers(file)
-    features = _join([read_features(file, wanted, name, grid) for name in layers])
+    features = _join([read_features(file, wanted, name, grid, optional) for name in layers])
     names = [None if v is None else _key(str(v)) for v in features.fields[by]]
     indices = class_indices(names, _index_of_name(by, aliases or {}), file, FIELDS[by][0])
-    if minimum_percent is not None:
-        indices[_percent(features) < minimum_percent] = IGNORE
+    least = MINIMUM_PERCENT[by] if minimum_percent is None else minimum_percent
+    indices[_percent(features) < least] = IGNORE
     return Polygons(features, indices, outside=BACKGROUND)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ def read_features(
     fields: Mapping[str, Sequence[str]],
     layer: str | None = None,
     grid: Grid | None = None,
+    optional: Collection[str] = (),
 ) -> Features:
     """Read a layer, which must be named where the file has several; only what lies near ``grid``.
 
-    ``fields`` gives for each name of ours those that releases have for it, in any case. Raises
-    `DataError` for a file that is missing, incomplete, unreadable, or without CRS or field.
+    ``fields`` gives for each name of ours those that releases have for it, in any case; those of
+    ``optional`` are full of None where the file has none. Raises `DataError` for a file that is
+    missing, incomplete, unreadable, or without CRS or field.
     """
     file = Path(file)
     layers = layer_names(file)
@@ -56,9 +58,11 @@ def read_features(
     try:
         info = pyogrio.read_info(file, layer=layer, force_total_bounds=True)
         crs = _crs(file, info["crs"])
+        held = list(info["fields"])
         columns = {
-            name: find_field(file, list(info["fields"]), variants)
+            name: find_field(file, held, variants)
             for name, variants in fields.items()
+            if name not in optional or has_field(held, variants)
         }
         meta, _, geometries, values = pyogrio.raw.read(
             file,
@@ -73,13 +77,14 @@ def read_features(
             f"cannot read {file}: {str(error)[:300]}; it is damaged or incomplete, fetch it again"
         ) from error
     place = {name: index for index, name in enumerate(meta["fields"])}
-    return Features(
-        file,
-        crs,
-        shapes,
-        {name: values[place[column]] for name, column in columns.items()},
-        tuple(info["total_bounds"] or [np.nan] * 4),
-    )
+    found = {
+        name: values[place[columns[name]]]
+        if name in columns
+        else np.full(len(shapes), None, object)
+        for name in fields
+    }
+    extent = tuple(info["total_bounds"] or [np.nan] * 4)
+    return Features(file, crs, shapes, found, extent)
 
 
 def layer_names(file: Path) -> list[str]:
@@ -97,6 +102,11 @@ def layer_names(file: Path) -> list[str]:
     if not names:
         raise DataError(f"{file} holds no layer; it is damaged or incomplete, fetch it again")
     return names
+
+
+def has_field(names: Sequence[str], variants: Sequence[str]) -> bool:
+    """Whether one of ``variants`` is among field names, in any case."""
+    return not {name.strip().lower() for name in names}.isdisjoint(map(str.lower, variants))
 
 
 def find_field(file: Path, names: Sequence[str], variants: Sequence[str]) -> str:

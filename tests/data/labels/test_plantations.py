@@ -48,13 +48,15 @@ def test_the_miniature_reads_as_it_was_drawn(tmp_path: Path, parcels: np.ndarray
     planted = (types > 0) & (species > 0)
     file = write_gfw(tmp_path, GRID, parcels, types, species)
     assert not file.with_suffix(".cpg").exists()
-    for by, drawn in (("type", types), ("species", species)):
-        labels = plantations(file, by)
-        np.testing.assert_array_equal(labels.read(GRID), np.where(planted, drawn, 0))
     # Of the mosaics, medium-sized ones are planted to 60, small-sized ones to 30 percent.
-    labels = plantations(file, "type", minimum_percent=50)
-    truth = np.where(types == 3, IGNORE, types)
-    np.testing.assert_array_equal(labels.read(GRID), np.where(planted, truth, 0))
+    for by, minimum, drawn in (
+        ("type", None, types),
+        ("type", 50, np.where(types == 3, IGNORE, types)),
+        ("species", None, np.where(types == 3, IGNORE, species)),
+        ("species", 0, species),
+    ):
+        labels = plantations(file, by, minimum_percent=minimum)
+        np.testing.assert_array_equal(labels.read(GRID), np.where(planted, drawn, 0))
 
 
 def test_countries_of_a_geodatabase(tmp_path: Path, parcels: np.ndarray) -> None:
@@ -88,6 +90,12 @@ def test_percent(tmp_path: Path) -> None:
     file = _write(tmp_path / "p.gpkg", "Type_text", ["Large industrial plantation"] * 4, percent)
     row = plantations(file, "type", minimum_percent=60).read(GRID)[0]
     assert list(row[5:50:10]) == [1, 1, IGNORE, 1, 0]
+
+
+def test_what_is_mostly_not_planted_teaches_no_species(tmp_path: Path) -> None:
+    percent = [100, 50, 49.5, float("nan")]
+    file = _write(tmp_path / "p.gpkg", "Spec_1", ["Oil palm"] * 4, percent)
+    assert list(plantations(file).read(GRID)[0][5:50:10]) == [1, 1, IGNORE, 1, 0]
 
 
 def test_what_is_unknown(tmp_path: Path) -> None:
