@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dlbench.data.granulation import INTENSITY, VELOCITY
 from dlbench.data.granulation_files import IMAGE_FILES, VELOCITY_FILES
@@ -18,7 +17,7 @@ from dlbench.data.scenes import make_vaihingen
 SIDE = 240
 """Pixels of a scene; windows are smaller."""
 PAIRS, PAIR_SIZE = 32, 50
-"""Of granulation, and of pictures."""
+"""Of granulation; pictures are as many."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "land_cover": {
         "classes": {"cultivated": [1], "forest": [2], "grass": [3], "vines": [4], "built": [8]}
@@ -70,19 +69,9 @@ def _granulation(folder: Path, seed: int) -> None:
 
 
 def _camvid(folder: Path, seed: int) -> None:
-    """Pictures of noise: PNG packs them worse than it does photographs, and reads them as fast."""
-    generator = np.random.default_rng(seed)
-    for split, count in (("train", PAIRS), ("val", 4)):
-        (folder / split).mkdir(parents=True)
-        (folder / f"{split}annot").mkdir()
-        lines = []
-        for number in range(count):
-            picture = generator.integers(0, 256, (96, 128, 3), np.uint8)
-            label = generator.integers(0, 12, (12, 16), np.uint8).repeat(8, 0).repeat(8, 1)
-            for part, values in ((split, picture), (f"{split}annot", label)):
-                Image.fromarray(values).save(folder / part / f"{number}.png")
-            lines.append(f"/SegNet/CamVid/{split}/{number}.png ./{split}annot/{number}.png\n")
-        (folder / f"{split}.txt").write_text("".join(lines))
+    from dlbench.data.miniatures import camvid
+
+    camvid.make(folder, seed, pictures={"train": PAIRS, "val": 4}, size=(96, 128))
 
 
 def _landscape(name: str) -> Callable[[Path, int], None]:

@@ -66,7 +66,7 @@ class Data(Section):
     name: str = "vaihingen"
     root: str | None = None
     """Folder in the data set's real layout; environment variables are expanded.
-    Empty: the miniature that dlbench generates itself, where the data set has one."""
+    Empty: the miniature that dlbench generates itself."""
     size: tuple[Positive, Positive] | None = None
     """(height, width) in pixels of a sample; empty: the data set's own."""
     cache: bool = True

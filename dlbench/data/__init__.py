@@ -31,7 +31,7 @@ def build(
     """The data set ``name`` in folder ``root``, its samples of ``size`` (height, width) pixels.
 
     The folder has the data set's real layout, or is one that was prepared from it. Without a root,
-    it is the miniature that dlbench generates itself, where there is one.
+    it is the miniature, which dlbench generates where it is absent.
     Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
     """
     from dlbench.data import prepared
@@ -44,7 +44,9 @@ def build(
             f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
         )
     if root is None:
-        root = _generated(kind)
+        from dlbench.data import miniatures, scenes
+
+        root = miniatures.ensure(name, scenes.default_folder())
     dataset = (
         prepared.open_prepared(kind, root, size, options)
         if prepared.is_prepared(root)
@@ -61,15 +63,3 @@ def kind_of(name: str) -> type[DataSet]:
     module, kind = DATASETS[name]
     found: type[DataSet] = getattr(importlib.import_module(module), kind)
     return found
-
-
-def _generated(kind: type[DataSet]) -> Path:
-    """The folder of the samples that dlbench makes itself, made if it is absent."""
-    from dlbench.data import miniatures, scenes
-
-    if kind.name in miniatures.MINIATURES:
-        return miniatures.ensure(kind.name, scenes.default_folder())
-    raise DataError(
-        f"{kind.name} needs its folder: data.root=/path/to/{kind.name} (from {kind.source}); "
-        f"only {', '.join(miniatures.MINIATURES)} have generated samples to start with"
-    )

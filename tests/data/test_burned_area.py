@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,7 +222,7 @@ def test_sentinel2_scenes_in_every_form_are_read_as_such(
     imagery.mkdir()
     product = sorted((sentinel2 / "SAFE").iterdir())[0]
     export = sorted((sentinel2 / "export").iterdir())[0]
-    options = {} if form in ("safe", "zip") else {"harmonized": True}
+    options: dict[str, Any] = {} if form in ("safe", "zip") else {"harmonized": True}
     if form == "safe":
         shutil.copytree(product, imagery / product.name)
     elif form == "zip":

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dlbench.data import IGNORE, DataError, build
+from dlbench.data import IGNORE, DataError, build, miniatures
+from dlbench.data.camvid import CLASSES
+from dlbench.data.miniatures import camvid as streets
 
 # Counted in the labels of the SegNet tutorial's CamVid; the last is void.
 TRAIN_PIXELS = [
@@ -106,3 +108,39 @@ def test_real_tree_has_the_published_counts(real_data: Path) -> None:
         assert image.shape == (360, 480, 3)
         pixels += np.bincount(target.ravel(), minlength=256)
     assert [*pixels[:11], pixels[IGNORE]] == TRAIN_PIXELS
+
+
+def test_the_miniature_is_read_as_it_was_drawn(tmp_path: Path) -> None:
+    made = miniatures.make("camvid", tmp_path / "camvid", 3, pictures={"train": 2, "val": 1})
+    data = build("camvid", made)
+    assert (data.splits, data.count("train"), data.count("val")) == (("train", "val"), 2, 1)
+    assert data.missing() == [f"{made / 'test.txt'}: the split 'test'"]
+    image, target = data.read("val", 0)
+    picture, label = streets.street(np.random.default_rng([3, 1, 0]), streets.SIZE)
+    np.testing.assert_array_equal(image, picture)
+    np.testing.assert_array_equal(target, np.where(label == 11, IGNORE, label))
+    assert image.shape == (360, 480, 3)
+
+
+def test_streets_show_every_class_and_no_color_tells_it() -> None:
+    drawn = [streets.street(np.random.default_rng(seed), (90, 120)) for seed in range(64)]
+    images = np.stack([image for image, _ in drawn]).reshape(-1, 3)
+    labels = np.stack([label for _, label in drawn]).ravel()
+    shares = np.bincount(labels, minlength=12) / labels.size
+    assert shares[[one.code for one in CLASSES]].min() > 0.004
+    assert 0 < shares[11] < 0.02
+    # The likeliest class of each colour, coarsely, does badly even on what it was counted on.
+    bins = (images // 32).astype(int) @ [64, 8, 1]
+    counts = np.zeros((512, 12), int)
+    np.add.at(counts, (bins, labels), 1)
+    guess = counts.argmax(axis=1)[bins]
+    overlap = [
+        np.sum((guess == code) & (labels == code)) / np.sum((guess == code) | (labels == code))
+        for code in range(11)
+    ]
+    assert np.mean(overlap) < 0.4
+
+
+def test_a_picture_too_small_for_a_street(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"size is \[20, 90\], allowed: at least 48 x 48"):
+        streets.make(tmp_path / "camvid", size=(20, 90))

@@ -12,7 +12,7 @@ import pytest
 
 from dlbench import data as package
 from dlbench.data import DATASETS, IGNORE, DataError, DataSet, build
-from dlbench.data.miniatures import burned_area, potsdam
+from dlbench.data.miniatures import MINIATURES, burned_area, potsdam
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +115,8 @@ def test_an_unknown_option_lists_the_known_ones(miniature: Path, camvid_tree: Pa
         build("camvid", camvid_tree, stride=3)
 
 
-def test_a_set_without_generated_scenes_needs_its_folder() -> None:
-    with pytest.raises(DataError, match=r"camvid needs its folder: data\.root="):
-        build("camvid", None)
+def test_every_data_set_has_a_miniature() -> None:
+    assert set(MINIATURES) == set(DATASETS)
 
 
 def test_without_a_root_vaihingen_is_generated_in_the_cache(

@@ -12,6 +12,7 @@ from dlbench.data.dataset import DataError
 
 MINIATURES: dict[str, tuple[str, str]] = {
     "burned_area": ("dlbench.data.miniatures.burned_area", "make"),
+    "camvid": ("dlbench.data.miniatures.camvid", "make"),
     "granulation": ("dlbench.data.granulation_files", "make_granulation"),
     "land_cover": ("dlbench.data.miniatures.land_cover", "make"),
     "plantations": ("dlbench.data.miniatures.plantations", "make"),
