@@ -93,7 +93,9 @@ def trainer_of(session: Session) -> Any:
     from dlbench.training import Trainer
 
     training = session.experiment.training
-    trainer = Trainer(session.network, session.ranks, session.task.loss(training))
+    trainer = Trainer(
+        session.network, session.ranks, session.task.loss(training), batch=training.batch
+    )
     optimizer = build_optimizer(
         session.experiment.optimizer,
         steps_per_epoch=1,

@@ -68,6 +68,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         session.task.loss(training),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
         training.recompute,
+        training.batch,
     )
     optimizer = build_optimizer(
         experiment.optimizer,

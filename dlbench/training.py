@@ -21,6 +21,9 @@ from dlbench.tasks import Loss
 STOPPING = "stopping"
 """What a step's graph returns beside its logs: how many ranks were asked to stop, float32, ()."""
 
+UNKNOWN_SIDE = 256
+"""Pixels along a side of a sample, where samples are of any size."""
+
 
 def draw_own_dropout(network: keras.Model, rank: int) -> None:
     """Give ``rank`` dropout masks of its own: the ranks' seeds are equal, like all they start with.
@@ -37,7 +40,8 @@ class Trainer(keras.Model):
     """Wraps a network for `fit` under Horovod.
 
     Gradients are summed over ranks before the optimiser sees them, outside any data-dependent
-    branch: an inf on one rank becomes an inf on all, and all skip that step together.
+    branch: an inf on one rank becomes an inf on all, and all skip that step together. ``batch`` is
+    how many samples a rank has in a step.
     """
 
     train_function: Any
@@ -49,12 +53,14 @@ class Trainer(keras.Model):
         loss: Loss,
         weight_decay: float = 0.0,
         recompute: Literal[False, True, "normalization"] = False,
+        batch: int = 1,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
         kept = partial(network, training=True)
         self._forward = Recomputed(network, recompute) if recompute else kept
         self._ranks = ranks
+        self._batch = batch
         self._task_loss = loss
         # L2 of kernels alone: biases and batch-norm parameters stay free.
         self._decayed = {v.path for v in network.trainable_variables if v.path.endswith("kernel")}
@@ -104,10 +110,12 @@ class Trainer(keras.Model):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         image, target = data
         variables = self.network.trainable_variables
-        # Depends on the target alone, so this reduction runs beside the forward pass.
         valid = self._task_loss.count(target)
         sums = self._ranks.sum(tf.stack([valid, self.stopping]), "valid_pixels")
         total, stopping = tf.maximum(sums[0], 1.0), sums[1]
+        # What counts on all ranks is needed when the backward pass has ended, not before: a rank
+        # would wait for the others twice a step.
+        divisor = total if self._ranks.size == 1 else self._nominal(target)
         # A rank that the remainder left without a sample must not sway synchronised batch-norm.
         part = tf.cast(valid > 0.0, tf.float32)
         # In the backward pass too, which may recompute.
@@ -115,13 +123,11 @@ class Trainer(keras.Model):
             with tf.GradientTape() as tape:
                 prediction = self._forward(image)
                 local = self._task_loss.summed(prediction, target)
-                begun = split.stamp(local)
-                ended = split.stamp(begun, total)
-                with tf.control_dependencies([ended]):
-                    share = self.optimizer.scale_loss(local / total)
-            waits.append(ended - begun)  # 0 if the total came first
+                share = self.optimizer.scale_loss(local / divisor)
             local_gradients = tape.gradient(share, variables)
         begun = split.stamp(local_gradients)
+        if self._ranks.size > 1:
+            local_gradients = [gradient * (divisor / total) for gradient in local_gradients]
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
         gradients = [
             self._ranks.sum_gradient(gradient, f"gradient/{variable.path}", scaled)
@@ -134,6 +140,13 @@ class Trainer(keras.Model):
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
         return {"loss": self._loss.result(), STOPPING: stopping, **self._exposed(waits)}
+
+    def _nominal(self, target: tf.Tensor) -> float:
+        """About as much as counts in a step; a power of two, by which numbers are divided exactly,
+        and on all ranks the same, whose gradients synchronised batch-norm adds up.
+        """
+        sides = [side or UNKNOWN_SIDE for side in target.shape[1:]]
+        return float(2.0 ** round(np.log2(self._ranks.size * self._batch * np.prod(sides))))
 
     def _exposed(self, waits: list[Any]) -> dict[str, Any]:
         if self._ranks.size > 1 and tf.config.list_logical_devices("GPU"):
