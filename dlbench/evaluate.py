@@ -30,10 +30,12 @@ class Evaluator:
     def __init__(self, session: Session, split: str) -> None:
         from dlbench.data import pipeline
         from dlbench.prediction import Predictor
+        from dlbench.session import require_same_samples
 
         experiment, dataset, ranks = session.experiment, session.dataset, session.ranks
         self._split = split
         self._task = session.task
+        require_same_samples(session, split)
         self._count = dataset.count(split)
         self._batch = experiment.training.evaluation_batch
         self._ranks = ranks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dlbench.tasks import Task
+
+MOST_NAMES = 1000
+"""Samples by whose names two ranks are compared, evenly among all."""
+TOLD = 40
+"""Characters of what ranks differ in that a message has room for."""
 
 
 @dataclass
@@ -72,6 +78,22 @@ def sampling_probabilities(session: Session) -> np.ndarray | None:
     return sampling.probabilities(session.dataset) if found is None else found
 
 
+def require_same_samples(session: Session, split: str) -> None:
+    """Raise `ConfigError` unless all ranks hold the same samples of a split: each takes its share
+    of what it holds itself.
+    """
+    if session.ranks.size == 1:
+        return
+    dataset = session.dataset
+    count = dataset.count(split)
+    names = [dataset.sample_name(split, i) for i in range(0, count, max(count // MOST_NAMES, 1))]
+    found = {
+        f"the number of samples of '{split}'": str(count),
+        f"the list of samples of '{split}'": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+    }
+    _require_alike(session.ranks.gather(found))
+
+
 def restore(session: Session, path: Path) -> None:
     """Put a checkpoint's weights into the session's network, on every rank."""
     variables = checkpoint.variables_of(session.network)
@@ -100,10 +122,10 @@ def _require_alike(ranks: list[dict[str, str]]) -> None:
         for what, value in own.items():
             if value == ranks[0][what]:
                 continue
-            told = f" ({ranks[0][what]} and {value})" if what != "the configuration" else ""
+            told = f" ({ranks[0][what]} and {value})" if len(value) < TOLD else ""
             raise ConfigError(
                 f"{what} of rank {rank} is not that of rank 0{told}; every host needs the same "
-                "versions and the same command and files"
+                "versions, the same command and the same files"
             )
 
 

@@ -59,6 +59,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         _load_pretrained(session)
 
     # ---- Step, optimiser, loss
+    sessions.require_same_samples(session, "train")
     count = session.dataset.count("train")
     likely = sessions.sampling_probabilities(session)
     steps = pipeline.steps_per_epoch(count, training.batch, ranks.size, training.drop_remainder)

@@ -2,10 +2,11 @@
 
     .venv/bin/python -m install.horovod [--accelerator cpu|cuda]
 
-The sdist comes from the package index and is checked against a pinned hash. Two edits, below, make
-it compile with TensorFlow 2.21. The finished wheel is kept outside the checkout under a key made of
-everything that shapes it, so that a second clone installs in seconds; `DLBENCH_WHEEL_CACHE=off`
-builds anew, and a cache that cannot be written is no error.
+The sdist comes from the package index and is checked against a pinned hash. Of the edits below, two
+make it compile with TensorFlow 2.21, and one makes it tell of ranks that are stuck. The finished
+wheel is kept outside the checkout under a key made of everything that shapes it, so that a second
+clone installs in seconds; `DLBENCH_WHEEL_CACHE=off` builds anew, and a cache that cannot be written
+is no error.
 """
 
 import argparse
@@ -90,6 +91,12 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
 } // namespace stream_executor
 """,
         reason="TensorFlow 2.21 no longer exports AsGpuStreamValue; the stream knows its handle",
+    ),
+    Edit(
+        path="horovod/common/gloo/gloo_controller.cc",
+        old="global_ranks_.reserve(size_);",
+        new="global_ranks_.resize(size_);",
+        reason="a vector that stays empty lets the search for stalled ranks find none, ever",
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,32 @@ def test_a_frozen_rank_ends_the_job(
     assert from_ranks(frozen.output, "(rank 0): stopped: another rank has ended or is silent")
     assert not from_ranks(frozen.output, "Traceback")
     assert not running(street.parent)
+
+
+@pytest.mark.slow  # 10 s for the launcher
+def test_a_rank_that_is_stuck_ends_the_job(
+    street: Path, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads answer the others; what they wait for never comes."""
+    monkeypatch.setenv("DYING_SIGNAL", "none")
+    job = [str(ROOT / "tests/ranks/dying.py"), "2", "1", *arguments("stuck")]
+    stuck = launch([*job, "distributed.stall_shutdown_s=8"], street.parent, ranks=2, timeout=SOON)
+    assert stuck.status != 0
+    assert from_ranks(stuck.output, "(rank 0): stopped: another rank has ended or is silent")
+    assert "Missing ranks:\n[0]<stderr>:1!: [" in stuck.output, "Horovod names it"
+    assert not from_ranks(stuck.output, "Traceback")
+    assert not running(street.parent)
+
+
+def test_ranks_with_other_samples_are_told(street: Path, launch: Callable[..., Any]) -> None:
+    """Each would take its share of another list."""
+    for rank in range(2):
+        shutil.copytree(street, street.with_name(f"street{rank}"))
+    listed = street.with_name("street1") / "train.txt"
+    listed.write_text("".join(listed.read_text().splitlines(keepends=True)[:-1]))
+    command = ["-m", "dlbench.train", *arguments("apart"), "data.root=street$HOROVOD_RANK"]
+    ended = launch(command, street.parent, ranks=2)
+    assert ended.status != 0
+    told = "the number of samples of 'train' of rank 1 is not that of rank 0 (7 and 6)"
+    assert from_ranks(ended.output, told)
+    assert not from_ranks(ended.output, "Traceback")

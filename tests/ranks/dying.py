@@ -1,7 +1,8 @@
 """`dlbench.train` with a sudden end: ``python dying.py EPOCH STEP [arguments of dlbench.train]``.
 
 The last rank is killed as by the kernel when memory runs out, after STEP steps of EPOCH (from 1);
-with ``DYING_SIGNAL=SIGSTOP`` it is frozen.
+with ``DYING_SIGNAL=SIGSTOP`` it is frozen, with ``none`` it does nothing for two minutes while its
+threads go on, as one that waits for a disk.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ def main(epoch: int, step: int, arguments: list[str]) -> int:
             mine = int(os.environ.get("HOROVOD_RANK", 0))
             if mine == last and (self.epoch, batch + 1) == (epoch, step):
                 time.sleep(1.0)  # the last epoch's checkpoint is on its way to the disk
-                os.kill(os.getpid(), signal.Signals[os.environ.get("DYING_SIGNAL", "SIGKILL")])
+                how = os.environ.get("DYING_SIGNAL", "SIGKILL")
+                if how == "none":
+                    time.sleep(120.0)
+                else:
+                    os.kill(os.getpid(), signal.Signals[how])
 
     callbacks.StepClock = DyingClock  # type: ignore[misc]
     return train.main(arguments)
