@@ -184,9 +184,9 @@ def test_a_rank_takes_part_again_after_its_step() -> None:
 
 
 def test_ranks_that_run_different_things_are_told_apart() -> None:
-    own = {"TensorFlow": "2.21.0", "the configuration": "{...}"}
+    own = {"TensorFlow": "2.21.0", "the configuration": "a" * session.TOLD}
     session._require_alike([own, own])
     with pytest.raises(ConfigError, match=r"TensorFlow of rank 1 is not .*\(2.21.0 and 2.20.0\)"):
         session._require_alike([own, own | {"TensorFlow": "2.20.0"}])
     with pytest.raises(ConfigError, match="the configuration of rank 2 is not that of rank 0;"):
-        session._require_alike([own, own, own | {"the configuration": "{}"}])
+        session._require_alike([own, own, own | {"the configuration": "b" * session.TOLD}])
