@@ -21,7 +21,7 @@ from dlbench.data.imagery.bands import open_bands
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import bands_in, holds_sentinel2, open_sentinel2
-from dlbench.data.imagery.stack import dates_in
+from dlbench.data.imagery.stack import acquired
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
@@ -150,8 +150,8 @@ def _year(image: Imagery) -> int | None:
     """The year that a scene's name tells, as a date or by itself; None: none, or several."""
     if isinstance(image, Landsat):
         return image.year
-    days = dates_in(image.name)
-    years = {int(max(days)[:4])} if days else {int(year) for year in YEAR.findall(image.name)}
+    day = acquired(image.name)
+    years = {int(day[:4])} if day else {int(year) for year in YEAR.findall(image.name)}
     return years.pop() if len(years) == 1 else None
 
 

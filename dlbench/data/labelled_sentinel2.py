@@ -15,7 +15,7 @@ from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
-from dlbench.data.imagery.stack import Stack, dates_in, stack
+from dlbench.data.imagery.stack import Stack, acquired, dates_in, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
 
 IMAGERY_FOLDER = "imagery"
@@ -134,8 +134,8 @@ def images(folder: Path, dates: str | Sequence[Any] | None = None, **options: An
 def year_of(image: Imagery) -> int | None:
     """The year in which an image, or the last of a series, was taken; None: its name tells none."""
     last = image.scenes[-1] if isinstance(image, Stack) else image
-    days = dates_in(last.name)
-    return int(max(days)[:4]) if days else None
+    day = acquired(last.name)
+    return int(day[:4]) if day else None
 
 
 def _holds_scenes(folder: Path) -> bool:

@@ -23,8 +23,9 @@ from dlbench.data.facts import Facts
 from dlbench.data.windows import WindowedDataSet, cut
 
 INDEX = "prepared.json"
-FORMAT = 1
-"""Raised whenever older folders could no longer be read."""
+FORMAT = 2
+"""Raised whenever older folders could no longer be read, or hold other samples than the same files
+and options would give now; that is whenever `statistics.VERSION` is, too."""
 ALIGNMENT = 64
 """Bytes: where arrays begin in a shard."""
 FREE_OPTIONS = frozenset({"stride"})
@@ -281,7 +282,8 @@ def _read_index(root: Path) -> Index:
             f"{path} is damaged ({type(error).__name__}); prepare the data set again"
         ) from error
     raise DataError(
-        f"{path} is of format {found}, this version reads {FORMAT}; prepare the data set again"
+        f"{path} is of format {found}, this version reads {FORMAT}: it cannot be read, or holds "
+        "other samples than its files give now; prepare the data set again"
     )
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, DataSet
 
-VERSION = 2
-"""Raised whenever the same files would give other numbers."""
+VERSION = 3
+"""Raised whenever the same files and options would give other numbers, whatever the reason: a
+default that means something else, labels of another year, pixels that become void."""
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,11 @@ def test_bands_that_landsat_has_too_are_taken_as_they_are(own: Path) -> None:
     np.testing.assert_array_equal(data.read("train", 0)[0], np.moveaxis(values, 0, -1))
 
 
-@pytest.mark.parametrize("name", ["llanos_20150310", "llanos_2015-03-10", "llanos-2015"])
+@pytest.mark.parametrize(
+    "name",
+    ["llanos_20150310", "llanos_2015-03-10", "llanos-2015",
+     "LC08_L2SP_007056_20150310_20160909_02_T1"],
+)  # fmt: skip
 def test_the_year_of_other_imagery_is_read_from_its_name(own: Path, name: str) -> None:
     shutil.rmtree(own / "imagery")
     values = np.ones((3, 64, 64), np.uint8)
