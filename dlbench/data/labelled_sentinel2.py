@@ -55,7 +55,7 @@ class LabelledSentinel2(WindowedDataSet):
         harmonized: bool | None = None,
         mask_clouds: bool = True,
         resampling: str = "bilinear",
-        dates: str | Sequence[Any] | None = None,
+        dates: str | int | date | Sequence[Any] | None = None,
         scenes: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(root, size, stride)
@@ -89,7 +89,9 @@ class LabelledSentinel2(WindowedDataSet):
         return [f"nothing for the split '{s}'" for s in SPLITS if s not in self.splits]
 
 
-def images(folder: Path, dates: str | Sequence[Any] | None = None, **options: Any) -> list[Imagery]:
+def images(
+    folder: Path, dates: str | int | date | Sequence[Any] | None = None, **options: Any
+) -> list[Imagery]:
     """The scenes of a folder and its subfolders, or of one file; with ``dates`` stacked, as
     `LabelledSentinel2` has it. ``options`` are those of `open_sentinel2`. Raises `DataError`.
     """
@@ -151,7 +153,7 @@ def _refuse_twins(found: Sequence[Imagery]) -> None:
             )
 
 
-def _as_dates(dates: str | Sequence[Any]) -> list[str]:
+def _as_dates(dates: str | int | date | Sequence[Any]) -> list[str]:
     """YYYYMMDD of dates as YAML reads them: 2022-04-21 is a date, 20220421 a number."""
     listed = [dates] if isinstance(dates, str | int | date) else list(dates)
     found = [dates_in(str(day)) for day in listed]

@@ -97,8 +97,6 @@ class Plantations(LabelledSentinel2):
         unplanted: bool = False,
         **imagery: Any,
     ) -> None:
-        if not isinstance(unplanted, bool):
-            raise DataError(f"unplanted is {unplanted!r}, allowed: true, false")
         self._file, self._unplanted = labels, unplanted
         self._choice: dict[str, Any] = {
             "by": by, "minimum_percent": minimum_percent, "layer": layer, "aliases": aliases,

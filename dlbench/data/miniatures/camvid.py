@@ -38,11 +38,16 @@ def make(
     """Write streets of ``size`` (height, width), as many as ``pictures`` says of each split, to a
     new ``folder``, whole or not at all.
 
-    Raises `DataError` for a size too small to show them, and where a folder is in the way.
+    Raises `DataError` for a size too small to show them, for no pictures or those of an unknown
+    split, and where a folder is in the way.
     """
     if min(size) < SMALLEST:
         raise DataError(f"size is {list(size)}, allowed: at least {SMALLEST} x {SMALLEST} pixels")
     pictures = PICTURES if pictures is None else pictures
+    if not PICTURES.keys() >= pictures.keys() or min(pictures.values(), default=0) < 1:
+        raise DataError(
+            f"pictures is {dict(pictures)}, allowed: 1 or more of each of {', '.join(PICTURES)}"
+        )
     with new_folder(folder, "manifest.json", "pictures") as unfinished:
         for number, (split, count) in enumerate(pictures.items()):
             folders = split, f"{split}annot"

@@ -159,7 +159,7 @@ def test_a_scene_without_plantations(tmp_path: Path) -> None:
     data = build("plantations", tmp_path, (12, 12), unplanted=True)
     image, target = data.read("train", 0)
     assert (target == 0).all() and (image > 0).all()
-    with pytest.raises(DataError, match="unplanted is 'yes', allowed: true, false"):
+    with pytest.raises(DataError, match="unplanted is 'yes', allowed: true or false"):
         build("plantations", tmp_path, (12, 12), unplanted="yes")
     write_image(imagery / "S2_20160115.tif", GRID.window(2000, 0, 60, 84))
     with pytest.raises(DataError, match=r"no polygon of .*one region$"):
