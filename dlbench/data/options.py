@@ -13,6 +13,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from dlbench.data.dataset import DataError, DataSet
 
 Count = Annotated[int, Field(gt=0, description="whole number from 1")]
+Seed = Annotated[int, Field(ge=0, description="whole number from 0")]
+Split = Annotated[str, Field(pattern=r"^(train|val|test)$", description="train, val or test")]
 WORDS: dict[Any, str] = {
     str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null",
     Any: "any value",
@@ -35,8 +37,9 @@ def of_kind(kind: type[DataSet]) -> dict[str, inspect.Parameter]:
 
 def of_maker(maker: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """What the maker of a miniature takes beside its folder, the seed first."""
-    found = dict(inspect.signature(maker, eval_str=True).parameters)
-    return {"seed": found.pop("seed"), **dict(list(found.items())[1:])}
+    _, *found = inspect.signature(maker, eval_str=True).parameters.values()
+    known = {parameter.name: parameter for parameter in found}
+    return {"seed": known.pop("seed").replace(annotation=Seed), **known}
 
 
 def check(
@@ -54,7 +57,8 @@ def check(
 
 def require(name: str, value: Any, allowed: Any) -> None:
     """Raise `DataError` unless ``value``, as YAML has it, is of the type ``allowed``: a whole
-    number is a number too, and a list a tuple, but text is neither number nor truth value."""
+    number is a number too, and a list a tuple, but text is neither number nor truth value. Types
+    with limits have a description of them."""
     try:
         # YAML has no tuples.
         seen = tuple(value) if isinstance(value, list) else value

@@ -77,11 +77,14 @@ def test_defaults_are_of_their_types(name: str) -> None:
     [
         ({"size": 100}, "size is 100, allowed: [whole number, whole number]"),
         ({"size": [100, 120, 3]}, "size is [100, 120, 3], allowed: [whole number, whole number]"),
-        ({"pictures": 3}, "pictures is 3, allowed: {text: whole number, ...} or null"),
-        ({"pictures": {"train": "x"}}, "pictures is {'train': 'x'}, allowed: {text: whole number"),
-        ({"pictures": {"train": 0}}, "pictures is {'train': 0}, allowed: 1 or more of each of tr"),
-        ({"pictures": {"all": 2}}, "pictures is {'all': 2}, allowed: 1 or more of each of train"),
-        ({"seed": -1}, "seed is -1, allowed: whole numbers from 0"),
+        ({"pictures": 3}, "pictures is 3, allowed: {train, val or test: whole number from 1, .."),
+        (
+            {"pictures": {"train": "x"}},
+            "pictures is {'train': 'x'}, allowed: {train, val or test: ",
+        ),
+        ({"pictures": {"train": 0}}, "pictures is {'train': 0}, allowed: {train, val or test: who"),
+        ({"pictures": {"all": 2}}, "pictures is {'all': 2}, allowed: {train, val or test: whole "),
+        ({"seed": -1}, "seed is -1, allowed: whole number from 0"),
         ({"seed": "a"}, "seed is 'a', allowed: whole number"),
         ({"sides": 3}, "the miniature of camvid has no option sides; its options: seed, pictures"),
     ],
@@ -89,6 +92,24 @@ def test_defaults_are_of_their_types(name: str) -> None:
 def test_a_miniature_that_cannot_be(tmp_path: Path, options: dict[str, Any], told: str) -> None:
     with pytest.raises(DataError, match=re.escape(told)):
         make("camvid", tmp_path / "streets", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "told"),
+    [
+        ("burned_area", {"scene_size": 0}, "scene_size is 0, allowed: whole number from 1"),
+        ("land_cover", {"size": 7}, "size is 7 pixels of 10 m, allowed: multiples of 6 from 6"),
+        ("potsdam", {"tile_size": 0}, "tile_size is 0, allowed: whole number from 1"),
+        ("potsdam", {"tiles": [210]}, "tiles is [210], allowed: ['ROW_COLUMN', ...]"),
+        ("vaihingen", {"tiles": {"all": 1}}, "tiles is {'all': 1}, allowed: {train, val or test"),
+        ("vaihingen", {"seed": -1}, "seed is -1, allowed: whole number from 0"),
+    ],
+)
+def test_each_maker_has_its_limits(
+    tmp_path: Path, name: str, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(DataError, match=re.escape(told)):
+        make(name, tmp_path / "made", **options)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,6 @@ def make(name: str, folder: Path, seed: int = 0, **options: Any) -> Path:
     module, function = MINIATURES[name]
     maker = getattr(importlib.import_module(module), function)
     check(f"the miniature of {name}", {"seed": seed, **options}, of_maker(maker))
-    if seed < 0:
-        raise DataError(f"seed is {seed}, allowed: whole numbers from 0")
     found: Path = maker(Path(folder), seed=seed, **options)
     return found
 

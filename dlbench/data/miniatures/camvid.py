@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from dlbench.data.camvid import CLASSES, VOID
 from dlbench.data.dataset import DataError
+from dlbench.data.options import Count, Split
 from dlbench.data.scenes import new_folder
 
 VERSION = 1
@@ -32,22 +33,17 @@ Point = tuple[float, float]
 def make(
     folder: Path,
     seed: int = 0,
-    pictures: Mapping[str, int] | None = None,
+    pictures: Mapping[Split, Count] | None = None,
     size: tuple[int, int] = SIZE,
 ) -> Path:
     """Write streets of ``size`` (height, width), as many as ``pictures`` says of each split, to a
     new ``folder``, whole or not at all.
 
-    Raises `DataError` for a size too small to show them, for no pictures or those of an unknown
-    split, and where a folder is in the way.
+    Raises `DataError` for a size too small to show them, and where a folder is in the way.
     """
     if min(size) < SMALLEST:
         raise DataError(f"size is {list(size)}, allowed: at least {SMALLEST} x {SMALLEST} pixels")
     pictures = PICTURES if pictures is None else pictures
-    if not PICTURES.keys() >= pictures.keys() or min(pictures.values(), default=0) < 1:
-        raise DataError(
-            f"pictures is {dict(pictures)}, allowed: 1 or more of each of {', '.join(PICTURES)}"
-        )
     with new_folder(folder, "manifest.json", "pictures") as unfinished:
         for number, (split, count) in enumerate(pictures.items()):
             folders = split, f"{split}annot"
