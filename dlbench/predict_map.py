@@ -42,7 +42,7 @@ USAGE = (
     "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|OUT.tfrecord.gz|FOLDER] "
     "[checkpoint=best|last] [bands=1,2,3] [tile=512] [overlap=64] [batch=4] [samples=8] "
     "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [overwrite=false]; of Sentinel-2 "
-    "[dates=20220421,...] [harmonized=true|false] [mask_clouds=true|false]"
+    "[dates=20220421,...] [harmonized=true|false]; of it and Landsat [mask_clouds=true|false]"
 )
 SUFFIXES = (".tif", ".tiff")
 SENTINEL2 = ("dates", "harmonized", "mask_clouds")
@@ -69,7 +69,7 @@ class Request:
     batch: int
     samples: int | None
     reading: dict[str, Any]
-    """What is told of Sentinel-2 scenes, in place of what was told in training."""
+    """What is told of satellites' scenes, in place of what was told in training."""
 
     @property
     def network(self) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp
 
 from dlbench.command_line import note
 from dlbench.config import ConfigError
 from dlbench.data import labelled_sentinel2, raster
+from dlbench.data.burned_area import BurnedArea
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid, Imagery
@@ -53,8 +53,8 @@ class RasterInput:
 
     def read(self, windows: list[Window]) -> tuple[np.ndarray, np.ndarray]:
         """Values (windows, height, width, bands) in `dtype`, 0 where one of the bands is missing
-        (no-data, masked, not finite), and where none is (windows, height, width) bool; clouds
-        keep their values, as in training.
+        (no-data, masked, not finite), and where none is (windows, height, width) bool. As in
+        training, clouds of Sentinel-2 keep their values, and those of Landsat are 0.
         """
         parts = [
             self.pixels(
@@ -85,27 +85,27 @@ def opened(
     """The header of ``path``; ``chosen`` are bands by number or description, with commas between.
 
     Without them a network that has learnt from Sentinel-2 gets its scenes as in training: with
-    ``options`` of `labelled_sentinel2.images`; and a folder with a Landsat scene is read as in
-    training, ``clouds`` among the options. Raises `DataError` or `ConfigError` unless there
+    ``options`` of `labelled_sentinel2.images`; a folder with a Landsat scene is read as in
+    training, by the options ``clouds`` or else ``mask_clouds``; and of pictures of burned areas the
+    black corners are no data. Raises `DataError` or `ConfigError` unless there
     are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
     mixer = None
     if earth_engine.is_export(path):
         (mixer,) = earth_engine.mixers([path])
     options = dict(options or {})
-    clouds = options.pop("clouds", False)
-    options.setdefault("mask_clouds", not clouds)
+    # Burned areas name the contrary; what a map is made with may be told in either way.
+    masked = options.setdefault("mask_clouds", not options.pop("clouds", False))
     if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
         return replace(_sentinel2(path, trained_on, options), mixer=mixer)
     if chosen is None and trained_on is not None and any(path.glob("*_SR_B*")):
-        return _input(path, Landsat(path, trained_on.bands, clouds=clouds))
+        return _input(path, Landsat(path, trained_on.bands, clouds=not masked))
     source = path if mixer is None else earth_engine.as_geotiff(mixer)
     with raster.open_raster(source) as file:
         if not file.count:
             parts = "; ".join(file.subdatasets) or "none"
             raise DataError(f"{path} holds no bands; its sub-datasets: {parts}; give one of these")
-        colours = dict(zip(file.indexes, file.colorinterp, strict=True))
-        alpha = next((i for i, colour in colours.items() if colour == ColorInterp.alpha), None)
+        alpha = raster.alpha_of(file)
         bands = tuple(index for index in file.indexes if index != alpha)
         names = dict(zip(file.indexes, file.descriptions, strict=True))
         if chosen is not None:
@@ -117,6 +117,7 @@ def opened(
                 f"{path}: {len(bands)} bands ({held}), but the network takes {needed}{trained}; "
                 f"choose them, by number or description: bands={_example(names, trained_on)}"
             )
+        collar = 0 if trained_on is not None and trained_on.name == BurnedArea.name else None
         dtype = np.result_type(*(file.dtypes[index - 1] for index in bands))
         if dtype.kind not in "iuf":
             raise DataError(f"{path} has values of {dtype}; needed are whole or real numbers")
@@ -128,13 +129,13 @@ def opened(
             transform=file.transform,
             dtype=dtype,
             names=tuple(names[index] for index in bands),
-            pixels=_reader(source, bands, None if alpha in bands else alpha),
+            pixels=_reader(source, bands, None if alpha in bands else alpha, collar),
             mixer=mixer,
         )
 
 
-def _reader(path: Path, bands: tuple[int, ...], alpha: int | None) -> Pixels:
-    """``alpha`` is 0 where there are no data; GDAL itself heeds it in 2 or 4 bands alone."""
+def _reader(path: Path, bands: tuple[int, ...], alpha: int | None, collar: float | None) -> Pixels:
+    """``alpha`` is 0 where there are no data, all others together are ``collar``."""
     masks = () if alpha is None else (alpha,)
 
     def pixels(row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,6 +143,8 @@ def _reader(path: Path, bands: tuple[int, ...], alpha: int | None) -> Pixels:
         if masks:
             valid &= values[..., -1] != 0
             values = values[..., :-1]
+        if collar is not None:
+            valid &= (values != collar).any(axis=-1)
         values[~valid] = 0
         return values, valid
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from rasterio.transform import from_origin
 
 from dlbench import raster_input
 from dlbench.config import ConfigError
-from dlbench.data import DataError, build
+from dlbench.data import IGNORE, DataError, build
 from dlbench.data.facts import Facts, facts
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.sentinel2 import open_sentinel2
@@ -78,6 +80,41 @@ def test_a_landsat_scene(tmp_path: Path) -> None:
         found = image.read([whole])
         for one, right in zip(found, Landsat(scene, clouds=clouds).read(0, 0, 96, 96), strict=True):
             np.testing.assert_array_equal(one[0], right)
+        # The command line's word, beside what was told in training.
+        told = {"clouds": not clouds, "mask_clouds": not clouds}
+        again = raster_input.opened(scene, None, 6, known, told).read([whole])
+        np.testing.assert_array_equal(again[1], found[1])
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_picture_of_burned_areas(tmp_path: Path, alpha: bool) -> None:
+    """Of the bands and without the pixels that training has left out."""
+    root = burned_area.make(tmp_path / "burned", scene_size=96)
+    shutil.rmtree(root / "imagery")
+    (root / "imagery").mkdir()
+    path = root / "imagery/aerial_2015.tif"
+    values = np.random.default_rng(0).integers(1, 256, (3 + alpha, 64, 64), np.uint8)
+    values[3:] = 255
+    values[3:, 50:, 50:] = 0
+    values[:3, :10, :20] = 0
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3 + alpha, dtype="uint8", height=64, width=64,
+        crs="EPSG:32618", transform=from_origin(*burned_area.CORNER, 30, 30), photometric="rgb",
+        **({"alpha": "yes"} if alpha else {}),
+    ) as file:  # fmt: skip
+        file.write(values)
+    data = build("burned_area", root, (64, 64), scenes={"train": ["aerial_2015"]})
+    image, target = data.read("train", 0)
+    known = facts(data)
+    for chosen in (None, "1,2,3"):
+        opened = raster_input.opened(path, chosen, len(data.bands), known)
+        seen, valid = opened.read([(slice(0, 64), slice(0, 64))])
+        np.testing.assert_array_equal(seen[0], image)
+        np.testing.assert_array_equal(valid[0], target != IGNORE)
+        assert valid.sum() == 64 * 64 - 200 - 196 * alpha
+    others = known.model_copy(update={"name": "vaihingen"})
+    _, valid = raster_input.opened(path, None, 3, others).read([(slice(0, 64), slice(0, 64))])
+    assert valid.sum() == 64 * 64 - 196 * alpha, "black is a colour elsewhere"
 
 
 def test_a_plane_without_a_place_on_the_earth(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet, option_defaults
+from dlbench.data.dataset import IGNORE, ClassInfo, DataError, DataSet
+from dlbench.data.options import check, of_kind
 
 __all__ = ["DATASETS", "IGNORE", "ClassInfo", "DataError", "DataSet", "build", "kind_of"]
 
@@ -32,17 +33,13 @@ def build(
 
     The folder has the data set's real layout, or is one that was prepared from it. Without a root,
     it is the miniature, which dlbench generates where it is absent.
-    Raises `DataError` for an unknown name or option, or for a folder that cannot be used.
+    Raises `DataError` for an unknown name or option, for an option of another type than its
+    annotation, or for a folder that cannot be used.
     """
     from dlbench.data import prepared
 
     kind = kind_of(name)
-    known = option_defaults(kind)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise DataError(
-            f"{name} has no option {', '.join(unknown)}; its options: {', '.join(known) or 'none'}"
-        )
+    check(name, options, of_kind(kind), "data.options.")
     if root is None:
         from dlbench.data import miniatures, scenes
 

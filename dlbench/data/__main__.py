@@ -20,7 +20,7 @@ seed=0, and those of the data set.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +39,7 @@ from dlbench.data import (
     preparation,
     statistics,
 )
+from dlbench.data.options import Count, require
 from dlbench.data.windows import WindowedDataSet
 from dlbench.errors import exit_status
 
@@ -107,6 +108,7 @@ def preview(places: list[str], options: dict[str, Any]) -> int:
     if len(places) < 2 or not places[-1].endswith(".png"):
         raise DataError("usage: python -m dlbench.data preview DATA [ROOT] OUT.png")
     split, samples = options.pop("split", "train"), options.pop("samples", 4)
+    require("samples", samples, Count)
     dataset = _opened(places[:-1], options)
     dataset.require_split(split)
     count = dataset.count(split)
@@ -183,6 +185,7 @@ def prepare(places: list[str], options: dict[str, Any]) -> int:
     if not 2 <= len(places) <= 3:
         raise DataError("usage: python -m dlbench.data prepare DATA [ROOT] OUT")
     splits = options.pop("split", None)
+    require("split", splits, str | Sequence[str] | None)
     splits = [splits] if isinstance(splits, str) else splits
     dataset = _opened(places[:-1], options, whole=True)
     with _bar("prepare") as (bar, task):
@@ -230,6 +233,7 @@ def _opened(places: list[str], options: dict[str, Any], whole: bool = False) -> 
         settings = config.Data(name=places[0])
     root = Path(places[1]) if len(places) == 2 else settings.resolved_root()
     size = options.pop("size", settings.size)
+    require("size", size, tuple[Count, Count] | None)
     kind = data.kind_of(settings.name)
     if size is None and issubclass(kind, WindowedDataSet):
         size = SIZE

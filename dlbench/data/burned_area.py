@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -20,8 +19,8 @@ from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery.bands import open_bands
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import bands_in, holds_sentinel2, open_sentinel2
-from dlbench.data.imagery.stack import dates_in
+from dlbench.data.imagery.sentinel2 import Sentinel2, bands_in, holds_sentinel2, open_sentinel2
+from dlbench.data.imagery.stack import acquired
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
@@ -48,8 +47,10 @@ class BurnedArea(WindowedDataSet):
     Blocks of every scene go to every split, unless ``scenes`` gives the names of whole scenes
     ({"train": ["LC08_..."], "val": [...]}). ``year`` of the map, where it is not that of a
     scene's name; ``clouds`` keeps what Landsat's quality band or the masks of Sentinel-2 take for
-    clouds. ``bands``, ``harmonized`` and ``resampling`` are of Sentinel-2, as `open_sentinel2`
-    has them. What is 0 in all bands of other imagery is no data.
+    clouds. ``bands`` (`SENTINEL2_BANDS` without), ``harmonized`` and ``resampling`` are of
+    Sentinel-2, as `open_sentinel2` has them. Rasters whose bands Landsat has too are of
+    Sentinel-2 where ``bands`` or ``harmonized`` is given. What is 0 in all bands of other imagery,
+    or in a band of alpha, is no data.
     """
 
     name = "burned_area"
@@ -77,15 +78,13 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
         scenes: Mapping[str, Sequence[str]] | None = None,
         year: int | None = None,
         clouds: bool = False,
-        bands: Sequence[str] = SENTINEL2_BANDS,
+        bands: Sequence[str] | None = None,
         harmonized: bool | None = None,
         resampling: str = "bilinear",
     ) -> None:
         super().__init__(root, size, stride)
-        imagery = _imagery(
-            self.root / IMAGERY_FOLDER, clouds,
-            bands=bands, harmonized=harmonized, resampling=resampling,
-        )  # fmt: skip
+        folder = self.root / IMAGERY_FOLDER
+        imagery = _imagery(folder, clouds, bands, harmonized, resampling)
         first = imagery[0]
         for other in imagery:
             if (other.bands, other.dtype) != (first.bands, first.dtype):
@@ -150,20 +149,33 @@ def _year(image: Imagery) -> int | None:
     """The year that a scene's name tells, as a date or by itself; None: none, or several."""
     if isinstance(image, Landsat):
         return image.year
-    days = dates_in(image.name)
-    years = {int(max(days)[:4])} if days else {int(year) for year in YEAR.findall(image.name)}
+    day = acquired(image.name)
+    years = {int(day[:4])} if day else {int(year) for year in YEAR.findall(image.name)}
     return years.pop() if len(years) == 1 else None
 
 
-def _imagery(folder: Path, clouds: bool, **sentinel2: Any) -> list[Imagery]:
+def _imagery(
+    folder: Path,
+    clouds: bool,
+    bands: Sequence[str] | None,
+    harmonized: bool | None,
+    resampling: str,
+) -> list[Imagery]:
+    told = bands is not None or harmonized is not None
     entries = sorted(folder.glob("*"))
     landsat = [place for place in entries if place.is_dir() and any(place.glob("*_SR_B*"))]
     found: list[Imagery] = [Landsat(place, clouds=clouds) for place in landsat]
     below = (e for e in entries if e.is_dir() and e not in landsat and not is_safe(e))
     for place in (folder, *below):
-        if holds_sentinel2(place):
-            found += open_sentinel2(place, mask_clouds=not clouds, **sentinel2)
-    taken = holds_sentinel2(folder)
+        if holds_sentinel2(place, told):
+            found += open_sentinel2(
+                place,
+                SENTINEL2_BANDS if bands is None else bands,
+                resampling=resampling,
+                harmonized=harmonized,
+                mask_clouds=not clouds,
+            )
+    taken = holds_sentinel2(folder, told)
     for file in (entry for entry in entries if entry.suffix.lower() in (".tif", ".tiff")):
         if not (taken and bands_in(file)):
             found.append(open_bands([file], collar=0))
@@ -172,5 +184,10 @@ def _imagery(folder: Path, clouds: bool, **sentinel2: Any) -> list[Imagery]:
             f"{folder} holds no scene: a folder of Landsat Collection 2 Level-2 "
             "(*_SR_B1.TIF, ..., *_QA_PIXEL.TIF), a product or an export of Sentinel-2, or a "
             "georeferenced .tif"
+        )
+    if told and not any(isinstance(one, Sentinel2) for one in found):
+        raise DataError(
+            f"data.options.bands and harmonized are of Sentinel-2, but {folder} holds none of its "
+            "scenes; leave them out, or describe the bands of its rasters as B2, B3, ..."
         )
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,18 +113,3 @@ class DataSet(abc.ABC):
         if split not in self.splits:
             held = ", ".join(self.splits) or "none"
             raise DataError(f"{self.name} at {self.root} has no split '{split}'; it holds: {held}")
-
-
-def option_defaults(kind: type[DataSet]) -> dict[str, Any]:
-    """What a data set takes beside root and size, and its defaults; with what it hands on to the
-    class below it."""
-    defaults: dict[str, Any] = {}
-    for base in kind.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(base).parameters.values())[2:]
-        handed_on = inspect.Parameter.VAR_KEYWORD
-        defaults |= {p.name: p.default for p in parameters if p.kind is not handed_on}
-        if not any(p.kind is handed_on for p in parameters):
-            break
-    return defaults

@@ -87,9 +87,6 @@ two HDF5 files with the data sets intensity (N, nx, ny, 2) and velocity (N, nx, 
         super().__init__(root, size)
         if x_axis not in (0, 1):
             raise DataError(f"data.options.x_axis is {x_axis}; allowed are 0 and 1")
-        for name, value, kind in (("normalized", normalized, bool), ("held_out", held_out, int)):
-            if type(value) is not kind:
-                raise DataError(f"data.options.{name} is {value!r}; needed is {kind.__name__}")
         self._transposed = x_axis == 0
         self._pairs = _find(self.root)
         if held_out:

@@ -50,7 +50,7 @@ def make_granulation(
     pairs: dict[str, int] | None = None,
     size: int = SIZE,
     seed: int = 0,
-    texture: Path | None = None,
+    texture: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write so many ``pairs`` of ``size`` pixels for each split to a new ``folder``.
@@ -69,7 +69,7 @@ def make_granulation(
         raise DataError(f"size={size} pixels: allowed are 1 to {SCENE}")
     if not 0 <= seed < 2**63:
         raise DataError(f"seed={seed}: allowed are 0 to 2^63 - 1")
-    frame = None if texture is None else read_texture(texture)
+    frame = None if texture is None else read_texture(Path(texture))
     manifest = {"generator": VERSION, "seed": seed, "pairs": pairs, "size": size}
     manifest["texture"] = None if texture is None else Path(texture).name
     try:

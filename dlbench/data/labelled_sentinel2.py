@@ -15,7 +15,7 @@ from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
-from dlbench.data.imagery.stack import Stack, dates_in, stack
+from dlbench.data.imagery.stack import Stack, acquired, dates_in, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
 
 IMAGERY_FOLDER = "imagery"
@@ -55,7 +55,7 @@ class LabelledSentinel2(WindowedDataSet):
         harmonized: bool | None = None,
         mask_clouds: bool = True,
         resampling: str = "bilinear",
-        dates: str | Sequence[Any] | None = None,
+        dates: str | int | date | Sequence[Any] | None = None,
         scenes: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__(root, size, stride)
@@ -89,7 +89,9 @@ class LabelledSentinel2(WindowedDataSet):
         return [f"nothing for the split '{s}'" for s in SPLITS if s not in self.splits]
 
 
-def images(folder: Path, dates: str | Sequence[Any] | None = None, **options: Any) -> list[Imagery]:
+def images(
+    folder: Path, dates: str | int | date | Sequence[Any] | None = None, **options: Any
+) -> list[Imagery]:
     """The scenes of a folder and its subfolders, or of one file; with ``dates`` stacked, as
     `LabelledSentinel2` has it. ``options`` are those of `open_sentinel2`. Raises `DataError`.
     """
@@ -134,8 +136,8 @@ def images(folder: Path, dates: str | Sequence[Any] | None = None, **options: An
 def year_of(image: Imagery) -> int | None:
     """The year in which an image, or the last of a series, was taken; None: its name tells none."""
     last = image.scenes[-1] if isinstance(image, Stack) else image
-    days = dates_in(last.name)
-    return int(max(days)[:4]) if days else None
+    day = acquired(last.name)
+    return int(day[:4]) if day else None
 
 
 def _holds_scenes(folder: Path) -> bool:
@@ -151,7 +153,7 @@ def _refuse_twins(found: Sequence[Imagery]) -> None:
             )
 
 
-def _as_dates(dates: str | Sequence[Any]) -> list[str]:
+def _as_dates(dates: str | int | date | Sequence[Any]) -> list[str]:
     """YYYYMMDD of dates as YAML reads them: 2022-04-21 is a date, 20220421 a number."""
     listed = [dates] if isinstance(dates, str | int | date) else list(dates)
     found = [dates_in(str(day)) for day in listed]

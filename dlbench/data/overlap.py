@@ -75,5 +75,11 @@ def _overlap(one: Grid, other: Grid) -> bool:
     points = np.column_stack([x, y])
     if not np.isfinite(points).all():
         return False  # one lies where the other's CRS has no place
+    turns: tuple[float, ...] = (0.0,)
+    if one.crs.is_geographic:
+        # Over the date line longitudes jump; the box may lie to either side of it.
+        points[:, 0] = np.unwrap(points[:, 0], period=360.0)
+        turns = (-360.0, 0.0, 360.0)
     shape = shapely.make_valid(shapely.Polygon(points))
-    return bool(shape.intersection(shapely.box(west, south, east, north)).area > 0)
+    boxes = [shapely.box(west + turn, south, east + turn, north) for turn in turns]
+    return any(shape.intersection(box).area > 0 for box in boxes)

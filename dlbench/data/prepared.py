@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlbench.data.dataset import DataError, DataSet, Sample, option_defaults
+from dlbench.data.dataset import DataError, DataSet, Sample
 from dlbench.data.facts import Facts
+from dlbench.data.options import of_kind
 from dlbench.data.windows import WindowedDataSet, cut
 
 INDEX = "prepared.json"
-FORMAT = 1
-"""Raised whenever older folders could no longer be read."""
+FORMAT = 2
+"""Raised whenever older folders could no longer be read, or hold other samples than the same files
+and options would give now; that is whenever `statistics.VERSION` is, too."""
 ALIGNMENT = 64
 """Bytes: where arrays begin in a shard."""
 FREE_OPTIONS = frozenset({"stride"})
@@ -116,7 +118,7 @@ def open_prepared(
 
 def resolved_options(kind: type[DataSet], options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a kind as JSON has them, those not given by their defaults."""
-    values = {name: options.get(name, usual) for name, usual in option_defaults(kind).items()}
+    values = {name: options.get(name, known.default) for name, known in of_kind(kind).items()}
     found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return {key: value for key, value in found.items() if key not in FREE_OPTIONS}
 
@@ -281,7 +283,8 @@ def _read_index(root: Path) -> Index:
             f"{path} is damaged ({type(error).__name__}); prepare the data set again"
         ) from error
     raise DataError(
-        f"{path} is of format {found}, this version reads {FORMAT}; prepare the data set again"
+        f"{path} is of format {found}, this version reads {FORMAT}: it cannot be read, or holds "
+        "other samples than its files give now; prepare the data set again"
     )
 
 

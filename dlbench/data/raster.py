@@ -15,7 +15,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -52,6 +52,8 @@ class Header:
     """From (column, row) of pixel corners to coordinates of the CRS."""
     names: tuple[str | None, ...]
     """Descriptions of the bands."""
+    alpha: int | None
+    """The band, counted from 1, that is tagged as a mask and is 0 where there are no data."""
 
     @property
     def pixel_size(self) -> tuple[float, float]:
@@ -94,7 +96,14 @@ def describe(path: Path) -> Header:
             crs=dataset.crs or None,
             transform=transform,
             names=dataset.descriptions,
+            alpha=alpha_of(dataset),
         )
+
+
+def alpha_of(dataset: Any) -> int | None:
+    """`Header.alpha` of an open data set; GDAL itself heeds it in files of 2 or 4 bands alone."""
+    colours = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    return next((index for index, colour in colours if colour == ColorInterp.alpha), None)
 
 
 def read_window(

@@ -21,6 +21,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from dlbench.data.dataset import DataError
 from dlbench.data.isprs import CLASSES
+from dlbench.data.options import Count, Split
 from dlbench.data.suburb import scene
 from dlbench.data.vaihingen import (
     AREAS,
@@ -52,8 +53,8 @@ def default_folder() -> Path:
 def make_vaihingen(
     folder: Path,
     seed: int = 0,
-    tiles: dict[str, int] | None = None,
-    tile_size: int | None = None,
+    tiles: dict[Split, Count] | None = None,
+    tile_size: Count | None = None,
 ) -> Path:
     """Write scenes for the first ``tiles`` official areas of each split to a new ``folder``.
 

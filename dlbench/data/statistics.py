@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, DataSet
+from dlbench.data.folders import files_below
 
-VERSION = 2
-"""Raised whenever the same files would give other numbers."""
+VERSION = 3
+"""Raised whenever the same files and options would give other numbers, whatever the reason: a
+default that means something else, labels of another year, pixels that become void."""
 
 
 @dataclass(frozen=True)
@@ -129,23 +128,9 @@ def fingerprint(dataset: DataSet, split: str) -> str:
     content = {
         "version": VERSION,
         "data": [dataset.name, str(dataset.root.resolve()), dataset.size, dataset.options, split],
-        "files": sorted(_stamps(dataset.root)),
+        "files": sorted(
+            (str(file.relative_to(dataset.root)), stat.st_size, stat.st_mtime_ns)
+            for file, stat in files_below(dataset.root)
+        ),
     }
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:32]
-
-
-def _stamps(root: Path) -> Iterable[tuple[str, int, int]]:
-    walked: set[str] = set()
-    # Readers follow links, to a larger disk for instance.
-    for folder, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in walked:
-            folders.clear()  # a link back
-            continue
-        walked.add(real)
-        for name in names:
-            path = Path(folder, name)
-            try:
-                stat = path.stat()
-            except FileNotFoundError:  # a link to nowhere
-                continue
-            yield str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns

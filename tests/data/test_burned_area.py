@@ -269,11 +269,13 @@ def _name(root: Path) -> str:
     return scene.name
 
 
-def _picture(path: Path, values: np.ndarray, names: list[str] | None = None) -> None:
+def _picture(
+    path: Path, values: np.ndarray, names: list[str] | None = None, **profile: str
+) -> None:
     path.parent.mkdir(exist_ok=True)
     with rasterio.open(
         path, "w", driver="GTiff", count=len(values), dtype=values.dtype, height=64, width=64,
-        crs="EPSG:32618", transform=from_origin(*miniatures.CORNER, 30, 30),
+        crs="EPSG:32618", transform=from_origin(*miniatures.CORNER, 30, 30), **profile,
     ) as file:  # fmt: skip
         file.write(values)
         if names:
@@ -290,7 +292,11 @@ def test_bands_that_landsat_has_too_are_taken_as_they_are(own: Path) -> None:
     np.testing.assert_array_equal(data.read("train", 0)[0], np.moveaxis(values, 0, -1))
 
 
-@pytest.mark.parametrize("name", ["llanos_20150310", "llanos_2015-03-10", "llanos-2015"])
+@pytest.mark.parametrize(
+    "name",
+    ["llanos_20150310", "llanos_2015-03-10", "llanos-2015",
+     "LC08_L2SP_007056_20150310_20160909_02_T1"],
+)  # fmt: skip
 def test_the_year_of_other_imagery_is_read_from_its_name(own: Path, name: str) -> None:
     shutil.rmtree(own / "imagery")
     values = np.ones((3, 64, 64), np.uint8)
@@ -315,6 +321,49 @@ def test_the_black_corners_of_a_picture_are_no_unburned_ground(own: Path) -> Non
     target = BurnedArea(own, (64, 64), scenes={"train": ["aerial_2015"]}).read("train", 0)[1]
     assert (target[:10, :20] == IGNORE).all()
     assert (target == IGNORE).sum() == 200
+
+
+def test_bands_or_harmonized_say_that_a_raster_is_of_sentinel2(own: Path) -> None:
+    """B2, B3, B4 and B8 are bands of Landsat too."""
+    shutil.rmtree(own / "imagery")
+    values = np.random.default_rng(0).integers(1200, 4000, (4, 64, 64), np.uint16)
+    _picture(own / "imagery/stack_20150310.tif", values, ["B2", "B3", "B4", "B8"])
+    bands, scenes = ["B04", "B08"], {"train": ["stack_20150310"]}
+    plain = BurnedArea(own, (64, 64), scenes=scenes)
+    assert plain.bands == ("B2", "B3", "B4", "B8")
+    read = BurnedArea(own, (64, 64), scenes=scenes, bands=bands)
+    assert read.bands == tuple(bands)
+    np.testing.assert_array_equal(read.read("train", 0)[0], np.moveaxis(values[2:], 0, -1))
+    (own / "imagery/stack_20150310.tif").rename(own / "imagery/stack.tif")
+    scenes = {"train": ["stack"]}
+    data = BurnedArea(own, (64, 64), scenes=scenes, bands=bands, harmonized=False, year=2015)
+    np.testing.assert_array_equal(data.read("train", 0)[0], np.moveaxis(values[2:], 0, -1) - 1000)
+    with pytest.raises(DataError, match=r"stack\.tif has no band B11, B12; it holds B02, B03"):
+        BurnedArea(own, (64, 64), harmonized=True)
+
+
+@pytest.mark.parametrize("options", [{"bands": ["B04"]}, {"harmonized": False}])
+def test_options_of_sentinel2_are_not_dropped_where_there_is_none(
+    tree: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match=r"are of Sentinel-2, but .*imagery holds none of its sc"):
+        BurnedArea(tree, (64, 64), **options)
+
+
+def test_a_band_of_alpha_is_a_mask(own: Path) -> None:
+    shutil.rmtree(own / "imagery")
+    values = np.random.default_rng(0).integers(1, 256, (4, 64, 64), np.uint8)
+    values[3] = 255
+    values[3, :10, :20] = 0
+    path = own / "imagery/aerial_2015.tif"
+    _picture(path, values, alpha="yes", photometric="rgb")
+    data = BurnedArea(own, (64, 64), scenes={"train": ["aerial_2015"]})
+    assert data.bands == ("band 1", "band 2", "band 3")
+    image, target = data.read("train", 0)
+    assert (target[:10, :20] == IGNORE).all() and (target == IGNORE).sum() == 200
+    assert (image[:10, :20] == 0).all()
+    expected = np.moveaxis(values[:3], 0, -1)
+    np.testing.assert_array_equal(image[10:], expected[10:])
 
 
 def test_a_picture_beside_scenes_of_sentinel2_is_not_passed_over(

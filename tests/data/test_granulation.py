@@ -134,9 +134,9 @@ def test_wrong_options_are_told(hdf5: Path) -> None:
         build("granulation", hdf5, (8, 8))
     with pytest.raises(DataError, match="x_axis is 2; allowed are 0 and 1"):
         build("granulation", hdf5, None, x_axis=2)
-    with pytest.raises(DataError, match="normalized is 'false'; needed is bool"):
+    with pytest.raises(DataError, match="normalized is 'false', allowed: true or false"):
         build("granulation", hdf5, None, normalized="false")
-    with pytest.raises(DataError, match="held_out is 2.5; needed is int"):
+    with pytest.raises(DataError, match="held_out is 2.5, allowed: whole number"):
         build("granulation", hdf5, None, held_out=2.5)
     with pytest.raises(DataError, match="holds validation pairs of its own"):
         build("granulation", hdf5, None, held_out=1)

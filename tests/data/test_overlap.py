@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
+from rasterio.warp import transform
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
@@ -110,3 +111,19 @@ def test_grids_that_differ_are_refused() -> None:
         assert [len(named[split]) for split in SPLITS] == [1, 1, 0]
     far = Grid(CRS.from_epsg(4326), from_origin(16.0, 46.05, 1e-4, 1e-4), 900, 900)
     assert frames([here, far], "ab") == [Frame(0, 0, 300, 300), Frame(0, 0, 900, 900)]
+
+
+@pytest.mark.parametrize("west", [20.0, 179.99, -180.0])
+def test_a_scene_over_the_date_line_overlaps_what_lies_there_alone(west: float) -> None:
+    utm, lonlat = CRS.from_epsg(32660), CRS.from_epsg(4326)
+    (x,), (y,) = transform(lonlat, utm, [179.98], [65.0])
+    scene = Grid(utm, from_origin(x, y, 30, 30), 70, 90)
+    other = Grid(lonlat, from_origin(west, 65, 3e-4, 3e-4), 80, 80)
+    for both in ([scene, other], [other, scene]):
+        if west == 20.0:
+            assert [frame[2:] for frame in frames(both, "ab")] == [
+                (one.height, one.width) for one in both
+            ]
+        else:
+            with pytest.raises(DataError, match="show the same ground"):
+                frames(both, "ab")

@@ -101,3 +101,13 @@ def test_values_have_no_classes(granulation_tree: Path) -> None:
     found = statistics.of(build("granulation", granulation_tree, (64, 64)), "train")
     assert found.class_pixels == []
     assert len(found.band_mean) == 2
+
+
+def test_what_was_counted_before_labels_changed_is_counted_anew(
+    miniature: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = build("vaihingen", miniature, (100, 100))
+    now = statistics.fingerprint(data, "val")
+    for left_behind in (1, 2):
+        monkeypatch.setattr(statistics, "VERSION", left_behind)
+        assert statistics.fingerprint(data, "val") != now

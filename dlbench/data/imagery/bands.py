@@ -46,6 +46,8 @@ class Bands:
     """Values that are not strictly between these are no data."""
     collar: float | None = None
     """What all bands hold together where a picture has none, such as the corners of a scene."""
+    alpha: int | None = None
+    """A further band, which is 0 where there are no data."""
 
     @property
     def name(self) -> str:
@@ -73,10 +75,14 @@ class Bands:
             if top >= bottom or left >= right:
                 continue
             here = np.s_[top - row : bottom - row, left - column : right - column]
-            values[here], valid[here] = block_cache.read_window(
+            masks = () if self.alpha is None else (self.alpha,)
+            read, valid[here] = block_cache.read_window(
                 part.file, top - part.row, left - part.column, bottom - top, right - left,
-                self.indexes,
+                (*self.indexes, *masks),
             )  # fmt: skip
+            values[here] = read[..., : len(self.indexes)]
+            if masks:
+                valid[here] &= read[..., -1] != 0
         low, high = self.between
         valid &= ((values > low) & (values < high)).all(axis=-1)
         if self.collar is not None:
@@ -126,7 +132,8 @@ def open_bands(
     between: tuple[float, float] = (-math.inf, math.inf),
     collar: float | None = None,
 ) -> Bands:
-    """Bands of a raster, all or those of ``indexes``; its parts may be ``files`` side by side.
+    """Bands of a raster, those of ``indexes`` or all but one of alpha, which is then a mask; its
+    parts may be ``files`` side by side.
 
     ``grid`` is that of a single file whose place is known from elsewhere, for formats that need
     not hold it. Raises `DataError` for files that are empty or that do not match it or each other.
@@ -148,9 +155,11 @@ def open_bands(
         if not grids[0].aligned_with(other):
             raise DataError(f"{header.path} is {other}, {first.path} {grids[0]}")
     whole, parts = _assemble(files, grids)
-    indexes = tuple(range(1, first.bands + 1) if indexes is None else indexes)
+    alpha = first.alpha if indexes is None and first.bands > 1 else None
+    if indexes is None:
+        indexes = [index for index in range(1, first.bands + 1) if index != alpha]
     names = tuple(first.names[i - 1] or f"band {i}" for i in indexes)
-    return Bands(files[0], whole, names, indexes, first.dtype, parts, between, collar)
+    return Bands(files[0], whole, names, tuple(indexes), first.dtype, parts, between, collar, alpha)
 
 
 def _assemble(files: Sequence[Path], grids: Sequence[Grid]) -> tuple[Grid, tuple[_Part, ...]]:

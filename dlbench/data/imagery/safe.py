@@ -17,6 +17,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from dlbench.data.dataset import DataError
+from dlbench.data.folders import files_below
 from dlbench.data.grid import Grid
 from dlbench.data.imagery.bands import Bands, open_bands
 from dlbench.data.imagery.clouds import CloudRaster, Clouds, read_gml
@@ -123,8 +124,7 @@ def read_safe(path: Path, bands: Iterable[str], mask_clouds: bool) -> list[Granu
 
 
 def _below(folder: Path) -> dict[str, int]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    return {file.relative_to(folder).as_posix(): stat.st_size for file, stat in files_below(folder)}
 
 
 def _zipped(path: Path) -> dict[str, int]:

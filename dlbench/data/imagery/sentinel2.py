@@ -172,16 +172,17 @@ def open_sentinel2(
     return sorted(scenes, key=lambda one: one.name)
 
 
-def holds_sentinel2(folder: Path) -> bool:
+def holds_sentinel2(folder: Path, told: bool = False) -> bool:
     """Whether a folder itself, not one below it, holds products, exports or files of bands that are
-    Sentinel-2's beyond doubt: Landsat has a B2 to a B11 too.
+    Sentinel-2's beyond doubt, or where one is ``told`` so: Landsat has a B2 to a B11 too.
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     if any(is_safe(entry) or earth_engine.is_export(entry) for entry in entries):
         return True
     rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
+    known = frozenset(BANDS) if told else UNMISTAKABLE
     return any(
-        bool(bands_in(file) & UNMISTAKABLE) or (file.suffix.lower() == ".jp2" and bands_in(file))
+        bool(bands_in(file) & known) or (file.suffix.lower() == ".jp2" and bands_in(file))
         for file in rasters
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery
 
-_DATE = re.compile(r"(?<!\d)(20\d\d)[-_]?([01]\d)[-_]?([0-3]\d)(?!\d)")
+_DATE = re.compile(r"(?<!\d)(19[89]\d|20\d\d)[-_]?([01]\d)[-_]?([0-3]\d)(?!\d)")
 
 
 def dates_in(name: str) -> list[str]:
@@ -23,6 +23,25 @@ def dates_in(name: str) -> list[str]:
     ['20190206', '20200201']
     """
     return ["".join(match) for match in _DATE.findall(name)]
+
+
+# Up to the date of acquisition, which that of processing follows.
+_PRODUCT = re.compile(
+    r"S2[A-Z]_MSIL\w\w_\d{8}(?=T)"  # Sentinel-2
+    r"|L[COTEM]\d\d_L\w{3}_\d{6}_\d{8}(?=_)"  # Landsat
+    r"|(?<!\d)\d{8}(?=T\d{6}_\d{8}T\d{6}_T\d\d[A-Z]{3})"  # Earth Engine's index of Sentinel-2
+)
+
+
+def acquired(name: str) -> str | None:
+    """The day on which what a name tells of was taken, as YYYYMMDD: of a product's name that of
+    acquisition, else the last; None where there is no date.
+
+    >>> acquired("LC08_L2SP_044033_20180901_20200828_02_T1")
+    '20180901'
+    """
+    product = _PRODUCT.search(name)
+    return max(dates_in(product[0] if product else name), default=None)
 
 
 @dataclass

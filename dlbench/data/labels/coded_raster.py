@@ -175,7 +175,11 @@ def _centres_in(grid: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray, Bounds] |
         except (RasterioError, CPLE_BaseError):
             return None
         x, y = (np.reshape(values, x.shape) for values in moved)
-    x, y = (_between(_between(values, rows, 0), columns, 1) for values in (x, y))
+    turn = 360.0 if grid.crs != crs and crs.is_geographic else None
+    x = _between(_between(x, rows, 0, turn), columns, 1, turn)
+    y = _between(_between(y, rows, 0), columns, 1)
+    if turn:
+        x = np.where(x > 180, x - turn, np.where(x < -180, x + turn, x))
     known = np.isfinite(x) & np.isfinite(y)
     if not known.any():
         return None
@@ -183,15 +187,21 @@ def _centres_in(grid: Grid, crs: CRS) -> tuple[np.ndarray, np.ndarray, Bounds] |
     return x, y, within
 
 
-def _between(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    """Values at every pixel along an axis from those at ``places``, linearly."""
+def _between(
+    values: np.ndarray, places: np.ndarray, axis: int, turn: float | None = None
+) -> np.ndarray:
+    """Values at every pixel along an axis from those at ``places``, linearly; of angles, which are
+    the same after a ``turn``, by the shorter way."""
     pixels = np.arange(places[-1] + 1)
     low = np.searchsorted(places, pixels, side="right") - 1
     high = np.minimum(low + 1, len(places) - 1)
     weight = (pixels - places[low]) / np.maximum(places[high] - places[low], 1)
     start, stop = np.take(values, low, axis), np.take(values, high, axis)
     with np.errstate(invalid="ignore"):  # What cannot be projected is infinite.
-        return start + np.expand_dims(weight, 1 - axis) * (stop - start)
+        way = stop - start
+        if turn:
+            way -= turn * np.rint(way / turn)
+        return start + np.expand_dims(weight, 1 - axis) * way
 
 
 def _bounds_in(grid: Grid, crs: CRS) -> Bounds | None:
@@ -203,6 +213,11 @@ def _bounds_in(grid: Grid, crs: CRS) -> Bounds | None:
 
 
 def _meet(one: Bounds, other: Bounds) -> bool:
+    """Whether boxes share ground; the west of ``one`` is its larger number over the date line."""
+    west, south, east, north = one
+    if west > east:
+        halves = (west, south, 180.0, north), (-180.0, south, east, north)
+        return any(_meet(half, other) for half in halves)
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -97,8 +97,6 @@ class Plantations(LabelledSentinel2):
         unplanted: bool = False,
         **imagery: Any,
     ) -> None:
-        if not isinstance(unplanted, bool):
-            raise DataError(f"unplanted is {unplanted!r}, allowed: true, false")
         self._file, self._unplanted = labels, unplanted
         self._choice: dict[str, Any] = {
             "by": by, "minimum_percent": minimum_percent, "layer": layer, "aliases": aliases,
@@ -140,21 +138,23 @@ def plantations(
     Of a file with several layers (SDPT: a country each) all of that kind are read unless
     ``layer`` names one. A mosaic is planted only to its ``percent``: what has less than
     ``minimum_percent``, by default `MINIMUM_PERCENT`, is `IGNORE`, being neither plantation nor
-    background; a polygon without that number counts as planted whole. ``aliases`` maps further
-    attribute values to class names. Raises `DataError`.
+    background; a polygon without that number (shapefiles have 0 or less for none) counts as planted
+    whole. A minimum of 0 leaves it unread. ``aliases`` maps further attribute values to class
+    names. Raises `DataError`.
     """
     file = Path(file)
     if by not in CLASSES:
         raise DataError(f"plantations are labelled by '{by}', allowed: {', '.join(CLASSES)}")
-    wanted = {by: FIELDS[by], PERCENT: (PERCENT,)}
+    least = MINIMUM_PERCENT[by] if minimum_percent is None else minimum_percent
+    wanted = {by: FIELDS[by]} | ({PERCENT: (PERCENT,)} if least > 0 else {})
     # SDPT has no percent, which matters to who asks for a minimum.
     optional = (PERCENT,) if minimum_percent is None else ()
     layers = [layer] if layer is not None else _layers(file)
     features = _join([read_features(file, wanted, name, grid, optional) for name in layers])
     names = [None if v is None else _key(str(v)) for v in features.fields[by]]
     indices = class_indices(names, _index_of_name(by, aliases or {}), file, FIELDS[by][0])
-    least = MINIMUM_PERCENT[by] if minimum_percent is None else minimum_percent
-    indices[_percent(features) < least] = IGNORE
+    if least > 0:
+        indices[_percent(features) < least] = IGNORE
     return Polygons(features, indices, outside=BACKGROUND)
 
 
@@ -200,6 +200,17 @@ def _index_of_name(by: str, aliases: Mapping[str, str]) -> dict[str, int]:
 def _percent(features: Features) -> np.ndarray:
     values = features.fields[PERCENT]
     try:
-        return np.array([100.0 if v in (None, "") or v != v else float(v) for v in values])
+        found = np.array([np.nan if v in (None, "") else float(v) for v in values])
     except (TypeError, ValueError) as error:
-        raise DataError(f"{features.file} holds in {PERCENT} no number: {error}") from error
+        raise DataError(
+            f"{features.file} holds in {PERCENT} no number: {error}; mend it, or give "
+            "minimum_percent=0, which leaves it unread"
+        ) from error
+    known = found > 0
+    if known.any() and found[known].max() <= 1:
+        raise DataError(
+            f"{features.file} holds in {PERCENT} {found[known].min():g} to "
+            f"{found[known].max():g}, expected are 0 to 100; multiply shares by 100 (ogr2ogr -sql, "
+            "or the field calculator of QGIS), or give minimum_percent=0, which leaves it unread"
+        )
+    return np.where(known, found, 100.0)

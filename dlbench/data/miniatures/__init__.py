@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 from dlbench.data.dataset import DataError
+from dlbench.data.options import check, of_maker
 
 MINIATURES: dict[str, tuple[str, str]] = {
     "burned_area": ("dlbench.data.miniatures.burned_area", "make"),
@@ -29,18 +29,13 @@ whenever the same arguments would give other samples."""
 def make(name: str, folder: Path, seed: int = 0, **options: Any) -> Path:
     """Write the miniature of data set ``name`` to a new ``folder``, whole or not at all.
 
-    Raises `DataError` for an unknown name or option.
+    Raises `DataError` for an unknown name, and for an option that is unknown or cannot be.
     """
     if name not in MINIATURES:
         raise DataError(f"there is no miniature of '{name}'; there are: {', '.join(MINIATURES)}")
     module, function = MINIATURES[name]
     maker = getattr(importlib.import_module(module), function)
-    known = [name for name in list(inspect.signature(maker).parameters)[1:] if name != "seed"]
-    if unknown := sorted(set(options) - set(known)):
-        raise DataError(
-            f"the miniature of {name} has no option {', '.join(unknown)}; its options: seed, "
-            f"{', '.join(known)}"
-        )
+    check(f"the miniature of {name}", {"seed": seed, **options}, of_maker(maker))
     found: Path = maker(Path(folder), seed=seed, **options)
     return found
 

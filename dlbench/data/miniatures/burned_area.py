@@ -21,6 +21,7 @@ from scipy.ndimage import gaussian_filter
 
 from dlbench.data.burned_area import IMAGERY_FOLDER, LABEL_FOLDER
 from dlbench.data.imagery import landsat
+from dlbench.data.options import Count
 from dlbench.data.scenes import new_folder
 
 VERSION = 2
@@ -48,7 +49,7 @@ QUALITY_CLOUD = 1 << 3
 QUALITY_FILL = 1 << 0
 
 
-def make(folder: Path, seed: int = 0, scene_size: int = SCENE_SIZE) -> Path:
+def make(folder: Path, seed: int = 0, scene_size: Count = SCENE_SIZE) -> Path:
     """Write two scenes and the tiles of their years to a new ``folder``, whole or not at all."""
     with new_folder(folder, "manifest.json", "scenes") as unfinished:
         for number, (product, (year, sensor)) in enumerate(SCENES.items()):

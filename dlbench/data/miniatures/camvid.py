@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 
 from dlbench.data.camvid import CLASSES, VOID
 from dlbench.data.dataset import DataError
+from dlbench.data.options import Count, Split
 from dlbench.data.scenes import new_folder
 
 VERSION = 1
@@ -32,7 +33,7 @@ Point = tuple[float, float]
 def make(
     folder: Path,
     seed: int = 0,
-    pictures: Mapping[str, int] | None = None,
+    pictures: Mapping[Split, Count] | None = None,
     size: tuple[int, int] = SIZE,
 ) -> Path:
     """Write streets of ``size`` (height, width), as many as ``pictures`` says of each split, to a

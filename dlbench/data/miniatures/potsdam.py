@@ -10,20 +10,23 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import rasterio
 from PIL import Image
+from pydantic import Field
 
 from dlbench.data import potsdam
 from dlbench.data.isprs import CLASSES
+from dlbench.data.options import Count
 from dlbench.data.scenes import PIXEL_SIZE, erode, new_folder
 from dlbench.data.suburb import CAR, survey
 
 VERSION = 1
 """Raised whenever the same arguments would give other pixels."""
 TILES = ("2_10", "3_11", "4_11", "4_12", "6_7", "7_8", "2_11", "6_11", "2_13", "3_13")
+Tile = Annotated[str, Field(pattern=r"^\d_\d+$", description="'ROW_COLUMN'")]
 TILE_SIZE = 320
 SEA_TO_STREET = 36.0
 """Metres."""
@@ -33,7 +36,7 @@ ORANGE_YELLOW = (252, 255, 0)
 
 
 def make(
-    folder: Path, seed: int = 0, tiles: Sequence[str] = TILES, tile_size: int = TILE_SIZE
+    folder: Path, seed: int = 0, tiles: Sequence[Tile] = TILES, tile_size: Count = TILE_SIZE
 ) -> Path:
     """Write scenes for the official ``tiles`` to a new ``folder``, whole or not at all.
 

@@ -54,8 +54,7 @@ def make(
     The folder appears whole or not at all. Raises `DataError` where one is in the way, and for a
     size that is no multiple of 6, as bands of 60 m need it.
     """
-    if size < 60 or size % 6:
-        raise DataError(f"size is {size} pixels of 10 m, allowed: multiples of 6 from 60")
+    _require_size(size, 60)
     parcel, cover = parcels.landscape(seed, size, classes)
     with new_folder(folder, "manifest.json", "Sentinel-2 scenes") as unfinished:
         (unfinished / "export").mkdir()
@@ -83,8 +82,10 @@ def labelled_landscape(
     place: parcels.Place = parcels.FERRARA,
 ) -> Iterator[tuple[Path, Path, np.ndarray, np.ndarray, Grid]]:
     """The start of a labelled data set that becomes ``folder`` at the end of the block: its
-    folders of imagery and labels, the ground as `parcels.landscape` has it, and its grid.
+    folders of imagery and labels, the ground as `parcels.landscape` has it, and its grid. Raises
+    `DataError` for a size that is no multiple of 6.
     """
+    _require_size(size, 6)
     parcel, cover = parcels.landscape(seed, size, classes)
     with new_folder(folder, "manifest.json", "landscape") as unfinished:
         imagery, labels = (unfinished / name for name in (IMAGERY_FOLDER, LABEL_FOLDER))
@@ -93,6 +94,12 @@ def labelled_landscape(
         yield imagery, labels, parcel, cover, parcels.grid(size, place)
         manifest = {"generator": version, "seed": seed, "size": size, "classes": list(classes)}
         (unfinished / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _require_size(size: int, smallest: int) -> None:
+    """Bands of 60 m have a sixth of the pixels."""
+    if size < smallest or size % 6:
+        raise DataError(f"size is {size} pixels of 10 m, allowed: multiples of 6 from {smallest}")
 
 
 def product_name(day: date, tile: str = parcels.FERRARA.tile) -> str:

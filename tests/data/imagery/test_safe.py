@@ -133,6 +133,20 @@ def _zip(product: Path, archive: Path) -> Path:
     return archive
 
 
+def test_parts_of_a_product_may_be_links(product: Path, tmp_path: Path) -> None:
+    """As where pixels lie on a larger disk."""
+    plain = _whole(_open(product))
+    (granule,) = (product / "GRANULE").iterdir()
+    for number, folder in enumerate((granule / "IMG_DATA", product / "GRANULE")):
+        elsewhere = tmp_path / f"disk{number}"
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+        for linked, before in zip(_whole(_open(product)), plain, strict=True):
+            np.testing.assert_array_equal(linked, before)
+    (tmp_path / "disk1/back").symlink_to(product)
+    _open(product)
+
+
 def test_an_archive_is_read_in_place(product: Path, tmp_path: Path) -> None:
     archive = _zip(product, tmp_path / "odd {name} [1].zip")
     for packed, plain in zip(_whole(_open(archive)), _whole(_open(product)), strict=True):

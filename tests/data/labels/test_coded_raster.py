@@ -278,6 +278,31 @@ def test_labels_of_another_place(tmp_path: Path) -> None:
         labels.require_overlap(nowhere, tmp_path / "image.tif")
 
 
+def test_a_scene_over_the_date_line(tmp_path: Path) -> None:
+    """Longitudes in between are not those through 0, where other tiles lie."""
+    codes = {-180.0: 1, -90.0: 24, 0.0: 24, 90.0: 24, 179.0: 5}
+    tiles = [
+        _write(
+            tmp_path / f"{west}.tif", np.full((200, 100), code, np.uint8), crs=LONLAT,
+            transform=Affine(0.01, 0, west, 0, -0.01, 66),
+        )
+        for west, code in codes.items()
+    ]  # fmt: skip
+    utm = CRS.from_epsg(32660)
+    (x,), (y,) = transform(LONLAT, utm, [179.98], [65.0])
+    scene = Grid(utm, Affine(30, 0, x, 0, -30, y), 70, 90)
+    columns, rows = np.meshgrid(np.arange(90) + 0.5, np.arange(70) + 0.5)
+    longitude = transform(utm, LONLAT, *(scene.transform @ (columns.ravel(), rows.ravel())))[0]
+    expected = np.where(np.reshape(longitude, (70, 90)) < 0, INDEX[1], INDEX[5])
+    assert 0.2 < (expected == INDEX[5]).mean() < 0.8
+    labels = CodedRaster(tiles, LEGEND)
+    np.testing.assert_array_equal(labels.read(scene), expected)
+    for tile in (tiles[0], tiles[-1]):
+        CodedRaster(tile, LEGEND).require_overlap(scene, tmp_path / "image.tif")
+    with pytest.raises(DataError, match="do not overlap"):
+        CodedRaster(tiles[1:-1], LEGEND).require_overlap(scene, tmp_path / "image.tif")
+
+
 def test_real_burn_scars_whose_crs_has_no_number(real_data: Path) -> None:
     (file,) = (real_data / "burned").glob("*.mask.tif")
     legend = Legend.of([ClassInfo("unburned", (0, 0, 0), 0), ClassInfo("burned", (9, 0, 0), 1)])

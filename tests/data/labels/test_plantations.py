@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyogrio
@@ -29,13 +30,14 @@ def parcels() -> np.ndarray:
     return numbers
 
 
-def _write(file: Path, field: str, values: list[str], percent: list[float] | None = None) -> Path:
+def _write(file: Path, field: str, values: list[str], percent: list[Any] | None = None) -> Path:
     """Polygons side by side, each of 10 columns of `GRID`."""
     west, south, _, north = GRID.bounds
     boxes = [shapely.box(west + 100 * n, south, west + 100 * (n + 1), north) for n in range(8)]
     fields = {field: np.array(values, object)}
     if percent is not None:
-        fields["percent"] = np.array(percent)
+        text = any(isinstance(value, str) for value in percent)
+        fields["percent"] = np.array(percent, object if text else None)
     pyogrio.raw.write(
         file, shapely.to_wkb(np.array(boxes[: len(values)], object)), list(fields.values()),
         list(fields), crs="EPSG:32632", geometry_type="Polygon",
@@ -98,6 +100,30 @@ def test_what_is_mostly_not_planted_teaches_no_species(tmp_path: Path) -> None:
     assert list(plantations(file).read(GRID)[0][5:50:10]) == [1, 1, IGNORE, 1, 0]
 
 
+@pytest.mark.parametrize("missing", [0, -9999, float("nan")])
+def test_a_missing_percent_is_no_small_one(tmp_path: Path, missing: float) -> None:
+    """Shapefiles have a number in its place."""
+    percent = [100, 40, missing]
+    file = _write(tmp_path / "p.gpkg", "Spec_1", ["Oil palm"] * 3, percent)
+    assert list(plantations(file).read(GRID)[0][5:40:10]) == [1, IGNORE, 1, 0]
+    alone = _write(tmp_path / "alone.gpkg", "Spec_1", ["Oil palm"], [missing])
+    assert list(plantations(alone).read(GRID)[0][5:20:10]) == [1, 0]
+
+
+def test_shares_are_no_percent(tmp_path: Path) -> None:
+    file = _write(tmp_path / "p.gpkg", "Spec_1", ["Oil palm"] * 4, [1, 0.5, 0.25, 0])
+    with pytest.raises(DataError, match=r"p\.gpkg holds in percent 0\.25 to 1, expected are 0 to "):
+        plantations(file)
+    assert list(plantations(file, minimum_percent=0).read(GRID)[0][5:50:10]) == [1, 1, 1, 1, 0]
+
+
+def test_percent_in_words(tmp_path: Path) -> None:
+    file = _write(tmp_path / "p.gpkg", "Spec_1", ["Oil palm"] * 3, ["100", "40%", "unknown"])
+    with pytest.raises(DataError, match=r"no number: .*'40%'; mend it, or give minimum_percent=0"):
+        plantations(file)
+    assert list(plantations(file, minimum_percent=0).read(GRID)[0][5:40:10]) == [1, 1, 1, 0]
+
+
 def test_what_is_unknown(tmp_path: Path) -> None:
     file = _write(tmp_path / "p.gpkg", "spec_simp", ["Oil palm", "Tea"])
     with pytest.raises(DataError, match=r"p\.gpkg holds in spec_simp the unknown 'tea'; known: "):
@@ -133,7 +159,7 @@ def test_a_scene_without_plantations(tmp_path: Path) -> None:
     data = build("plantations", tmp_path, (12, 12), unplanted=True)
     image, target = data.read("train", 0)
     assert (target == 0).all() and (image > 0).all()
-    with pytest.raises(DataError, match="unplanted is 'yes', allowed: true, false"):
+    with pytest.raises(DataError, match="unplanted is 'yes', allowed: true or false"):
         build("plantations", tmp_path, (12, 12), unplanted="yes")
     write_image(imagery / "S2_20160115.tif", GRID.window(2000, 0, 60, 84))
     with pytest.raises(DataError, match=r"no polygon of .*one region$"):
