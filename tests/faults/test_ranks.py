@@ -138,3 +138,14 @@ def test_a_frozen_rank_ends_the_job(
     assert from_ranks(frozen.output, "(rank 0): stopped: another rank has ended or is silent")
     assert not from_ranks(frozen.output, "Traceback")
     assert not running(street.parent)
+
+
+@pytest.mark.slow  # 10 s for the launcher
+def test_a_rank_that_is_killed_within_a_sum_ends_the_job(
+    tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    """Of the sum that is in flight Gloo itself tells, in words of its own."""
+    killed = launch([str(ROOT / "tests/ranks/large_sums.py")], tmp_path, ranks=2)
+    assert "Process name: 1\nExit code: 137" in killed.output
+    assert from_ranks(killed.output, "(rank 0): stopped: another rank has ended or is silent")
+    assert not from_ranks(killed.output, "Traceback")
