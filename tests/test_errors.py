@@ -51,7 +51,7 @@ GLOO = "[/tmp/horovod-0.28.1/third_party/compatible17_gloo/gloo/transport/tcp"
     [
         ("node valid_pixels: Horovod has been shut down. This was caused by ...", "shut down"),
         (
-            f"{GLOO}/pair.cc:589] Read error [::1]:58240: Connection reset by peer\n\t [[{{node x}}]]",
+            f"{GLOO}/pair.cc:589] Read error [::1]:58240: Connection reset by peer\n\t [[node]]",
             "pair.cc:589] Read error [::1]:58240: Connection reset by peer",
         ),
         (
