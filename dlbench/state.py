@@ -8,7 +8,6 @@ batch-norm statistics of their own save them too. A resumed run goes on to the s
 from __future__ import annotations
 
 import math
-import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -211,7 +210,7 @@ class TrainingState:
             )
         checkpoint.assign(self._variables, arrays, path)
         if path != newest:
-            os.replace(path, newest)  # the next save would put the damaged one in its place
+            checkpoint.replace_damaged(newest, path)
         return arrays, {"loss": self._loss, **meta}
 
     def _take_statistics(self, rows: np.ndarray | None) -> None:

@@ -87,6 +87,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(street: Path) -
     status, output = run(folder, command("whole", 1))
     assert status == 0, output
     assert "warning: runs/whole/checkpoints/last.npz" in output
+    assert newest.with_name("last.npz.damaged").read_bytes() == content
     assert "Going on from the checkpoint before, runs/whole/checkpoints/last-1.npz" in output
     assert f"resuming after epoch {EPOCHS - 1} of {EPOCHS}" in output
     for name, value in final(folder, "whole").items():
