@@ -167,6 +167,9 @@ class Position(keras.callbacks.Callback):
         super().__init__()
         self._ranks = session.ranks
         self._every = session.experiment.training.checkpoint_every
+        self._again = "the same command"
+        if not session.experiment.resume:
+            self._again += " without resume=false"
         self._state = state
         self._stop = stop
         self._clock = clock
@@ -198,7 +201,7 @@ class Position(keras.callbacks.Callback):
         # The launcher ends the others soon after the first.
         self._ranks.barrier()
         if self._ranks.rank == 0:
-            print(f"stopped and saved after {place}; the same command goes on there", flush=True)
+            print(f"stopped and saved after {place}; {self._again} goes on there", flush=True)
         # Of another rank's signal it is known that there was one.
         raise StoppedError(self._stop.received or signal.SIGTERM)
 

@@ -17,6 +17,8 @@ LAUNCHER_REACTS = 10.0
 """Seconds: Horovod's launcher names the first rank to end, so one that is cut off waits."""
 FINAL = "DLBENCH_FINAL"
 """A variable: the file that tells `dlbench.supervise` that another start would end alike."""
+JOB = "DLBENCH_JOB"
+"""A variable: what all starts of one `dlbench.supervise` have in common, and no others."""
 CUT_OFF = re.compile(
     "Horovod has been shut down"
     # Gloo's own, of a sum that was in flight: the tensor's error, not Horovod's.

@@ -16,6 +16,7 @@ from dlbench.distributed import SingleProcess
 from dlbench.metrics import Score
 from dlbench.runs import RunFolder
 from dlbench.state import DivergenceError, TrainingState
+from dlbench.stopping import StoppedError
 
 SCORE = Score("val_miou", "mean IoU", higher=True)
 
@@ -165,6 +166,24 @@ def test_within_an_epoch_too_a_loss_that_is_no_number_is_not_saved(
         epochs.state.save_step(2)
     epochs.state.wait()
     assert checkpoint.load(tmp_path / "checkpoints" / "last.npz")[1]["step"] == 1
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_is_stopped_says_what_goes_on(
+    resume: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session: Any = SimpleNamespace(
+        experiment=Experiment(resume=resume), ranks=SingleProcess(), task=None
+    )
+    state: Any = SimpleNamespace(wait=lambda: None)
+    stop: Any = SimpleNamespace(received=None)
+    clock: Any = None
+    position = callbacks.Position(session, state, stop, clock, 8)
+    position.set_model(SimpleNamespace(all_stop=True))
+    with pytest.raises(StoppedError):
+        position.on_epoch_end(0)
+    again = "the same command" if resume else "the same command without resume=false"
+    assert f"after epoch 1; {again} goes on there" in capsys.readouterr().out
 
 
 def test_the_clock_leaves_out_the_first_step_and_what_is_between_epochs(
