@@ -71,7 +71,7 @@ def write_atomically(
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise _unwritable(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(descriptor, 0o666 & ~_UMASK)  # mkstemp's own 0600 would hide runs from others
@@ -83,12 +83,11 @@ def write_atomically(
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise unwritable(path, error) from error
+            raise _unwritable(path, error) from error
         raise
 
 
-def unwritable(path: Path, error: OSError) -> WriteError:
-    """What to raise where ``error`` has kept a new ``path`` from replacing the one before."""
+def _unwritable(path: Path, error: OSError) -> WriteError:
     made = WriteError(
         f"cannot write {path}: {error.strerror or error}; what stood there before is whole. Make "
         "room or the folder writable, then give the same command again"

@@ -27,7 +27,7 @@ CUT_OFF = re.compile(
     r"|NCCL async error: .*|nccl\w+ failed: (?:unhandled system error|remote process exited).*"
 )
 """What a rank is told that has lost another."""
-UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(ValueError):
