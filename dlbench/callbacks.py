@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable
@@ -14,17 +13,12 @@ from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.bench.timing import since_process_start
 from dlbench.config import Training
-from dlbench.errors import UserError
 from dlbench.evaluate import Evaluator
 from dlbench.metrics import Score
 from dlbench.runs import RunFolder
 from dlbench.session import Session
 from dlbench.state import TrainingState
 from dlbench.stopping import StoppedError, StopRequest
-
-
-class DivergenceError(UserError):
-    """The loss is no longer a number."""
 
 
 class StepClock(keras.callbacks.Callback):
@@ -140,14 +134,7 @@ class EpochEnd(keras.callbacks.Callback):
         training, history = self._training, self._state.history
         self.model.average_statistics()
         row: dict[str, Any] = {"epoch": epoch + 1, "loss": float(logs["loss"])}
-        # Under loss scaling, a step whose loss overflowed was skipped and did no harm.
-        scaled = isinstance(self.model.optimizer, keras.optimizers.LossScaleOptimizer)
-        if not math.isfinite(row["loss"]) and not scaled:
-            raise DivergenceError(
-                f"the loss of epoch {epoch + 1} is {row['loss']}; the checkpoints hold the epochs "
-                "before it; start anew with resume=false and a lower optimizer.learning_rate, or "
-                "set optimizer.clip_norm"
-            )
+        self._state.require_convergence(row["loss"])
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         if (unreadable := self._state.count_unreadable()) is not None:
             row["unreadable"] = unreadable
@@ -180,6 +167,9 @@ class Position(keras.callbacks.Callback):
         super().__init__()
         self._ranks = session.ranks
         self._every = session.experiment.training.checkpoint_every
+        self._again = "the same command"
+        if not session.experiment.resume:
+            self._again += " without resume=false"
         self._state = state
         self._stop = stop
         self._clock = clock
@@ -211,7 +201,7 @@ class Position(keras.callbacks.Callback):
         # The launcher ends the others soon after the first.
         self._ranks.barrier()
         if self._ranks.rank == 0:
-            print(f"stopped and saved after {place}; the same command goes on there", flush=True)
+            print(f"stopped and saved after {place}; {self._again} goes on there", flush=True)
         # Of another rank's signal it is known that there was one.
         raise StoppedError(self._stop.received or signal.SIGTERM)
 

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +27,9 @@ os.umask(_UMASK)
 META = "__dlbench__"
 SCHEMA = "dlbench.checkpoint/1"
 MOST_KEPT = 100
-UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""Of a file that may be whole."""
+OF_CONTENT = (None, errno.EINVAL)
+"""`errno` where the zip reader was led to a place that no file has; all others are the system's, of
+a file that may be whole."""
 
 
 class CheckpointError(UserError):
@@ -38,11 +40,23 @@ class DamagedError(CheckpointError):
     """A file that is not what was written."""
 
 
-class WriteError(UserError, OSError):
-    """A file that cannot be written; `errno` and `strerror` are the system's."""
+class AbsentError(CheckpointError):
+    """There is no such file."""
+
+
+class _FileError(UserError, OSError):
+    """`errno` and `strerror` are the system's."""
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class WriteError(_FileError):
+    """A file that cannot be written."""
+
+
+class ReadError(CheckpointError, _FileError):
+    """A file that cannot be read now, and may be whole."""
 
 
 def write_atomically(
@@ -82,6 +96,15 @@ def _unwritable(path: Path, error: OSError) -> WriteError:
     return made
 
 
+def _unreadable(path: Path, number: int, reason: str) -> ReadError:
+    made = ReadError(
+        f"cannot read {path}: {reason}; it may be whole. Mend that, then give the same command "
+        "again"
+    )
+    made.errno, made.strerror = number, reason
+    return made
+
+
 def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], kept: int = 1) -> None:
     """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically, and keep the ``kept - 1``
     checkpoints before it as ``last-1.npz``, ``last-2.npz`` and so on."""
@@ -103,10 +126,15 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: file[name] for name in file.files}
         meta = dict(json.loads(arrays.pop(META).tobytes()))
     except FileNotFoundError:
-        raise CheckpointError(f"there is no checkpoint {path}") from None
+        raise AbsentError(f"there is no checkpoint {path}") from None
     except OSError as error:
-        if error.errno in UNREADABLE:
-            raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        if error.errno not in OF_CONTENT:
+            raise _unreadable(path, error.errno, error.strerror or str(error)) from error
+        raise _damaged(path, error) from error
+    except MemoryError as error:
+        # A damaged header may ask for any amount; the checksums of the zip need next to none.
+        if _has_sound_members(path):
+            raise _unreadable(path, errno.ENOMEM, str(error) or "out of memory") from error
         raise _damaged(path, error) from error
     except Exception as error:  # damaged bytes reach the zip reader, which raises at will
         raise _damaged(path, error) from error
@@ -115,11 +143,18 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"{path} has schema {meta.get('schema')!r}, this version reads {SCHEMA!r}"
         )
     if meta.pop("sha256", None) != _digest(arrays, meta):
-        raise DamagedError(
-            f"{path} fails its checksum; delete it to start from the beginning, "
-            "or restore it from a copy"
-        )
+        raise _damaged(path, "its checksum fails")
     return arrays, meta
+
+
+def _has_sound_members(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except MemoryError:
+        return True
+    except Exception:  # as above
+        return False
 
 
 def _shift(newest: Path, kept: int) -> None:
@@ -132,13 +167,29 @@ def _shift(newest: Path, kept: int) -> None:
     for number in range(kept - 2, 0, -1):
         if _earlier(newest, number).exists():
             os.replace(_earlier(newest, number), _earlier(newest, number + 1))
+    _keep(newest, _earlier(newest, 1))
+
+
+def replace_damaged(newest: Path, path: Path) -> None:
+    """Put ``path``, the one to go on from, in the place of a damaged ``newest``, which the next
+    save would make one of the earlier; it is kept beside it as ``last.npz.damaged``."""
+    _keep(newest, _set_aside(newest))
+    os.replace(path, newest)
+
+
+def _set_aside(newest: Path) -> Path:
+    return newest.with_name(f"{newest.name}.damaged")
+
+
+def _keep(newest: Path, other: Path) -> None:
+    """Give ``newest`` the name ``other`` too: at no time it has none."""
     spare = newest.with_name(f".{newest.name}.earlier")
     spare.unlink(missing_ok=True)
     try:
         os.link(newest, spare)
     except OSError:  # a file system without hard links
         shutil.copyfile(newest, spare)
-    os.replace(spare, _earlier(newest, 1))
+    os.replace(spare, other)
 
 
 def load_newest(
@@ -156,7 +207,10 @@ def load_newest(
             continue
         if damaged:
             lost = "; ".join(map(str, damaged))
-            warn(f"warning: {lost}. Going on from the checkpoint before, {path}")
+            warn(
+                f"warning: {lost}. Going on from the checkpoint before, {path}; {newest} is kept "
+                f"as {_set_aside(newest).name}"
+            )
         return *found, path
     raise damaged[0]
 
@@ -170,10 +224,10 @@ def _earlier(newest: Path, number: int) -> Path:
     return newest.with_name(f"{newest.stem}-{number}{newest.suffix}")
 
 
-def _damaged(path: Path, error: Exception) -> DamagedError:
+def _damaged(path: Path, reason: object) -> DamagedError:
     return DamagedError(
-        f"{path} is damaged or not a dlbench checkpoint ({error}); "
-        "delete it to start from the beginning, or restore it from a copy"
+        f"{path} is damaged or not a dlbench checkpoint ({reason}); restore it from a copy. A "
+        "training whose last.npz is deleted starts from the beginning"
     )
 
 

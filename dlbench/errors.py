@@ -17,7 +17,17 @@ LAUNCHER_REACTS = 10.0
 """Seconds: Horovod's launcher names the first rank to end, so one that is cut off waits."""
 FINAL = "DLBENCH_FINAL"
 """A variable: the file that tells `dlbench.supervise` that another start would end alike."""
-UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+JOB = "DLBENCH_JOB"
+"""A variable: what all starts of one `dlbench.supervise` have in common, and no others."""
+CUT_OFF = re.compile(
+    "Horovod has been shut down"
+    # Gloo's own, of a sum that was in flight: the tensor's error, not Horovod's.
+    r"|gloo/transport/.*|Application timeout caused pair closure"
+    # NCCL's likewise, from its documentation and Horovod's source: not tried.
+    r"|NCCL async error: .*|nccl\w+ failed: (?:unhandled system error|remote process exited).*"
+)
+"""What a rank is told that has lost another."""
+UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UserError(ValueError):
@@ -45,8 +55,12 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
             _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
             _note_final()
             return 2
-        if "Horovod has been shut down" in str(error):
-            _tell(program, "stopped: another rank has ended or is silent; see what is told of it")
+        if cut_off := CUT_OFF.search(str(error)):
+            _tell(
+                program,
+                f"stopped: another rank has ended or is silent ({cut_off[0]}); see what is told of "
+                "it",
+            )
             time.sleep(LAUNCHER_REACTS)
             return 1
         # tf.data wraps what a reader raises in an error of its own that quotes ours.

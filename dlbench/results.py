@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+import sys
+from typing import IO, Any
 
 from dlbench import environment, models, pictures
 from dlbench.bench import conditions, energy
 from dlbench.bench.memory import PeakMemory
 from dlbench.bench.split import Waits
 from dlbench.callbacks import StepClock
-from dlbench.checkpoint import write_atomically
+from dlbench.checkpoint import AbsentError, DamagedError, load_newest, write_atomically
 from dlbench.data.augmentation import fit
 from dlbench.prediction import Predictor
 from dlbench.report import page, records
 from dlbench.runs import RunFolder
-from dlbench.session import Session
+from dlbench.session import Session, restore
 from dlbench.tasks import Evaluation
 
 PICTURED = 4
@@ -43,26 +44,56 @@ def measured_by_rank(
     return measured
 
 
+def restore_best(session: Session, folder: RunFolder, is_new: bool) -> int | None:
+    """Put the best weights into the network, on every rank.
+
+    Where they are lost and the run ``is_new`` or without a record, its newest checkpoint stands in,
+    whose epoch is returned, to rank 0. Raises `CheckpointError`.
+    """
+    try:
+        restore(session, folder.checkpoint("best"))
+    except (AbsentError, DamagedError) as error:
+        # On rank 0, which alone reads; the others wait for its weights.
+        if not is_new and folder.record.exists():
+            raise
+        _, meta, path = load_newest(folder.checkpoint("last"), _warn)
+        _warn(f"warning: {error}. The report is on the newest checkpoint, {path}")
+        restore(session, path)
+        return int(meta["epoch"])
+    return None
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def write_report(
     session: Session,
     folder: RunFolder,
     evaluation: Evaluation,
     history: list[dict[str, Any]],
     measured: list[dict[str, Any]],
+    epoch: int | None = None,
 ) -> None:
-    """Write and print what the run achieved with its best weights; rank 0 alone.
+    """Write and print what the run achieved with its best weights, or those of the ``epoch`` that
+    `restore_best` told; rank 0 alone.
 
     A run that was complete already has timed nothing and keeps the record that it has; one that
     died before it had any gets it now, without a speed.
     """
     best = session.task.score.best(history)
     assert best is not None  # the last epoch is always evaluated
-    lines = ["", f"best epoch: {best['epoch']}", evaluation.table()]
+    quality, told = {"best_epoch": best["epoch"]}, f"best epoch: {best['epoch']}"
+    if is_lost := epoch is not None and epoch != best["epoch"]:
+        quality = {"epoch": epoch, "lost_best_epoch": best["epoch"]}
+        told += f", whose weights are lost; scored and exported: those of epoch {epoch}"
+    lines = ["", told, evaluation.table()]
     if any(part["samples"] for part in measured) or not folder.record.exists():
-        quality = {"best_epoch": best["epoch"], **evaluation.quality()}
-        record = _record(session, measured, quality)
+        record = _record(session, measured, {**quality, **evaluation.quality()})
+        summary = page.markdown(record) + (f"\n{told}\n" if is_lost else "")
+        folder.write_text(folder.summary, summary)
+        # After the summary: a run that has a record gets neither again.
         records.write(record, folder.record)
-        folder.write_text(folder.summary, page.markdown(record))
         peaks = [(part["peak_bytes"]["host_rss"] or 0) / 2**30 for part in measured]
         speed = record.throughput
         told = "no step was timed" if speed is None else f"{speed:.2f} samples/s"
@@ -89,9 +120,15 @@ def export(session: Session, folder: RunFolder) -> None:
     )
     plain.set_weights(session.network.get_weights())
     temporary = folder.path / f".{folder.model.name}"  # Keras insists on the suffix
-    plain.save(temporary)
-    write_atomically(folder.model, lambda file: file.write(temporary.read_bytes()))
-    temporary.unlink()
+
+    def write(file: IO[bytes]) -> None:
+        plain.save(temporary)
+        file.write(temporary.read_bytes())
+
+    try:
+        write_atomically(folder.model, write)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _record(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from dlbench import checkpoint, config, locks
 from dlbench.checkpoint import write_atomically
 from dlbench.data.facts import Facts
+from dlbench.errors import JOB
 
 # What may differ between a run and its resumption without changing what is computed.
 FREE_KEYS = (
@@ -48,6 +50,7 @@ class RunFolder:
         self.profile = path / "profile.md"
         self.model = path / "model.keras"
         self.tensorboard = path / "tensorboard"
+        self.job = path / ".job"
 
     def checkpoint(self, kind: str) -> Path:
         """The checkpoint ``last`` or ``best``."""
@@ -93,10 +96,12 @@ class RunFolder:
         """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.
 
         A finished or interrupted run of the same configuration is resumed; one of another
-        configuration is an error; with ``resume=false`` it is set aside under a dated name.
+        configuration is an error; with ``resume=false`` it is set aside under a dated name, unless
+        an earlier start of the same supervised job has begun it.
         """
         started = self.checkpoint("last").is_file()
-        if started and not experiment.resume:
+        job = os.environ.get(JOB)
+        if started and not experiment.resume and not (job and self._begun_by(job)):
             aside = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%S')}")
             self.path.rename(aside)
             print(f"set the earlier run aside as {aside}", flush=True)
@@ -117,7 +122,12 @@ class RunFolder:
             for stale in checkpoint.earlier(last):
                 stale.unlink()
         self.write_text(self.config, experiment.to_yaml())
+        if job and not experiment.resume:
+            self.write_text(self.job, job)
         return started
+
+    def _begun_by(self, job: str) -> bool:
+        return self.job.is_file() and self.job.read_text(errors="replace") == job
 
     def write_text(self, path: Path, text: str) -> None:
         write_atomically(path, lambda file: file.write(text.encode()))

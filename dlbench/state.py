@@ -7,16 +7,18 @@ batch-norm statistics of their own save them too. A resumed run goes on to the s
 
 from __future__ import annotations
 
-import os
+import math
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from dlbench import checkpoint
 from dlbench.config import ConfigError
+from dlbench.errors import UserError
 from dlbench.training import Trainer, draw_own_dropout
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 
 STATISTICS = "statistics"
 """Batch-norm statistics of each rank, (ranks, values), in a checkpoint within an epoch."""
+LEAST_SCALE = 2.0**-14
+"""Of the loss: 29 halvings from where Keras begins. At 0 the next finite step divides by it."""
+
+
+class DivergenceError(UserError):
+    """The loss is no longer a number, or no longer one that steps follow from."""
 
 
 class TrainingState:
@@ -61,6 +69,8 @@ class TrainingState:
         """Steps done of the epoch after those."""
         self.first = 0
         """Of these, the ones before this process took the epoch up."""
+        self._applied = 0
+        """Steps of the optimiser before the epoch."""
         self._samples = session.dataset.count("train")
         self._loss = [0.0, 0.0]
         self._unreadable = unreadable
@@ -99,9 +109,32 @@ class TrainingState:
 
     def begin_epoch(self) -> None:
         """Go on with the mean loss of an epoch that has been interrupted."""
+        self._applied = int(self._trainer.optimizer.iterations)
         if self.first:
             for variable, value in zip(self._trainer.metrics[0].variables, self._loss, strict=True):
                 variable.assign(value)
+
+    def require_convergence(self, loss: float, steps: int | None = None) -> None:
+        """Raise `DivergenceError`, on all ranks alike, where the mean ``loss`` of an epoch or of
+        its first ``steps`` tells that training on is in vain."""
+        optimizer, told = self._trainer.optimizer, None
+        scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        whole = steps is None and not self.first
+        if scaled and (scale := float(optimizer.dynamic_scale)) < LEAST_SCALE:
+            told = f"has gradients that overflow float16 even at a loss scale of {scale:.1g}"
+        elif not math.isfinite(loss) and not scaled:
+            told = f"is {loss}"
+        # A step that overflowed was skipped and did no harm; where all are, the next epoch is this
+        # one again.
+        elif not math.isfinite(loss) and whole and int(optimizer.iterations) == self._applied:
+            told = f"is {loss}, and each of its steps overflowed float16 and was skipped"
+        if told is not None:
+            place = "" if steps is None else f" up to step {steps}"
+            raise DivergenceError(
+                f"the loss of epoch {len(self.history) + 1}{place} {told}; the checkpoints hold "
+                "what was before; start anew with resume=false and a lower "
+                "optimizer.learning_rate, or set optimizer.clip_norm"
+            )
 
     def save_epoch(self) -> None:
         """Save the state after the epoch that the history ends with, as the best too if it is."""
@@ -113,6 +146,7 @@ class TrainingState:
         """Save the state after ``step`` steps of an epoch; all ranks come here."""
         self.step = step
         self._loss = [float(variable) for variable in self._trainer.metrics[0].variables]
+        self.require_convergence(float(self._trainer.metrics[0].result()), step)
         self.count_unreadable()
         apart = self._ranks.size > 1 and bool(self._statistics)
         arrays = {STATISTICS: self._summed(self._own_row())} if apart else {}
@@ -176,7 +210,7 @@ class TrainingState:
             )
         checkpoint.assign(self._variables, arrays, path)
         if path != newest:
-            os.replace(path, newest)  # the next save would put the damaged one in its place
+            checkpoint.replace_damaged(newest, path)
         return arrays, {"loss": self._loss, **meta}
 
     def _take_statistics(self, rows: np.ndarray | None) -> None:

@@ -3,14 +3,16 @@
     python -m dlbench.supervise --max-restarts 3 horovodrun -np 4 python -m dlbench.train X.yaml
 
 On one host, Horovod ends the whole job when one of its ranks dies, and does not start another. The
-same command goes on from the newest whole checkpoint. It is not given again after a success, after
-an error that only the user can mend, or when it was told to stop: SIGTERM and Ctrl-C are handed on.
+same command goes on from the newest whole checkpoint; ``resume=false`` counts for the first start
+alone. It is not given again after a success, after an error that only the user can mend, or when it
+was told to stop: SIGTERM and Ctrl-C are handed on.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -21,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dlbench import processes
-from dlbench.errors import FINAL, UserError, exit_status
+from dlbench.errors import FINAL, JOB, UserError, exit_status
 from dlbench.stopping import StopRequest
 
 GRACE = 30.0
@@ -33,9 +35,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 def supervise(command: list[str], restarts: int) -> int:
     """Run ``command`` until it is done, and return its last status."""
-    pause = FIRST_PAUSE
+    pause, job = FIRST_PAUSE, secrets.token_hex(8)
     for left in range(restarts, -1, -1):
-        status, is_last = _run(command)
+        status, is_last = _run(command, job)
         if is_last:
             return status
         told = f"{shlex.join(command)} ended with status {status}"
@@ -48,11 +50,11 @@ def supervise(command: list[str], restarts: int) -> int:
     raise AssertionError("the last run returns")
 
 
-def _run(command: list[str]) -> tuple[int, bool]:
+def _run(command: list[str], job: str) -> tuple[int, bool]:
     """The command's status as a shell tells it, and whether to leave it at that."""
     with tempfile.TemporaryDirectory(prefix="dlbench-") as folder, StopRequest() as stop:
         final = Path(folder) / "final"
-        variables = os.environ | {FINAL: str(final)}
+        variables = os.environ | {FINAL: str(final), JOB: job}
         try:
             process = subprocess.Popen(command, env=variables, start_new_session=True)
         except OSError as error:

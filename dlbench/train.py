@@ -46,7 +46,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     from dlbench.callbacks import EpochEnd, Position, Profile, StepClock, is_complete
     from dlbench.data import pipeline
     from dlbench.evaluate import Evaluator
-    from dlbench.results import export, measured_by_rank, write_report
+    from dlbench.results import export, measured_by_rank, restore_best, write_report
     from dlbench.schedule import build_optimizer
     from dlbench.state import TrainingState
     from dlbench.stopping import StopRequest
@@ -142,12 +142,12 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         profile.tell_if_untraced()
 
     # ---- Score the best weights, write the report
-    sessions.restore(session, folder.checkpoint("best"))
+    epoch = restore_best(session, folder, is_new=bool(clock.step_s))
     evaluation = evaluator()
     measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
     if ranks.rank == 0:
         export(session, folder)
-        write_report(session, folder, evaluation, state.history, measured)
+        write_report(session, folder, evaluation, state.history, measured, epoch)
     ranks.barrier()
 
 

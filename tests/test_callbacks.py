@@ -15,7 +15,8 @@ from dlbench.config import Experiment, Training
 from dlbench.distributed import SingleProcess
 from dlbench.metrics import Score
 from dlbench.runs import RunFolder
-from dlbench.state import TrainingState
+from dlbench.state import DivergenceError, TrainingState
+from dlbench.stopping import StoppedError
 
 SCORE = Score("val_miou", "mean IoU", higher=True)
 
@@ -41,6 +42,8 @@ def test_a_run_stopped_early_is_complete() -> None:
 
 class Epochs:
     """An `EpochEnd` whose network scores as told; notes what is saved."""
+
+    weights: keras.Variable
 
     def __init__(self, folder: Path, scores: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
         self.saved: list[str] = []
@@ -97,9 +100,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
 ) -> None:
     epochs = Epochs(tmp_path, [0.5, 0.4], monkeypatch)
     epochs.end(0)
-    with pytest.raises(
-        callbacks.DivergenceError, match=r"the loss of epoch 2 is nan; .*resume=false"
-    ):
+    with pytest.raises(DivergenceError, match=r"the loss of epoch 2 is nan; .*resume=false"):
         epochs.end(1, float("nan"))
     for kind in ("best", "last"):
         arrays, meta = checkpoint.load(tmp_path / "checkpoints" / f"{kind}.npz")
@@ -107,13 +108,82 @@ def test_a_loss_that_is_no_number_ends_the_run(
         assert all(np.isfinite(value).all() for value in arrays.values())
 
 
-def test_a_loss_that_overflowed_under_loss_scaling_does_not(
+@pytest.fixture
+def scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Epochs:
+    """Under loss scaling, after one step that was applied."""
+    epochs = Epochs(tmp_path, [0.5], monkeypatch)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5))
+    weights = keras.Variable(np.ones(3, np.float32))
+    optimizer.build([weights])
+    epochs.model.optimizer = optimizer
+    epochs.state.begin_epoch()
+    optimizer.apply([optimizer.scale_loss(keras.ops.ones(3))], [weights])
+    epochs.weights = weights
+    return epochs
+
+
+def test_a_loss_that_overflowed_under_loss_scaling_does_not(scaled: Epochs, tmp_path: Path) -> None:
+    scaled.end(0, float("inf"))
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.npz")[1]["epoch"] == 1
+
+
+def test_an_epoch_that_loss_scaling_skipped_as_a_whole_does(scaled: Epochs, tmp_path: Path) -> None:
+    """From the last steps of one that was resumed nothing follows."""
+    scaled.state.begin_epoch()
+    scaled.model.optimizer.apply([keras.ops.array([float("inf")] * 3)], [scaled.weights])
+    scaled.state.require_convergence(2.0)
+    scaled.state.require_convergence(float("inf"), 1)
+    scaled.state.first = 5
+    scaled.state.require_convergence(float("inf"))
+    scaled.state.first = 0
+    with pytest.raises(DivergenceError, match="epoch 1 is nan, and each of its steps .* skipped;"):
+        scaled.end(0, float("nan"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_scale_that_falls_and_falls_does(scaled: Epochs, tmp_path: Path) -> None:
+    """At 0 the next finite step would divide by it."""
+    for _ in range(30):
+        scaled.model.optimizer.apply([keras.ops.array([float("inf")] * 3)], [scaled.weights])
+    reason = "overflow float16 even at a loss scale of 3e-05; .* resume=false"
+    with pytest.raises(DivergenceError, match=f"epoch 1 has gradients that {reason}"):
+        scaled.end(0)
+    scaled.model.metrics = [keras.metrics.Mean()]
+    with pytest.raises(DivergenceError, match=f"epoch 1 up to step 4 has gradients that {reason}"):
+        scaled.state.save_step(4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_within_an_epoch_too_a_loss_that_is_no_number_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs = Epochs(tmp_path, [0.5], monkeypatch)
-    epochs.model.optimizer = keras.optimizers.LossScaleOptimizer(epochs.model.optimizer)
-    epochs.end(0, float("inf"))
-    assert checkpoint.load(tmp_path / "checkpoints" / "last.npz")[1]["epoch"] == 1
+    epochs.model.metrics = [keras.metrics.Mean()]
+    epochs.model.metrics[0].update_state(1.0)
+    epochs.state.save_step(1)
+    epochs.model.metrics[0].update_state(float("nan"))
+    with pytest.raises(DivergenceError, match=r"the loss of epoch 1 up to step 2 is nan; the chec"):
+        epochs.state.save_step(2)
+    epochs.state.wait()
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.npz")[1]["step"] == 1
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_is_stopped_says_what_goes_on(
+    resume: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    session: Any = SimpleNamespace(
+        experiment=Experiment(resume=resume), ranks=SingleProcess(), task=None
+    )
+    state: Any = SimpleNamespace(wait=lambda: None)
+    stop: Any = SimpleNamespace(received=None)
+    clock: Any = None
+    position = callbacks.Position(session, state, stop, clock, 8)
+    position.set_model(SimpleNamespace(all_stop=True))
+    with pytest.raises(StoppedError):
+        position.on_epoch_end(0)
+    again = "the same command" if resume else "the same command without resume=false"
+    assert f"after epoch 1; {again} goes on there" in capsys.readouterr().out
 
 
 def test_the_clock_leaves_out_the_first_step_and_what_is_between_epochs(

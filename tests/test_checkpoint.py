@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from dlbench import checkpoint
+from dlbench.errors import FINAL, exit_status
 
 ARRAYS: dict[str, np.ndarray] = {
     "model/kernel": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -171,17 +173,70 @@ def test_the_newest_whole_one_is_loaded(tmp_path: Path) -> None:
         checkpoint.load_newest(newest, told.append)
 
 
+PASSING = [
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+    errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN, errno.EINTR,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        *((OSError(number, os.strerror(number)), number) for number in PASSING),
+        (OSError(errno.EACCES, "Permission denied"), errno.EACCES),
+        (MemoryError("Unable to allocate 2 GiB"), errno.ENOMEM),
+    ],
+)
 def test_one_that_cannot_be_read_is_not_taken_as_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk on a network may come back; the checkpoint before would cost an epoch."""
-    newest = tmp_path / "last.npz"
+    """A disk on a network may come back; the checkpoint before would cost an epoch. A supervisor
+    tries again, where that can help."""
+    newest, final = tmp_path / "last.npz", tmp_path / "final"
     for epoch in (1, 2):
         checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=2)
 
     def away(*_: object, **__: object) -> None:
-        raise OSError(5, "Input/output error")
+        raise error
 
     monkeypatch.setattr(checkpoint.np, "load", away)
-    with pytest.raises(checkpoint.CheckpointError, match=r"cannot read .*: Input/output error"):
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    with pytest.raises(checkpoint.ReadError, match=f"cannot read .*last.npz: {reason}; ") as told:
         checkpoint.load_newest(newest, print)
+    assert told.value.errno == number
+    monkeypatch.setenv(FINAL, str(final))
+    assert exit_status("test", lambda: checkpoint.load_newest(newest, print)) == 2
+    assert final.exists() == (number == errno.EACCES)
+
+
+def test_a_damaged_header_may_ask_for_any_amount_of_memory(tmp_path: Path) -> None:
+    newest, told = tmp_path / "last.npz", list[str]()
+    for epoch in (1, 2):
+        checkpoint.save(newest, {"x": np.zeros(99999)}, {"epoch": epoch}, kept=2)
+    content = newest.read_bytes()
+    assert content.count(b"(99999,), }              ") == 1
+    newest.write_bytes(content.replace(b"(99999,), }            ", b"(99999999999999999,), }"))
+    assert checkpoint.load_newest(newest, told.append)[1]["epoch"] == 1
+    assert "Unable to allocate" in told[0]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_damaged_one_is_kept_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no hard links here")
+
+    newest, told = tmp_path / "last.npz", list[str]()
+    if not links:
+        monkeypatch.setattr(checkpoint.os, "link", refuse)
+    for damage in (b"damaged", b"again"):
+        for epoch in (1, 2):
+            checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=2)
+        newest.write_bytes(damage)
+        *_, path = checkpoint.load_newest(newest, told.append)
+        assert f"{newest} is kept as last.npz.damaged" in told.pop()
+        checkpoint.replace_damaged(newest, path)
+        assert epochs_there(newest) == [1]
+        assert (tmp_path / "last.npz.damaged").read_bytes() == damage
+        assert len(list(tmp_path.iterdir())) == 2

@@ -43,15 +43,42 @@ def test_bugs_keep_their_traceback() -> None:
         exit_status("dlbench.x", lambda: raising(ValueError("a bug")))
 
 
+GLOO = "[/tmp/horovod-0.28.1/third_party/compatible17_gloo/gloo/transport/tcp"
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("node valid_pixels: Horovod has been shut down. This was caused by ...", "shut down"),
+        (
+            f"{GLOO}/pair.cc:589] Read error [::1]:58240: Connection reset by peer\n\t [[node]]",
+            "pair.cc:589] Read error [::1]:58240: Connection reset by peer",
+        ),
+        (
+            f"{GLOO}/unbound_buffer.cc:81] Timed out waiting 30000ms for recv operation",
+            "Timed out waiting 30000ms for recv operation",
+        ),
+        ("Application timeout caused pair closure", "pair closure"),
+        ("NCCL async error: unhandled system error", "unhandled system error"),
+        (
+            "ncclAllReduce failed: remote process exited or there was a network error",
+            "remote process exited or there was a network error",
+        ),
+    ],
+)
 def test_a_rank_that_is_cut_off_lets_the_failed_one_end_first(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str, quoted: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waited: list[float] = []
     monkeypatch.setattr(errors.time, "sleep", waited.append)
-
-    def job() -> None:
-        raise RuntimeError("node valid_pixels: Horovod has been shut down. This was caused by ...")
-
-    assert errors.exit_status("program", job) == 1
+    lost = RuntimeError(f"Graph execution error:\n\n{text}")
+    assert errors.exit_status("program", lambda: raising(lost)) == 1
     assert waited == [errors.LAUNCHER_REACTS]
-    assert capsys.readouterr().err.startswith("program (rank 0): stopped: another rank")
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("program (rank 0): stopped: another rank")
+    assert f"{quoted}); see what is told" in told
+
+
+def test_a_wrong_call_of_nccl_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        exit_status("x", lambda: raising(RuntimeError("ncclAllReduce failed: invalid argument")))

@@ -2,29 +2,113 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
-from dlbench import models, results
+from dlbench import checkpoint, models, results
+from dlbench.distributed import SingleProcess
+from dlbench.errors import FINAL, exit_status
+from dlbench.metrics import Score
 from dlbench.runs import RunFolder
+
+OPTIONS: dict[str, Any] = {"width": 0.05}
+SCORE = Score("val_miou", "mean IoU", higher=True)
+HISTORY = [{"epoch": 1, "val_miou": 0.5}, {"epoch": 2, "val_miou": 0.4}]
+
+
+def session_of(network: keras.Model, value_range: tuple[float, float] = (0.0, 255.0)) -> Any:
+    return SimpleNamespace(
+        experiment=SimpleNamespace(model=SimpleNamespace(name="segnet", options=OPTIONS)),
+        network=network,
+        dataset=SimpleNamespace(outputs=("field", "other"), value_range=value_range),
+        ranks=SingleProcess(),
+        task=SimpleNamespace(score=SCORE, write=lambda *_: None),
+    )
 
 
 def test_the_exported_network_takes_values_as_the_trained_one_does(tmp_path: Path) -> None:
     """Those of a satellite, which do not end at 255."""
-    options: dict[str, Any] = {"width": 0.05}
     value_range = (0.0, 1e4)
-    network = models.build("segnet", (None, None, 3), 2, value_range=value_range, **options)
-    session: Any = SimpleNamespace(
-        experiment=SimpleNamespace(model=SimpleNamespace(name="segnet", options=options)),
-        network=network,
-        dataset=SimpleNamespace(outputs=("field", "other"), value_range=value_range),
-    )
+    network = models.build("segnet", (None, None, 3), 2, value_range=value_range, **OPTIONS)
     folder = RunFolder(tmp_path)
-    results.export(session, folder)
+    results.export(session_of(network, value_range), folder)
     image = np.random.default_rng(0).uniform(0, 1e4, (1, 32, 32, 3)).astype(np.float32)
     found = keras.models.load_model(folder.model)(image, training=False)
     np.testing.assert_array_equal(found, network(image, training=False))
+
+
+def test_a_network_that_does_not_fit_on_the_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands in for the disk."""
+    network = models.build("segnet", (None, None, 3), 2, **OPTIONS)
+    folder, final = RunFolder(tmp_path / "run"), tmp_path / "final"
+    monkeypatch.setenv(FINAL, str(final))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        status = exit_status("test", lambda: results.export(session_of(network), folder))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2
+    assert f"cannot write {folder.model}: File too large" in capsys.readouterr().err
+    assert final.exists(), "another start would end alike"
+    assert not list(folder.path.iterdir())
+
+
+def test_a_record_comes_after_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tells the next start that both are there."""
+    folder = RunFolder(tmp_path)
+    evaluation: Any = SimpleNamespace(table=lambda: "", quality=dict)
+    record: Any = SimpleNamespace(throughput=None)
+    monkeypatch.setattr(results, "_record", lambda *_: record)
+    monkeypatch.setattr(results, "_draw_predictions", lambda *_: None)
+    monkeypatch.setattr(results.page, "markdown", lambda _: "the summary\n")
+    monkeypatch.setattr(results.pictures, "curve_figure", lambda *_: None)
+    monkeypatch.setattr(results.records, "write", lambda _, path: path.touch())
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def report() -> None:
+        measured = [{"samples": 0, "peak_bytes": {"host_rss": 1}}]
+        results.write_report(session_of(None), folder, evaluation, HISTORY, measured)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(checkpoint.os, "fsync", full)
+        with pytest.raises(checkpoint.WriteError, match="summary.md: No space"):
+            report()
+    assert not folder.record.exists()
+    report()
+    assert folder.record.exists()
+    assert folder.summary.read_text() == "the summary\n"
+
+
+@pytest.mark.parametrize("lost", ["damaged", "absent"])
+def test_the_newest_checkpoint_stands_in_for_a_best_that_is_lost(
+    lost: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    (path,) = (f"model/{variable.path}" for variable in network.variables)
+    session, folder = session_of(network), RunFolder(tmp_path)
+    for epoch, kind in ((1, "best"), (2, "last")):
+        arrays = {path: np.full((2, 1), epoch, np.float32)}
+        checkpoint.save(folder.checkpoint(kind), arrays, {"epoch": epoch})
+    assert results.restore_best(session, folder, is_new=True) is None
+    assert np.all(network.get_weights()[0] == 1.0)
+    best = folder.checkpoint("best")
+    best.write_bytes(b"damaged") if lost == "damaged" else best.unlink()
+    assert results.restore_best(session, folder, is_new=True) == 2
+    assert np.all(network.get_weights()[0] == 2.0)
+    assert f"The report is on the newest checkpoint, {tmp_path}" in capsys.readouterr().err
+    assert results.restore_best(session, folder, is_new=False) == 2
+    folder.record.touch()
+    with pytest.raises(checkpoint.CheckpointError, match="best.npz"):
+        results.restore_best(session, folder, is_new=False)

@@ -89,3 +89,29 @@ def test_nothing_is_noted_without_a_supervisor(place: Path) -> None:
 
     assert exit_status("test", job) == 2
     assert not list(place.iterdir())
+
+
+def test_a_run_that_begins_anew_does_so_once() -> None:
+    """`resume=false` sets aside what was there before the job, not what its first start made."""
+    own = str(Path(__file__).parents[1])
+    body = f"""
+sys.path.insert(0, {own!r})
+from dlbench.config import Experiment
+from dlbench.runs import RunFolder
+folder = RunFolder(pathlib.Path("run"))
+experiment = Experiment.model_validate({{"resume": False}})
+resumed = folder.prepare(experiment)
+last = folder.checkpoint("last")
+last.parent.mkdir(exist_ok=True)
+with last.open("a") as file:
+    file.write(f"{{number}} {{resumed}} ")
+sys.exit(number % 3 < 2)
+"""
+    assert run(body) == 0
+    assert starts() == 3
+    assert Path("run/checkpoints/last.npz").read_text() == "0 False 1 True 2 True "
+    assert run(body) == 0
+    assert starts() == 6
+    assert Path("run/checkpoints/last.npz").read_text() == "3 False 4 True 5 True "
+    (aside,) = Path().glob("run.2*")
+    assert (aside / "checkpoints/last.npz").read_text() == "0 False 1 True 2 True "

@@ -34,7 +34,8 @@ SHARD_BYTES = 256 * 2**20
 BLOCK_BYTES = 2**20
 STRIP_ROWS = 256
 """Rows of a scene that are read at once."""
-_OURS = re.compile(r"\.?\w+-\d{4}\.(bin|json)(\.\w+)?")
+_OURS = re.compile(rf"\.?\w+-\d{{4}}\.(bin|json)(\.\w+)?|\.{re.escape(INDEX)}\.\w+")
+"""What a process that was killed leaves, files that it was writing included."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def prepare(
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for left in out.glob(".*.bin.*"):
+        for left in out.glob(".*"):  # half-written
             left.unlink()
         with ThreadPoolExecutor(workers, thread_name_prefix="dlbench-prepare") as pool:
             try:

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkstemp
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,6 +196,19 @@ def test_what_was_written_is_not_read_again(scenes: Callable[..., Any], tmp_path
     data = scenes()
     prepare(data, out, shard_bytes=1, workers=1)
     assert data.reads == ["bb"]
+    assert sorted(p.name for p in out.iterdir()) == [INDEX, "train-0000.bin", "train-0001.bin"]
+    _equal(data, build("scenes", out, (20, 20)))
+
+
+def test_what_a_killed_process_was_writing_is_removed(
+    scenes: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "prepared"
+    out.mkdir()
+    for name in ("train-0000.bin", "train-0000.json", INDEX):
+        os.close(mkstemp(prefix=f".{name}.", dir=out)[0])  # as `write_atomically` does
+    data = scenes()
+    prepare(data, out, shard_bytes=1, workers=1)
     assert sorted(p.name for p in out.iterdir()) == [INDEX, "train-0000.bin", "train-0001.bin"]
     _equal(data, build("scenes", out, (20, 20)))
 

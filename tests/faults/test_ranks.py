@@ -168,3 +168,14 @@ def test_ranks_with_other_samples_are_told(street: Path, launch: Callable[..., A
     told = "the number of samples of 'train' of rank 1 is not that of rank 0 (7 and 6)"
     assert from_ranks(ended.output, told)
     assert not from_ranks(ended.output, "Traceback")
+
+
+@pytest.mark.slow  # 10 s for the launcher
+def test_a_rank_that_is_killed_within_a_sum_ends_the_job(
+    tmp_path: Path, launch: Callable[..., Any]
+) -> None:
+    """Of the sum that is in flight Gloo itself tells, in words of its own."""
+    killed = launch([str(ROOT / "tests/ranks/large_sums.py")], tmp_path, ranks=2)
+    assert "Process name: 1\nExit code: 137" in killed.output
+    assert from_ranks(killed.output, "(rank 0): stopped: another rank has ended or is silent")
+    assert not from_ranks(killed.output, "Traceback")

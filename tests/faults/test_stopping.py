@@ -14,6 +14,8 @@ import pytest
 from faults.disturbed import EPOCHS, assert_equal, command, environment, final, run
 
 from dlbench import checkpoint
+from dlbench.report import records
+from dlbench.runs import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -87,10 +89,33 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(street: Path) -
     status, output = run(folder, command("whole", 1))
     assert status == 0, output
     assert "warning: runs/whole/checkpoints/last.npz" in output
+    assert newest.with_name("last.npz.damaged").read_bytes() == content
     assert "Going on from the checkpoint before, runs/whole/checkpoints/last-1.npz" in output
     assert f"resuming after epoch {EPOCHS - 1} of {EPOCHS}" in output
     for name, value in final(folder, "whole").items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> None:
+    """On its newest, and says so."""
+    folder = street.parent
+    status, output = run(folder, command("whole", 1))
+    assert status == 0, output
+    whole = RunFolder(folder / "runs/whole")
+    arrays, meta = checkpoint.load(whole.checkpoint("last"))
+    meta["history"][0]["val_miou"] = 1.0
+    checkpoint.save(whole.checkpoint("last"), arrays, meta)
+    for path in (whole.record, whole.summary, whole.model):
+        path.unlink()
+    whole.checkpoint("best").write_bytes(b"damaged")
+    status, output = run(folder, command("whole", 1))
+    assert status == 0, output
+    assert "warning: runs/whole/checkpoints/best.npz is damaged" in output
+    told = "best epoch: 1, whose weights are lost; scored and exported: those of epoch 3"
+    assert told in output
+    assert whole.summary.read_text().endswith(f"\n{told}\n")
+    assert records.read(whole.record).quality["epoch"] == EPOCHS
+    assert whole.model.exists()
 
 
 def test_a_second_run_into_the_same_folder_is_refused(street: Path) -> None:
