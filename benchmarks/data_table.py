@@ -64,12 +64,13 @@ def row(name: str, out: Path) -> str:
         with (run / "metrics.csv").open() as file:
             first, last = csv.DictReader(file)
     workload = record.workload
-    size = " x ".join(map(str, workload.shape or ()))
+    shape = " x ".join(map(str, workload.shape or ()))
+    network = f"{workload.model}, {shape}".removesuffix(", ")
     score = next(key for key in ("val_miou", "val_rmse") if last.get(key))
     counts = SAMPLES.findall(log.read_text())
     samples = " and ".join(counts[0])
     return (
-        f"| {name} | {making:.1f} | {checked} | [png]({name}.png) | {workload.model}, {size} "
+        f"| {name} | {making:.1f} | {checked} | [png]({name}.png) | {network} "
         f"| {samples} | {float(first['loss']):.3f} | {float(last['loss']):.3f} "
         f"| {score.removeprefix('val_')} {float(last[score]):.3f} | {training:.0f} |\n"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from faults.conftest import NoteFault
 
 from dlbench import checkpoint
 
@@ -59,7 +60,7 @@ def from_ranks(output: str, text: str) -> list[str]:
 
 
 def test_a_killed_rank_ends_the_job_and_the_next_start_resumes(
-    street: Path, launch: Callable[..., Any]
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
 ) -> None:
     place = street.parent
     whole = launch(["-m", "dlbench.train", *arguments("whole")], place, ranks=2)
@@ -86,10 +87,14 @@ def test_a_killed_rank_ends_the_job_and_the_next_start_resumes(
     for name, value in expected.items():
         # Of two ranks the sums have one order only, so they are exact.
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+    note_fault(
+        "a rank is killed between steps", killed.output, "(rank 0): stopped: another rank",
+        "nothing: the same command ends in the same bits",
+    )  # fmt: skip
 
 
 def test_an_error_on_one_rank_ends_the_job_and_is_told(
-    street: Path, launch: Callable[..., Any]
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
 ) -> None:
     """Validation pictures 2 and 3, a chunk of two, are of rank 1's share alone."""
     bad = street / "val" / "3.png"
@@ -103,10 +108,13 @@ def test_an_error_on_one_rank_ends_the_job_and_is_told(
     assert not from_ranks(broken.output, "Traceback")
     assert "Process name: 1\nExit code: 2" in broken.output
     assert not running(street.parent)
+    note_fault(
+        "a file is damaged", broken.output, "(rank 1): ", "the time since the last checkpoint"
+    )
 
 
 def test_unreadable_samples_are_left_out_and_counted_if_so_chosen(
-    street: Path, launch: Callable[..., Any]
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
 ) -> None:
     """Two of seven pictures, so that some batch of one is of them alone."""
     bad = [street / "train" / f"{number}.png" for number in (2, 5)]
@@ -126,11 +134,18 @@ def test_unreadable_samples_are_left_out_and_counted_if_so_chosen(
         found = list(csv.DictReader(text))
     assert found[-1]["unreadable"] == "2"
     assert all(np.isfinite(float(row["loss"])) for row in found)
+    note_fault(
+        "files are damaged, data.on_unreadable=skip", ended.output, "warning: left out",
+        "those samples, which the record counts",
+    )  # fmt: skip
 
 
 @pytest.mark.slow  # 30 s until Gloo gives up, 10 s for the launcher
 def test_a_frozen_rank_ends_the_job(
-    street: Path, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    street: Path,
+    launch: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    note_fault: NoteFault,
 ) -> None:
     monkeypatch.setenv("DYING_SIGNAL", "SIGSTOP")
     job = [str(ROOT / "tests/ranks/dying.py"), "2", "1", *arguments("frozen")]
@@ -139,11 +154,19 @@ def test_a_frozen_rank_ends_the_job(
     assert from_ranks(frozen.output, "(rank 0): stopped: another rank has ended or is silent")
     assert not from_ranks(frozen.output, "Traceback")
     assert not running(street.parent)
+    assert epochs(street.parent / "runs/frozen") == ["1"]
+    note_fault(
+        "a rank is frozen (SIGSTOP)", frozen.output, "(rank 0): stopped: another rank",
+        "the time since the last checkpoint",
+    )  # fmt: skip
 
 
 @pytest.mark.slow  # 10 s for the launcher
 def test_a_rank_that_is_stuck_ends_the_job(
-    street: Path, launch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    street: Path,
+    launch: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    note_fault: NoteFault,
 ) -> None:
     """Its threads answer the others; what they wait for never comes."""
     monkeypatch.setenv("DYING_SIGNAL", "none")
@@ -154,9 +177,16 @@ def test_a_rank_that_is_stuck_ends_the_job(
     assert "Missing ranks:\n[0]<stderr>:1!: [" in stuck.output, "Horovod names it"
     assert not from_ranks(stuck.output, "Traceback")
     assert not running(street.parent)
+    assert epochs(street.parent / "runs/stuck") == ["1"]
+    note_fault(
+        "a rank is stuck, its threads answer", stuck.output, "(rank 0): stopped: another rank",
+        "the time since the last checkpoint",
+    )  # fmt: skip
 
 
-def test_ranks_with_other_samples_are_told(street: Path, launch: Callable[..., Any]) -> None:
+def test_ranks_with_other_samples_are_told(
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
+) -> None:
     """Each would take its share of another list."""
     for rank in range(2):
         shutil.copytree(street, street.with_name(f"street{rank}"))
@@ -168,14 +198,19 @@ def test_ranks_with_other_samples_are_told(street: Path, launch: Callable[..., A
     told = "the number of samples of 'train' of rank 1 is not that of rank 0 (7 and 6)"
     assert from_ranks(ended.output, told)
     assert not from_ranks(ended.output, "Traceback")
+    note_fault("a host's copy of the data lacks a file", ended.output, told, "nothing")
 
 
 @pytest.mark.slow  # 10 s for the launcher
 def test_a_rank_that_is_killed_within_a_sum_ends_the_job(
-    tmp_path: Path, launch: Callable[..., Any]
+    tmp_path: Path, launch: Callable[..., Any], note_fault: NoteFault
 ) -> None:
     """Of the sum that is in flight Gloo itself tells, in words of its own."""
     killed = launch([str(ROOT / "tests/ranks/large_sums.py")], tmp_path, ranks=2)
     assert "Process name: 1\nExit code: 137" in killed.output
     assert from_ranks(killed.output, "(rank 0): stopped: another rank has ended or is silent")
     assert not from_ranks(killed.output, "Traceback")
+    note_fault(
+        "a rank is killed within a sum", killed.output, "(rank 0): stopped: another rank",
+        "the time since the last checkpoint",
+    )  # fmt: skip

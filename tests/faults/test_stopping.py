@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faults.conftest import NoteFault
 from faults.disturbed import EPOCHS, assert_equal, command, environment, final, run
 
 from dlbench import checkpoint
@@ -30,7 +31,10 @@ from dlbench.runs import RunFolder
     ],
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
-    street: Path, ranks: int, places: list[tuple[str, str, signal.Signals]]
+    street: Path,
+    ranks: int,
+    places: list[tuple[str, str, signal.Signals]],
+    note_fault: NoteFault,
 ) -> None:
     folder = street.parent
     status, output = run(folder, command("whole", ranks))
@@ -47,11 +51,16 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
             output = "".join(re.findall(r"^\[\d\].*\n", output, re.M))
         assert f"stopped and saved after step {int(step) + 1} of epoch {epoch}" in output, output
         assert "Traceback" not in output
+        stopped = output
         status, output = run(folder, command(name, ranks))
         assert status == 0, output
         done = f"epoch {int(epoch) - 1} of {EPOCHS} and {int(step) + 1} steps of the next"
         assert f"resuming after {done}" in output
         assert_equal(folder, name)
+        note_fault(
+            f"{signal_number.name} to a job of {ranks} rank(s)", stopped, "stopped and saved",
+            "nothing: the same command ends in the same bits",
+        )  # fmt: skip
 
 
 @pytest.mark.slow  # eight runs
@@ -77,7 +86,9 @@ def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(street: Path) -> Non
         assert_equal(folder, "copy")
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(street: Path) -> None:
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
+    street: Path, note_fault: NoteFault
+) -> None:
     folder = street.parent
     status, output = run(folder, command("whole", 1))
     assert status == 0, output
@@ -94,6 +105,10 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(street: Path) -
     assert f"resuming after epoch {EPOCHS - 1} of {EPOCHS}" in output
     for name, value in final(folder, "whole").items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    note_fault(
+        "a bit of the newest checkpoint has flipped", output, "Going on from the checkpoint before",
+        "an epoch's time: it ends in the same bits",
+    )  # fmt: skip
 
 
 def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> None:
@@ -118,7 +133,7 @@ def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> No
     assert whole.model.exists()
 
 
-def test_a_second_run_into_the_same_folder_is_refused(street: Path) -> None:
+def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: NoteFault) -> None:
     folder = street.parent
     words = command("shared", 1)
     with subprocess.Popen(
@@ -138,9 +153,12 @@ def test_a_second_run_into_the_same_folder_is_refused(street: Path) -> None:
             first.kill()
     assert status == 2
     assert "another process trains into runs/shared; wait for its end" in output
+    note_fault("two runs into one folder", output, "another process trains into", "nothing")
 
 
-def test_a_disk_that_is_full_ends_the_run_with_one_message(street: Path) -> None:
+def test_a_disk_that_is_full_ends_the_run_with_one_message(
+    street: Path, note_fault: NoteFault
+) -> None:
     """A limit on the size of files stands in for the disk."""
     folder = street.parent
     limited = ["bash", "-c", f"ulimit -f 40; trap '' XFSZ; exec {' '.join(command('full', 1))}"]
@@ -149,5 +167,12 @@ def test_a_disk_that_is_full_ends_the_run_with_one_message(street: Path) -> None
     assert "cannot write runs/full/checkpoints/" in output
     assert "Traceback" not in output
     assert not list((folder / "runs/full/checkpoints").glob(".*")), "a file that is half written"
+    told = output
     status, output = run(folder, command("full", 1))
     assert status == 0, output
+    note_fault(
+        "the disk is full",
+        told,
+        "cannot write",
+        "the time since the last checkpoint",
+    )
