@@ -28,7 +28,7 @@ def note_fault(_noted: list[str]) -> NoteFault:
 
     def note(happens: str, output: str, part: str, lost: str) -> None:
         seen = next(line for line in output.splitlines() if part in line)
-        seen = re.sub(r"^(\[\d+\]<\w+>:)?\[?", "", seen).replace("|", "\\|")
+        seen = re.sub(r"^\[\d+\]<\w+>:", "", seen).replace("|", "\\|")
         _noted.append(f"| {happens} | {seen} | {lost} |\n")
 
     return note
