@@ -23,12 +23,13 @@ def _noted() -> Iterator[list[str]]:
 
 @pytest.fixture
 def note_fault(_noted: list[str]) -> NoteFault:
-    """``note_fault(happens, output, part, lost)``: a row with the line of ``output`` that holds
+    """``note_fault(happens, output, part, lost)``: a row with the lines of ``output`` that hold
     ``part``, which must be there. Call it once all that it says has been asserted."""
 
     def note(happens: str, output: str, part: str, lost: str) -> None:
-        seen = next(line for line in output.splitlines() if part in line)
-        seen = re.sub(r"^\[\d+\]<\w+>:", "", seen).replace("|", "\\|")
+        start, end = output.rfind("\n", 0, output.index(part)) + 1, output.index(part) + len(part)
+        lines = (output[start:end] + output[end:].partition("\n")[0]).splitlines()
+        seen = "; ".join(re.sub(r"^\[\d+\]<\w+>:", "", line) for line in lines).replace("|", "\\|")
         _noted.append(f"| {happens} | {seen} | {lost} |\n")
 
     return note

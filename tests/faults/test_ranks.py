@@ -88,7 +88,7 @@ def test_a_killed_rank_ends_the_job_and_the_next_start_resumes(
         # Of two ranks the sums have one order only, so they are exact.
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     note_fault(
-        "a rank is killed between steps", killed.output, "(rank 0): stopped: another rank",
+        "a rank is killed between steps", killed.output, "Process name: 1\nExit code: 137",
         "nothing: the same command ends in the same bits",
     )  # fmt: skip
 
