@@ -6,8 +6,8 @@ that is PEER NETWORK PRECISION MODE SIZE BATCH STEPS THREADS, prints one line of
 each step after the warm-up, the loss of every step, the warm-up included, and the peak memory.
 TensorFlow and PyTorch are never loaded together. What a peer is given:
 
-ours            batch normalisation recomputed (`training.recompute`) in DeepVel's training in
-                bfloat16, where we should need more memory than PyTorch
+ours            batch normalisation recomputed (`training.recompute`) in training in bfloat16, where
+                we should need more memory than PyTorch
 ours, keras     TensorFlow with oneDNN on every processor, as dlbench sets it (by itself it uses
                 oneDNN only on those with VNNI, and plain Keras would be slower on others)
 torch           PyTorch and the allocator as they come
@@ -98,7 +98,7 @@ def _our_trainer(case: Case, network: Any) -> Any:
 
     segnet = case.network == "segnet"
     loss = CrossEntropy(twin_cases.CLASS_WEIGHTS) if segnet else SquaredError()
-    recompute = (case.network, case.precision) == ("deepvel", "mixed_bfloat16")
+    recompute = case.precision == "mixed_bfloat16"
     return Trainer(
         network, SingleProcess(), loss, recompute="normalization" if recompute else False
     )
