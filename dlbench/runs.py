@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +35,11 @@ FREE_KEYS = (
     "training.checkpoint_every",
     "training.keep_checkpoints",
 )
+
+UNFINISHED = re.compile(
+    r"\.[\w-]+\.(png|json|csv|md|yaml|npz|keras)\.\w+|\.model\.keras|\.job\.\w+"
+)
+"""Files of a process that was killed while it wrote them."""
 
 
 class RunFolder:
@@ -115,9 +121,9 @@ class RunFolder:
                     "or set that run aside with resume=false"
                 )
         last = self.checkpoint("last")
-        for kind in ("last", "best"):  # of a process that was killed while it wrote
-            for unfinished in last.parent.glob(f".{kind}.npz.*"):
-                unfinished.unlink()
+        for left in (*self.path.glob(".*"), *last.parent.glob(".*")):
+            if UNFINISHED.fullmatch(left.name):
+                left.unlink()
         if not started:
             for stale in checkpoint.earlier(last):
                 stale.unlink()

@@ -128,3 +128,20 @@ def test_confusion_table(tmp_path: Path) -> None:
     run.write_confusion(np.array([[5, 2], [0, 9]]), ["road", "car"])
     lines = (tmp_path / "confusion.csv").read_text().splitlines()
     assert lines == ["truth \\ prediction,road,car", "road,5,2", "car,0,9"]
+
+
+def test_what_a_killed_process_was_writing_goes_and_nothing_else(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    experiment = Experiment()
+    folder.prepare(experiment)
+    left = [
+        folder.path / ".confusion.png.imrmau3g", folder.path / ".model.keras",
+        folder.path / ".record.json.abcd_123", folder.path / "checkpoints/.last.npz.x1y2z3w4",
+    ]  # fmt: skip
+    mine = [folder.path / ".gitignore", folder.path / "notes.png.old", folder.path / ".job"]
+    for path in (*left, *mine):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    folder.prepare(experiment)
+    assert not [path for path in left if path.exists()]
+    assert all(path.exists() for path in mine)

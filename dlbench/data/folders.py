@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 
 def files_below(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The files in a folder and all below it; links, to a larger disk for instance, are followed,
-    but for those back and to nowhere."""
+    but for those back, to themselves and to nowhere."""
     walked: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in walked:
@@ -20,5 +21,6 @@ def files_below(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
             path = Path(folder, name)
             try:
                 yield path, path.stat()
-            except FileNotFoundError:
-                continue
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -101,8 +102,14 @@ def describe(path: Path) -> Header:
 
 
 def alpha_of(dataset: Any) -> int | None:
-    """`Header.alpha` of an open data set; GDAL itself heeds it in files of 2 or 4 bands alone."""
-    colours = zip(dataset.indexes, dataset.colorinterp, strict=True)
+    """`Header.alpha` of an open data set; GDAL itself heeds it in files of 2 or 4 bands alone.
+    Raises `DataError` for damage that is seen only now, such as that of a world file."""
+    try:
+        colours = list(zip(dataset.indexes, dataset.colorinterp, strict=True))
+    except CPLE_BaseError as error:
+        raise DataError(
+            f"{dataset.name} is no readable raster ({error}); fetch it again"
+        ) from error
     return next((index for index, colour in colours if colour == ColorInterp.alpha), None)
 
 
