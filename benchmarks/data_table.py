@@ -10,18 +10,16 @@ and the table, OUT/data.md.
 from __future__ import annotations
 
 import csv
-import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import launching
 from dlbench.data import DATASETS
 from dlbench.report import records
 
-ROOT = Path(__file__).parents[1]
 CONFIGURATIONS = {
     "vaihingen": "dlbench/default.yaml",
     "granulation": "configs/deepvel_granulation.yaml",
@@ -40,28 +38,33 @@ TIMEOUT_S = 1200.0
 
 
 def row(name: str, out: Path) -> str:
-    """Do it all, and say it. Raises `SystemExit` for a command that fails."""
+    """Do it all, and say it. Raises `launching.JobError` for a command that fails."""
     with tempfile.TemporaryDirectory() as scratch:
-        root, folder = Path(scratch) / name, Path(scratch)
-        log = out / f"{name}.txt"
+        folder, log = Path(scratch), out / f"{name}.txt"
+        root = str(folder / name)
         log.write_text("")
-        data = [sys.executable, "-m", "dlbench.data"]
-        making = _run([*data, "make", name, str(root), *MAKING.get(name, [])], folder, log)
-        configuration = str(ROOT / CONFIGURATIONS.get(name, f"configs/segnet_{name}.yaml"))
-        _run([*data, "check", configuration, str(root)], folder, log)
+
+        def run(*words: str, ranks: int = 1) -> float:
+            """The seconds of a command, whose output goes to the end of ``log``."""
+            started = time.monotonic()
+            output = launching.run(["-m", *words], ranks, TIMEOUT_S, folder)
+            with log.open("a") as file:
+                file.write(f"$ python -m {' '.join(words)}\n{output}")
+            return time.monotonic() - started
+
+        making = run("dlbench.data", "make", name, root, *MAKING.get(name, []))
+        given = CONFIGURATIONS.get(name, f"configs/segnet_{name}.yaml")
+        configuration = str(launching.ROOT / given)
+        run("dlbench.data", "check", configuration, root)
         checked = log.read_text().strip().rpartition("\n")[2]
-        _run([*data, "preview", configuration, str(root), str(out / f"{name}.png")], folder, log)
-        launcher = [str(Path(sys.executable).with_name("horovodrun")), "-np", "2", sys.executable]
-        training = _run(
-            [
-                *launcher, "-m", "dlbench.train", configuration, f"data.root={root}", "name=two",
-                "training.epochs=2", "training.evaluate_every=2",
-            ],
-            folder, log,
+        run("dlbench.data", "preview", configuration, root, str(out / f"{name}.png"))
+        training = run(
+            "dlbench.train", configuration, f"data.root={root}", "name=two", "training.epochs=2",
+            "training.evaluate_every=2", ranks=2,
         )  # fmt: skip
-        run = folder / "runs" / "two"
-        (record,) = records.read_many([run / "record.json"])
-        with (run / "metrics.csv").open() as file:
+        place = folder / "runs" / "two"
+        (record,) = records.read_many([place / "record.json"])
+        with (place / "metrics.csv").open() as file:
             first, last = csv.DictReader(file)
     workload = record.workload
     shape = " x ".join(map(str, workload.shape or ()))
@@ -74,22 +77,6 @@ def row(name: str, out: Path) -> str:
         f"| {samples} | {float(first['loss']):.3f} | {float(last['loss']):.3f} "
         f"| {score.removeprefix('val_')} {float(last[score]):.3f} | {training:.0f} |\n"
     )
-
-
-def _run(words: list[str], folder: Path, log: Path) -> float:
-    """The seconds of a command, whose output goes to the end of ``log``."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    started = time.monotonic()
-    with log.open("a") as file:
-        file.write(f"$ {' '.join(words[words.index('-m') - 1 :])}\n")
-        file.flush()
-        done = subprocess.run(
-            words, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT,
-            timeout=TIMEOUT_S, check=False,
-        )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {done.returncode}; see {log}")
-    return time.monotonic() - started
 
 
 def main(arguments: list[str]) -> int:

@@ -57,9 +57,11 @@ def launch(spec: Spec, ranks: int = 1, timeout_s: float = TIMEOUT_S) -> dict[str
         return result
 
 
-def run(arguments: Sequence[str], ranks: int = 1, timeout_s: float = TIMEOUT_S) -> str:
-    """The output of ``python ARGUMENTS``; `JobError` if it fails or is still there after
-    ``timeout_s``, when all its processes have been killed."""
+def run(
+    arguments: Sequence[str], ranks: int = 1, timeout_s: float = TIMEOUT_S, folder: Path = ROOT
+) -> str:
+    """The output of ``python ARGUMENTS`` in ``folder``; `JobError` if it fails or is still there
+    after ``timeout_s``, when all its processes have been killed."""
     command = [sys.executable, *arguments]
     if ranks > 1:
         command = [str(HOROVODRUN), "-np", str(ranks), *command]
@@ -67,7 +69,7 @@ def run(arguments: Sequence[str], ranks: int = 1, timeout_s: float = TIMEOUT_S) 
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdin=subprocess.DEVNULL,
             stdout=log,

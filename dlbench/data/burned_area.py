@@ -20,8 +20,7 @@ from dlbench.data.imagery.bands import open_bands
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import Sentinel2, bands_in, holds_sentinel2, open_sentinel2
-from dlbench.data.imagery.stack import acquired
-from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR
+from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR, year_of
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
 from dlbench.data.windows import (
@@ -149,8 +148,9 @@ def _year(image: Imagery) -> int | None:
     """The year that a scene's name tells, as a date or by itself; None: none, or several."""
     if isinstance(image, Landsat):
         return image.year
-    day = acquired(image.name)
-    years = {int(day[:4])} if day else {int(year) for year in YEAR.findall(image.name)}
+    if (year := year_of(image)) is not None:
+        return year
+    years = set(map(int, YEAR.findall(image.name)))
     return years.pop() if len(years) == 1 else None
 
 
@@ -166,18 +166,17 @@ def _imagery(
     landsat = [place for place in entries if place.is_dir() and any(place.glob("*_SR_B*"))]
     found: list[Imagery] = [Landsat(place, clouds=clouds) for place in landsat]
     below = (e for e in entries if e.is_dir() and e not in landsat and not is_safe(e))
-    for place in (folder, *below):
-        if holds_sentinel2(place, told):
-            found += open_sentinel2(
-                place,
-                SENTINEL2_BANDS if bands is None else bands,
-                resampling=resampling,
-                harmonized=harmonized,
-                mask_clouds=not clouds,
-            )
-    taken = holds_sentinel2(folder, told)
+    places = [place for place in (folder, *below) if holds_sentinel2(place, told)]
+    for place in places:
+        found += open_sentinel2(
+            place,
+            SENTINEL2_BANDS if bands is None else bands,
+            resampling=resampling,
+            harmonized=harmonized,
+            mask_clouds=not clouds,
+        )
     for file in (entry for entry in entries if entry.suffix.lower() in (".tif", ".tiff")):
-        if not (taken and bands_in(file)):
+        if folder not in places or not bands_in(file):
             found.append(open_bands([file], collar=0))
     if not found:
         raise DataError(

@@ -227,7 +227,11 @@ def make_plantations(driver: str, suffix: str) -> Callable[[Path], None]:
 
 def make_sdpt(folder: Path) -> None:
     folder.mkdir()
-    plantation_files.write_sdpt(folder, GRID, PARCELS, (PARCELS % 12).astype(np.uint8))
+    file = plantation_files.write_sdpt(folder, GRID, PARCELS, (PARCELS % 12).astype(np.uint8))
+    for place in file.iterdir():
+        # Indices and the like, which GDAL does without: damage to them is none.
+        if not place.name.endswith((".gdbtable", ".gdbtablx")):
+            place.unlink()
 
 
 def read_plantations(name: str, **options: Any) -> Callable[[Path], None]:

@@ -62,7 +62,7 @@ def read_features(
         columns = {
             name: find_field(file, held, variants)
             for name, variants in fields.items()
-            if name not in optional or has_field(held, variants)
+            if name not in optional or held_as(held, variants)
         }
         meta, _, geometries, values = pyogrio.raw.read(
             file,
@@ -104,20 +104,20 @@ def layer_names(file: Path) -> list[str]:
     return names
 
 
-def has_field(names: Sequence[str], variants: Sequence[str]) -> bool:
-    """Whether one of ``variants`` is among field names, in any case."""
-    return not {name.strip().lower() for name in names}.isdisjoint(map(str.lower, variants))
+def held_as(names: Sequence[str], variants: Sequence[str]) -> str | None:
+    """How a file spells the first of ``variants`` that is among its field names, in any case."""
+    held = {name.strip().lower(): name for name in names}
+    return next((held[v.lower()] for v in variants if v.lower() in held), None)
 
 
 def find_field(file: Path, names: Sequence[str], variants: Sequence[str]) -> str:
-    """The first of ``variants`` among a file's field names, in any case. Raises `DataError`."""
-    held = {name.strip().lower(): name for name in names}
-    for variant in variants:
-        if variant.lower() in held:
-            return held[variant.lower()]
-    # Of another format a first line may be anything, of any length.
-    held_names = ", ".join(name[:40] for name in names[:40])
-    raise DataError(f"{file} has no field {' or '.join(variants)}; it has {held_names}")
+    """`held_as`. Raises `DataError` where there is none."""
+    found = held_as(names, variants)
+    if found is None:
+        # Of another format a first line may be anything, of any length.
+        held = ", ".join(name[:40] for name in names[:40])
+        raise DataError(f"{file} has no field {' or '.join(variants)}; it has {held}")
+    return found
 
 
 def class_indices(
