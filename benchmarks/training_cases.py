@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,7 +107,6 @@ def trainer_of(session: Session) -> Any:
     optimizer.build(session.network.trainable_variables)
     session.ranks.broadcast(list(checkpoint.variables_of(session.network, optimizer).values()))
     trainer.compile(optimizer=optimizer, jit_compile=False)
-    trainer.make_train_function()
     return trainer
 
 
@@ -115,18 +115,16 @@ def training_step(trainer: Any, batches: Iterator[Any]) -> Callable[[], float]:
     import tensorflow as tf
 
     def step() -> float:
-        loss = trainer.train_function(batches)["loss"]
+        loss = trainer.step(batches)["loss"]
         tf.test.experimental.sync_devices()
         return float(loss)
 
     return step
 
 
-def synthetic_batches(session: Session) -> Any:
-    """An endless `tf.data.Dataset` of one batch that lies in memory."""
-    import tensorflow as tf
-
-    return tf.data.Dataset.from_tensors(synthetic_batch(session)).repeat()
+def synthetic_batches(session: Session) -> Iterator[tuple[Any, Any]]:
+    """One batch that lies in memory, again and again."""
+    return itertools.repeat(synthetic_batch(session))
 
 
 def synthetic_batch(session: Session) -> tuple[Any, Any]:

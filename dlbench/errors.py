@@ -63,13 +63,7 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
             )
             time.sleep(LAUNCHER_REACTS)
             return 1
-        # tf.data wraps what a reader raises in an error of its own that quotes ours.
-        quoted = re.search(r"(?:DataError|ConfigError): (.*)", str(error))
-        if quoted is None:
-            raise
-        _tell(program, quoted[1])
-        _note_final()
-        return 2
+        raise
     return 0
 
 

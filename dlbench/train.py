@@ -134,7 +134,6 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
                 epochs=training.epochs,
                 initial_epoch=len(state.history),
                 callbacks=callbacks,
-                shuffle=False,  # the pipeline orders the samples
                 verbose=_verbosity(training.progress) if ranks.rank == 0 else 0,
             )
         state.wait()

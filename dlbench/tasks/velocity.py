@@ -92,11 +92,10 @@ class VelocityScorer:
         self._sums = np.zeros((chunks, 6, len(names)))
 
     def update(
-        self, chunk: int, prediction: tf.Tensor, target: tf.Tensor, native: tf.Tensor
+        self, chunk: int, prediction: tf.Tensor, target: np.ndarray, native: np.ndarray
     ) -> None:
         moments = Moments(len(self._names))
-        truth = target.numpy()
-        moments.update(truth, prediction.numpy(), valid=np.isfinite(truth).all(axis=-1))
+        moments.update(target, prediction.numpy(), valid=np.isfinite(target).all(axis=-1))
         self._sums[chunk] = moments.sums
 
     def result(self, ranks: SingleProcess) -> VelocityEvaluation:

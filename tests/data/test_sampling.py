@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _epochs(ranks: int, batch: int, steps: int, start: tuple[int, int] = (0, 0))
             Pixels(Path("/")), batch=batch, ranks=ranks, rank=rank, seed=5, epochs_from=start,
             augmentation=Augmentation(flip_left_right=False), size=None, likely=LIKELY,
         )  # fmt: skip
-        parts.append([(i.numpy(), t.numpy()) for i, t in batches.take(steps)])
+        parts.append(list(itertools.islice(batches, steps)))
     found = []
     for step in zip(*parts, strict=True):
         for image, target in step:

@@ -7,6 +7,7 @@ the arrays of FOLDER/arrays.npz. The findings are compared in the tests, not her
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -160,9 +161,7 @@ def fit(
     )
     clock = Steps(ranks)
     before = digest(network.trainable_variables)
-    trainer.fit(
-        batches, steps_per_epoch=steps, epochs=epochs, callbacks=[clock], verbose=0, shuffle=False
-    )
+    trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, callbacks=[clock], verbose=0)
     statistics = [v for v in network.non_trainable_variables if v.dtype == "float32"]
     local = digest(statistics)
     trainer.average_statistics()
@@ -206,10 +205,11 @@ def frozen_loss(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> lis
     # Mirrored samples would have other logits: the order alone is drawn.
     loss = CrossEntropy(np.array(CLASS_WEIGHTS))
     total = pixels = 0.0
-    for image, target in pipeline.training_batches(
+    batches = pipeline.training_batches(
         data, batch=GLOBAL_BATCH // ranks.size, ranks=ranks.size, rank=ranks.rank, seed=3,
         augmentation=config.Augmentation(flip_left_right=False), size=None,
-    ).take(2):  # fmt: skip
+    )  # fmt: skip
+    for image, target in itertools.islice(batches, 2):
         total += float(ranks.sum(loss.summed(net(image), target), "frozen"))
         pixels += float(ranks.sum(loss.count(target), "frozen_pixels"))
     return [total, pixels]
