@@ -81,7 +81,8 @@ def predict(arguments: list[str]) -> None:
     """Read, predict and write; what can be checked without TensorFlow is checked before it."""
     request = _parse(arguments)
     segmenter = trained.segmentation_network(request.run, request.checkpoint)
-    learnt = {k: v for k, v in segmenter.options.items() if k in (*READING, "clouds")}
+    told = segmenter.options or {}
+    learnt = {k: v for k, v in told.items() if k in (*READING, "clouds")}
     reading = learnt | {"dates": None} | request.reading
     images = [
         raster_input.opened(path, request.bands, segmenter.bands, segmenter.facts, reading)
@@ -99,6 +100,11 @@ def predict(arguments: list[str]) -> None:
     if ranks.rank == 0:
         if segmenter.facts is None:
             note(f"{request.run} has no dataset.json: its classes are known by number alone")
+        elif segmenter.options is None and any(image.satellite for image in images):
+            note(
+                f"{request.run} has no config.yaml beside it, so clouds are left out and bands "
+                "resampled as by default; copy that of its run, or give the run's folder"
+            )
         for image in images:
             raster_input.note_differences(image, segmenter.facts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from affine import Affine
 from dlbench import checkpoint, config, distributed, models, predict, predict_map
 from dlbench.data.dataset import ClassInfo
 from dlbench.data.facts import Facts
+from dlbench.data.miniatures import land_cover
 from dlbench.runs import RunFolder
 
 CLASSES = (ClassInfo("water", (0, 0, 255), 4), ClassInfo("wood", (0, 99, 0), 7),
@@ -300,6 +302,36 @@ def test_facts_of_another_run_are_refused(
     folder.dataset.write_text("{}")
     assert predict.main(["model.keras", "a.tif", "m.tif"]) == 2
     assert "dataset.json is damaged (name: Field required)" in capsys.readouterr().err
+
+
+def test_a_network_beside_its_run_reads_as_in_training(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clouds that training has kept have classes, whether the run or its .keras file is named."""
+    scenes = land_cover.make(here / "land_cover", size=60) / "imagery"
+    scene = str(sorted(scenes.iterdir())[0])
+    folder = RunFolder(here / "run")
+    options = {"mask_clouds": False}
+    model = {"name": "segnet_basic_bayesian", "options": {"width": 0.1}}
+    experiment = config.validate(
+        {"model": model, "data": {"name": "land_cover", "options": options}}, "the test"
+    )
+    folder.write_text(folder.config, experiment.to_yaml())
+    told = facts(bands=("B04", "B08"), dtype="uint16", read_as="sentinel2")
+    folder.write_json(folder.dataset, told.model_dump(mode="json"))
+    folder.checkpoint("best").parent.mkdir()
+    shutil.copy(RunFolder(run).checkpoint("best"), folder.checkpoint("best"))
+    shutil.copy(RunFolder(run).model, folder.model)
+    for network, name in ((folder.path, "a.tif"), (folder.model, "b.tif")):
+        assert predict.main([str(network), scene, name]) == 0
+        with rasterio.open(name) as file:
+            assert file.read(1).max() < 255
+    assert "config.yaml" not in capsys.readouterr().err
+    folder.config.unlink()
+    assert predict.main([str(folder.model), scene, "c.tif"]) == 0
+    assert "model.keras has no config.yaml beside it" in capsys.readouterr().err
+    with rasterio.open("c.tif") as file:
+        assert file.read(1).max() == 255
 
 
 def test_a_real_scene(run: Path) -> None:
