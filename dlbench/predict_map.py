@@ -30,6 +30,7 @@ from dlbench.command_line import note
 from dlbench.config import ConfigError
 from dlbench.data.dataset import ClassInfo
 from dlbench.data.imagery import earth_engine
+from dlbench.map_picture import draw
 from dlbench.raster_input import RasterInput
 from dlbench.raster_output import mixer_beside
 from dlbench.tiling import Tiling, blend_tiled
@@ -41,8 +42,9 @@ if TYPE_CHECKING:
 USAGE = (
     "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|OUT.tfrecord.gz|FOLDER] "
     "[checkpoint=best|last] [bands=1,2,3] [tile=512] [overlap=64] [batch=4] [samples=8] "
-    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [overwrite=false]; of Sentinel-2 "
-    "[dates=20220421,...] [harmonized=true|false]; of it and Landsat [mask_clouds=true|false]"
+    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [picture=OUT.png] "
+    "[overwrite=false]; of Sentinel-2 [dates=20220421,...] [harmonized=true|false]; of it and "
+    "Landsat [mask_clouds=true|false]"
 )
 SUFFIXES = (".tif", ".tiff")
 SENTINEL2 = ("dates", "harmonized", "mask_clouds")
@@ -60,6 +62,7 @@ class Request:
 
     run: Path
     scenes: tuple[Path, ...]
+    picture: Path | None
     outputs: dict[str, tuple[Path, ...]]
     """For each scene its ``classes`` and, where wanted, ``probabilities`` and ``uncertainty``."""
     checkpoint: str
@@ -156,6 +159,8 @@ def _map(
         work.end_line()
         predicted = time.perf_counter() - started
         maps.finish(ranks, strips)
+    if request.picture is not None and ranks.rank == 0:
+        draw(request.picture, image, paths["classes"], classes, facts)
     if ranks.rank:
         return
     total = image.height * image.width
@@ -166,7 +171,7 @@ def _map(
     for one, pixels in zip(classes, maps.pixels, strict=True):
         print(f"{one.name:<24} {pixels:12,d} pixels {100.0 * pixels / total:6.2f} %")
     print(f"{'no data':<24} {total - maps.pixels.sum():12,d} pixels")
-    for path in paths.values():
+    for path in (*paths.values(), *([request.picture] if request.picture else [])):
         print(f"wrote {path}", flush=True)
 
 
@@ -240,7 +245,7 @@ def _parse(arguments: list[str]) -> Request:
         arguments,
         USAGE,
         {"tile": 512, "overlap": 64, "batch": 4, "samples": 0},
-        {"checkpoint", "bands", "probabilities", "uncertainty", "overwrite", *SENTINEL2},
+        {"checkpoint", "bands", "probabilities", "uncertainty", "picture", "overwrite", *SENTINEL2},
     )
     run, *places = map(Path, line.places)
     line.refuse_checkpoint_of_file(run)
@@ -256,6 +261,14 @@ def _parse(arguments: list[str]) -> Request:
             line.require_new(path, SUFFIXES + patches, USAGE)
             if path.name.endswith(patches):
                 line.require_new(mixer_beside(path), (".json",), USAGE)
+    picture = Path(line.options["picture"]) if "picture" in line.options else None
+    if picture is not None:
+        line.require_new(picture, (".png",), USAGE)
+        if len(scenes) > 1 or not outputs["classes"][0].name.endswith(SUFFIXES):
+            raise ConfigError(
+                f"picture={picture} is drawn of one map, a .tif; here are {len(scenes)} scenes and "
+                f"{outputs['classes'][0]}: leave it out"
+            )
     every = [path for paths in outputs.values() for path in paths]
     for path in every:
         if every.count(path) > 1:
@@ -265,6 +278,7 @@ def _parse(arguments: list[str]) -> Request:
     return Request(
         run=run,
         scenes=tuple(scenes),
+        picture=picture,
         outputs=outputs,
         checkpoint=line.options.get("checkpoint", "best"),
         bands=line.options.get("bands"),

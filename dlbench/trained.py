@@ -52,8 +52,8 @@ def task(run: Path) -> str:
 
 def velocity_network(run: Path, kind: str = "best") -> tuple[Callable[[], keras.Model], int]:
     """The DeepVel network of a run folder, weights of the checkpoint ``kind``, or a .keras file;
-    and the ``x_axis`` of the pairs that it was trained on, 0 where that is not told. Beside a .keras
-    file its run's other files are looked for.
+    and the ``x_axis`` of the pairs that it was trained on, 0 where that is not told. Beside a
+    .keras file its run's other files are looked for.
 
     What a run folder holds is checked at once; TensorFlow is loaded when the first is called. That
     gives a model ``(batch, height, width, 2)`` to ``(batch, height, width, outputs)`` in km/s.
@@ -90,8 +90,8 @@ class Segmenter:
 
 
 def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
-    """The network of a segmentation run, weights of the checkpoint ``kind``, or a .keras file, beside
-    which its run's other files are looked for.
+    """The network of a segmentation run, weights of the checkpoint ``kind``, or a .keras file,
+    beside which its run's other files are looked for.
 
     What a run folder holds is checked at once; TensorFlow is loaded for a .keras file alone. Raises
     `ConfigError` or `CheckpointError`.

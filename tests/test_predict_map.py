@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 
 from dlbench import checkpoint, config, distributed, models, predict, predict_map
 from dlbench.data.dataset import ClassInfo
@@ -126,6 +127,24 @@ def test_each_pixel_has_its_class_on_the_scenes_grid(
         stored = np.moveaxis(file.read(), 0, -1) * np.array(file.scales)
     np.testing.assert_allclose(stored, expected, atol=0.00201)
     assert sorted(os.listdir("out")) == ["map.tif", "p.tif"]
+
+
+def test_a_picture_of_the_middle(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = write("a.tif", scene(200, 900))
+    network = str(run / "model.keras")
+    assert predict.main([network, "a.tif", "m.tif", "picture=out/m.png"]) == 0
+    assert "wrote out/m.png" in capsys.readouterr().out
+    shown = np.asarray(Image.open("out/m.png").convert("RGB"))
+    expected = probability(values).argmax(axis=-1)[:, 194:706]
+    for index, one in enumerate(CLASSES):
+        # As much of the picture's half as of the map's middle, legend and antialiasing aside.
+        there = (shown == one.color).all(axis=-1)[:, shown.shape[1] // 2 :].mean()
+        share = (expected == index).mean()
+        assert 0.5 * share < there / (shown != 255).any(axis=-1).mean() < 1.2 * share
+    assert predict.main([network, "a.tif", "a.tif", "maps", "picture=b.png"]) == 2
+    assert "picture=b.png is drawn of one map" in capsys.readouterr().err
+    assert predict.main([network, "a.tif", "b.tif", "picture=b.tif"]) == 2
+    assert "b.tif does not end in .png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["nodata", "nan", "mask"])

@@ -35,9 +35,9 @@ class LabelledSentinel2(WindowedDataSet):
 
     ``bands``, ``indices``, ``harmonized``, ``mask_clouds`` and ``resampling`` are as
     `open_sentinel2` has them. ``dates`` makes time series, the scenes of each place as bands of one
-    image: "all" of them, or those taken on the days of a list ([2022-04-21, 2022-06-10]); without, each scene is an
-    image by itself. Blocks of every image go to every split, unless ``scenes`` gives the names of
-    whole images ({"train": [...], "val": [...]}).
+    image: "all" of them, or those taken on the days of a list ([2022-04-21, 2022-06-10]); without,
+    each scene is an image by itself. Blocks of every image go to every split, unless ``scenes``
+    gives the names of whole images ({"train": [...], "val": [...]}).
     """
 
     units = "reflectance x 10000"
