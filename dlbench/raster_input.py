@@ -93,6 +93,7 @@ def opened(
     are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
     mixer = None
+    earth_engine.refuse_csv(path)
     if earth_engine.is_export(path):
         (mixer,) = earth_engine.mixers([path])
     options = dict(options or {})
