@@ -20,6 +20,7 @@ from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery import earth_engine, sentinel2
+from dlbench.data.imagery.bands import read_masked
 from dlbench.data.imagery.earth_engine import Mixer
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.spectral_indices import INDICES
@@ -138,16 +139,11 @@ def opened(
 
 
 def _reader(path: Path, bands: tuple[int, ...], alpha: int | None, collar: float | None) -> Pixels:
-    """``alpha`` is 0 where there are no data, all others together are ``collar``."""
-    masks = () if alpha is None else (alpha,)
+    """``alpha`` and ``collar`` are as `read_masked` has them."""
 
     def pixels(row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        values, valid = raster.read_window(path, row, column, height, width, (*bands, *masks))
-        if masks:
-            valid &= values[..., -1] != 0
-            values = values[..., :-1]
-        if collar is not None:
-            valid &= (values != collar).any(axis=-1)
+        window = path, row, column, height, width
+        values, valid = read_masked(raster.read_window, window, bands, alpha, collar)
         values[~valid] = 0
         return values, valid
 

@@ -201,6 +201,29 @@ def test_a_run_folder_with_uncertainty_and_chosen_bands(
     assert variance.dtype == np.float32 and variance.min() >= 0 and 1e-6 < variance.mean() < 0.5
 
 
+def test_draws_are_those_of_a_tiles_place(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Bayesian map does not depend on strips of columns, batches, or what lies beside it."""
+    values = write("a.tif", scene(150, 300))
+    values[:, 100:] = 200
+    write("part.tif", values, nodata=200)
+    common = [str(run), "tile=64", "overlap=8"]
+
+    def maps(scene: str, *options: str) -> tuple[np.ndarray, np.ndarray]:
+        files = ["m.tif", "uncertainty=u.tif", "probabilities=p.tif", "overwrite=true"]
+        assert predict.main([*common, scene, *files, *options]) == 0
+        with rasterio.open("p.tif") as likely, rasterio.open("u.tif") as uncertain:
+            return likely.read(), uncertain.read()
+
+    expected = maps("a.tif")
+    batches = maps("a.tif", "batch=3")
+    monkeypatch.setattr(predict_map, "MEMORY", 2**17)
+    for found in (batches, maps("a.tif"), maps("a.tif", "batch=1")):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    part = maps("part.tif")[1][0, :, :20]  # only tiles of columns that both have
+    np.testing.assert_array_equal(part, expected[1][0, :, :20])
+
+
 def test_unlike_the_training_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = scene(40, 40).astype(np.uint16)
     write("a.tif", values, names=("B8", "B4"), transform=Affine.scale(30, -30))
@@ -368,9 +391,13 @@ def test_a_real_scene(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ranks_share_a_scene(run: Path, here: Path, launch: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("bayesian", [False, True])
+def test_ranks_share_a_scene(
+    run: Path, here: Path, launch: Callable[..., Any], bayesian: bool
+) -> None:
     write("a.tif", scene(200, 300))
-    command = ["-m", "dlbench.predict", str(run / "model.keras"), "a.tif", "tile=64", "overlap=16"]
+    network = str(run if bayesian else run / "model.keras")
+    command = ["-m", "dlbench.predict", network, "a.tif", "tile=64", "overlap=16"]
     for ranks in (1, 2):
         ended = launch([*command, f"m{ranks}.tif", f"probabilities=p{ranks}.tif"], here, ranks)
         assert ended.status == 0, ended.output
