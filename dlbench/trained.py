@@ -87,6 +87,10 @@ class Segmenter:
     """Monte-Carlo passes, where the network is Bayesian."""
     seed: int
     distributed: config.Distributed
+    stride: int
+    """As `models.Entry.stride`."""
+    window: tuple[int, int] | None
+    """Height and width of the images of its training, where they are known."""
 
 
 def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
@@ -113,6 +117,8 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
             told.monte_carlo_samples,
             told.seed,
             told.distributed,
+            models.stride_of(network.name),
+            None if experiment is None else experiment.data.size,
         )
     folder = RunFolder(run)
     experiment = folder.experiment()
@@ -136,6 +142,8 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
         experiment.monte_carlo_samples,
         experiment.seed,
         experiment.distributed,
+        models.stride_of(experiment.model.name),
+        experiment.data.size,
     )
 
 

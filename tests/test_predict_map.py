@@ -296,7 +296,7 @@ def test_what_ends_early_leaves_nothing(
     ("arguments", "message"),
     [
         (["a.tif", "m.tif", "border=3"], "unknown option border; usage: python -m dlbench.predict"),
-        (["a.tif", "m.tif", "tile=100"], "tile=100 must be a multiple of 32"),
+        (["a.tif", "m.tif", "tile=100"], "tile=100 must be a multiple of 16"),
         (["a.tif", "m.tif", "samples=0"], "samples=0: allowed are whole numbers from 1"),
         (["a.tif", "m.png"], "m.png does not end in .tif or .tiff"),
         (["a.tif", "a.tif"], "a.tif exists; give another name"),
@@ -356,7 +356,8 @@ def test_a_network_beside_its_run_reads_as_in_training(
     options = {"mask_clouds": False}
     model = {"name": "segnet_basic_bayesian", "options": {"width": 0.1}}
     experiment = config.validate(
-        {"model": model, "data": {"name": "land_cover", "options": options}}, "the test"
+        {"model": model, "data": {"name": "land_cover", "size": [12, 12], "options": options}},
+        "the test",
     )
     folder.write_text(folder.config, experiment.to_yaml())
     told = facts(bands=("B04", "B08"), dtype="uint16", read_as="sentinel2")
@@ -368,7 +369,12 @@ def test_a_network_beside_its_run_reads_as_in_training(
         assert predict.main([str(network), scene, name]) == 0
         with rasterio.open(name) as file:
             assert file.read(1).max() < 255
-    assert "config.yaml" not in capsys.readouterr().err
+    told_of_both = capsys.readouterr().err
+    assert "config.yaml" not in told_of_both
+    assert (
+        told_of_both.count("tiles of 60 pixels: the network was trained on images of 12 x 12") == 2
+    )
+    assert "try tile=16 overlap=0, or tile=32 overlap=8" in told_of_both
     folder.config.unlink()
     assert predict.main([str(folder.model), scene, "c.tif"]) == 0
     assert "model.keras has no config.yaml beside it" in capsys.readouterr().err
