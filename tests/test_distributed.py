@@ -48,6 +48,26 @@ def test_training_does_not_depend_on_the_number_of_ranks(jobs: Jobs, ranks: int,
         )
 
 
+@pytest.mark.parametrize("ranks", [1, *MANY])
+def test_accumulated_micro_batches_follow_the_whole_batch(jobs: Jobs, ranks: int) -> None:
+    """Without batch-norm; of four ranks each has but one sample for two micro-batches."""
+    one, many = jobs(1), jobs(ranks)
+    np.testing.assert_allclose(losses(many, "accumulated"), losses(one, "none"), rtol=LOSS)
+    for name, expected in weights(one, "none").items():
+        atol = WEIGHT_NOISE + WEIGHT * np.abs(expected).max()
+        np.testing.assert_allclose(
+            weights(many, "accumulated")[name], expected, rtol=0, atol=atol, err_msg=name
+        )
+
+
+def test_synchronised_batch_norm_sees_a_micro_batch_of_all_ranks(jobs: Jobs) -> None:
+    """Four ranks with one sample each: the first micro-batches are void, so that the second, which
+    has all samples, are what a step without them has."""
+    one, many = jobs(4), jobs(4)
+    found, expected = losses(many, "accumulated sync"), losses(one, "sync")
+    np.testing.assert_allclose(found, expected, rtol=LOSS)
+
+
 @pytest.mark.parametrize("ranks", MANY)
 def test_local_batch_norm_is_another_computation(jobs: Jobs, ranks: int) -> None:
     difference = np.abs(losses(jobs(ranks), "local") / losses(jobs(1), "local") - 1)
@@ -89,7 +109,9 @@ def test_a_loss_scale_answers_for_what_half_precision_cannot_hold() -> None:
     assert np.isfinite(plain[1])
 
 
-@pytest.mark.parametrize("case", ["sync", "none", "local", "fp16"])
+@pytest.mark.parametrize(
+    "case", ["sync", "none", "local", "fp16", "accumulated", "accumulated sync"]
+)
 @pytest.mark.parametrize("ranks", MANY)
 def test_all_ranks_hold_identical_weights(jobs: Jobs, ranks: int, case: str) -> None:
     found = [rank["consistency"][case] for rank in jobs(ranks)["ranks"]]
