@@ -152,8 +152,9 @@ class Distributed(Section):
 
     batch_norm: Literal["local", "sync"] = "local"
     compression: Literal["none", "fp16", "bf16"] = "none"
-    """How gradients travel. Of N ranks' sum of x, with S = sum |x|, by value: bf16 errs by at most
-    2^-8 (S + |sum|), at any size; fp16 by N (2^-11 S + 2^-35), and cuts off at 64 / N."""
+    """How gradients of more than 4096 values travel. The sum over N ranks of x errs, with
+    S = sum |x|, by at most 2^-8 (S + |sum|) in bf16, at any size; in fp16 by 2^-11 (S + |sum|) +
+    (N + 1) 2^-35, and is cut off at 64."""
     fusion_threshold_mb: Annotated[int, Field(ge=0)] | None = None
     """HOROVOD_FUSION_THRESHOLD; empty: Horovod's default (128 MB)."""
     cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None

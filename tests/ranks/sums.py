@@ -1,6 +1,6 @@
 """Sums of gradients over ranks in each compression: ``python sums.py FOLDER`` under horovodrun.
 
-Rank r leaves FOLDER/sums<r>.npz with what it got, by compression and place in `SIZES`.
+Rank r leaves FOLDER/sums<r>.npz with what it got, by compression and place in `SHAPES`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from dlbench import config, distributed
 
-SIZES = ((1,), (64, 64), (17, 241), (3, 3, 64, 113), (1000, 999))
-"""The first two travel whole in bf16; the others are no multiples of 2 and 3 ranks."""
+SHAPES = ((1,), (64, 64), (17, 241), (3, 3, 64, 113), (1000, 999))
+"""The first two travel whole; the others are no multiples of 2 and 3 ranks."""
 WIDE = (-40.0, 4.0)
 """Powers of two between which gradients lie."""
 SPECIAL = 12
@@ -45,11 +45,16 @@ def main(folder: Path) -> None:
     arrays = {}
     for compression in get_args(distributed.Compression):
         ranks = distributed.start(config.Distributed(compression=compression))
-        for number, shape in enumerate(SIZES):
+        for number, shape in enumerate(SHAPES):
             mine = gradient(ranks.rank, shape)
             name = f"{compression}/{number}"
             total = tf.function(partial(ranks.sum_gradient, name=name))
             arrays[name] = total(tf.constant(mine)).numpy()
+    # As under a loss scale: the first sum overflows, the second does not.
+    large = np.zeros((5000,), np.float32)
+    large[:2] = 2.0**15, 0.01 * 2.0**15
+    ranks = distributed.start(config.Distributed(compression="fp16"))
+    arrays["scaled"] = ranks.sum_gradient(tf.constant(large), "scaled", scaled=True).numpy()
     np.savez(folder / f"sums{ranks.rank}.npz", **arrays)
     ranks.barrier()
 
