@@ -24,9 +24,9 @@ from dlbench.tasks.segmentation import CrossEntropy
 from dlbench.tasks.velocity import SquaredError
 from dlbench.training import Trainer
 
-ROUNDING = {"float32": 2e-5, "mixed_float16": 2e-2}
-"""Of a tensor's largest change in a step: sums in another order are 3e-6 apart in float32; in half
-precision each micro-batch's gradients have been rounded to 11 bits, layer after layer."""
+ROUNDING = {"float32": 2e-5, "mixed_float16": 5e-3}
+"""Of a tensor's largest change in a step: sums in another order were 1.2e-6 apart in float32, and
+7.5e-4 where each micro-batch's gradients have been rounded to half precision layer after layer."""
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +72,14 @@ def test_a_step_is_that_of_the_whole_batch(
     samples: int, micro_batches: int, precision: str
 ) -> None:
     """Of even and uneven parts, and where there are fewer samples than parts."""
-    expected, _, loss = step(samples, 1)
+    expected, _, loss = step(samples, 1, precision)
     found, _, accumulated = step(samples, micro_batches, precision)
     assert accumulated == pytest.approx(loss, rel=1e-6 if precision == "float32" else 1e-3)
     for one, other in zip(found, expected, strict=True):
         atol = ROUNDING[precision] * np.abs(other).max()
         np.testing.assert_allclose(one, other, rtol=0, atol=atol)
-    apart = max(np.abs(a - b).max() for a, b in zip(step(samples - 1, 1)[0], expected, strict=True))
+    fewer, _, _ = step(samples - 1, 1, precision)
+    apart = max(np.abs(a - b).max() for a, b in zip(fewer, expected, strict=True))
     assert apart > 0.1 * max(np.abs(b).max() for b in expected), "it could not have failed"
 
 
@@ -107,7 +108,7 @@ def test_in_a_void_target_nothing_counts(loss: Any, target: np.ndarray) -> None:
 
 
 def test_a_run_counts_steps_of_the_optimiser(street: Path, launch: Callable[..., Any]) -> None:
-    """Seven samples in steps of three make three a epoch, by which the schedule goes too."""
+    """Seven samples in steps of three make three an epoch, by which the schedule goes too."""
     arguments = [
         "name=run", "data.name=camvid", "data.root=street", "data.size=[32,32]",
         "model.name=segnet_basic", "model.options.width=0.05", "training.epochs=2",
