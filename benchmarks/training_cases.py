@@ -87,15 +87,31 @@ def own_keras_state() -> Iterator[None]:
         gc.collect()  # networks are cyclic
 
 
-def trainer_of(session: Session) -> Any:
-    """The compiled `dlbench.training.Trainer`, as `dlbench.train` has it; equal on all ranks."""
+def trainer_of(session: Session, overlap: bool = True) -> Any:
+    """The compiled `dlbench.training.Trainer`, as `dlbench.train` has it; equal on all ranks.
+
+    Without ``overlap`` no gradient is sent before all of them are there.
+    """
+    import tensorflow as tf
+
     from dlbench import checkpoint
     from dlbench.schedule import build_optimizer
     from dlbench.training import Trainer
 
     training = session.experiment.training
-    trainer = Trainer(
-        session.network, session.ranks, session.task.loss(training), batch=training.batch
+
+    class Late(Trainer):
+        def _accumulated(self, *batch: Any) -> Any:
+            found = super()._accumulated(*batch)
+            with tf.control_dependencies(tf.nest.flatten(found)):
+                return tf.nest.map_structure(tf.identity, found)
+
+    trainer = (Trainer if overlap else Late)(
+        session.network,
+        session.ranks,
+        session.task.loss(training),
+        batch=training.samples_per_step,
+        micro_batches=training.accumulate_steps,
     )
     optimizer = build_optimizer(
         session.experiment.optimizer,
@@ -134,7 +150,7 @@ def synthetic_batch(session: Session) -> tuple[Any, Any]:
 
     dataset, size = session.dataset, session.experiment.data.size
     assert size is not None
-    shape = (session.experiment.training.batch, *size, len(dataset.bands))
+    shape = (session.experiment.training.samples_per_step, *size, len(dataset.bands))
     generator = np.random.default_rng(session.ranks.rank)
     if not dataset.classes:
         image = generator.normal(1.0, 0.1, shape).astype(np.float32)

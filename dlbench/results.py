@@ -135,14 +135,16 @@ def _record(
     session: Session, measured: list[dict[str, Any]], quality: dict[str, Any]
 ) -> records.Record:
     experiment, dataset = session.experiment, session.dataset
-    size = experiment.data.size
+    size, training = experiment.data.size, experiment.training
+    several = training.accumulate_steps
+    accumulated = "" if several == 1 else f"/accumulate-{several}"
     workload = records.Workload(
-        id=f"train/{experiment.model.name}/{dataset.name}",
+        id=f"train/{experiment.model.name}/{dataset.name}{accumulated}",
         model=experiment.model.name,
         data=dataset.name,
-        precision=experiment.training.precision,
+        precision=training.precision,
         ranks=session.ranks.size,
-        batch_per_rank=experiment.training.batch,
+        batch_per_rank=training.samples_per_step,
         shape=(*size, len(dataset.bands)) if size else None,
         mode="train",
     )

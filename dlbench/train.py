@@ -62,14 +62,16 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     sessions.require_same_samples(session, "train")
     count = session.dataset.count("train")
     likely = sessions.sampling_probabilities(session)
-    steps = pipeline.steps_per_epoch(count, training.batch, ranks.size, training.drop_remainder)
+    batch = training.samples_per_step
+    steps = pipeline.steps_per_epoch(count, batch, ranks.size, training.drop_remainder)
     trainer = Trainer(
         session.network,
         ranks,
         session.task.loss(training),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
         training.recompute,
-        training.batch,
+        batch,
+        training.accumulate_steps,
     )
     optimizer = build_optimizer(
         experiment.optimizer,
@@ -94,7 +96,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
 
     def share(step: int) -> int:
         at = state.first + step
-        return len(pipeline.rank_share(order, at, training.batch, ranks.size, ranks.rank))
+        return len(pipeline.rank_share(order, at, batch, ranks.size, ranks.rank))
 
     clock = StepClock(
         share,
@@ -115,7 +117,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         while not is_complete(state.history, training, score):
             batches = pipeline.training_batches(
                 session.dataset,
-                batch=training.batch,
+                batch=batch,
                 ranks=ranks.size,
                 rank=ranks.rank,
                 seed=experiment.seed,
@@ -150,6 +152,11 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     ranks.barrier()
 
 
+def _batch(training: config.Training) -> str:
+    batch, several = f"batch {training.batch}", training.accumulate_steps
+    return batch if several == 1 else f"{batch} x {several} micro-batches"
+
+
 def _verbosity(progress: str) -> int:
     """Keras's 1 (a bar) or 2 (a line an epoch); a bar makes no sense in a file or a pipe."""
     if progress == "auto":
@@ -180,7 +187,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
         f"{experiment.model.name} ({session.network.count_params():,} parameters) on "
         f"{dataset.name} at {dataset.root}: {dataset.count('train')} training and "
         f"{dataset.count('val')} validation samples, {len(dataset.outputs)} outputs a pixel\n"
-        f"{session.ranks.size} rank(s) x batch {experiment.training.batch}, {steps} steps an "
+        f"{session.ranks.size} rank(s) x {_batch(experiment.training)}, {steps} steps an "
         f"epoch, {experiment.training.precision}; results go to {folder.path}/",
         flush=True,
     )

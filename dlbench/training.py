@@ -24,6 +24,10 @@ from dlbench.tasks import Loss
 STOPPING = "stopping"
 """What a step's graph returns beside its logs: how many ranks were asked to stop, float32, ()."""
 
+Sums = tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]
+"""A loss summed over what counts, (); the seconds waited for other ranks, float64, (); and the
+gradient by each variable, of the scaled loss divided by what counts."""
+
 UNKNOWN_SIDE = 256
 """Pixels along a side of a sample, where samples are of any size."""
 
@@ -52,7 +56,8 @@ class Trainer(keras.Model):
 
     Gradients are summed over ranks before the optimiser sees them, outside any data-dependent
     branch: an inf on one rank becomes an inf on all, and all skip that step together. ``batch`` is
-    how many samples a rank has in a step.
+    how many samples a rank has in a step, which it trains on in so many ``micro_batches``, one
+    after the other, in the memory of one.
     """
 
     train_function: Any
@@ -65,6 +70,7 @@ class Trainer(keras.Model):
         weight_decay: float = 0.0,
         recompute: Literal[False, True, "normalization"] = False,
         batch: int = 1,
+        micro_batches: int = 1,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
@@ -72,6 +78,7 @@ class Trainer(keras.Model):
         self._forward = Recomputed(network, recompute) if recompute else kept
         self._ranks = ranks
         self._batch = batch
+        self._micro_batches = micro_batches
         self._task_loss = loss
         # L2 of kernels alone: biases and batch-norm parameters stay free.
         self._decayed = {v.path for v in network.trainable_variables if v.path.endswith("kernel")}
@@ -143,15 +150,7 @@ class Trainer(keras.Model):
         # What counts on all ranks is needed when the backward pass has ended, not before: a rank
         # would wait for the others twice a step.
         divisor = total if self._ranks.size == 1 else self._nominal(target)
-        # A rank that the remainder left without a sample must not sway synchronised batch-norm.
-        part = tf.cast(valid > 0.0, tf.float32)
-        # In the backward pass too, which may recompute.
-        with self._ranks.taking_part(part), self._ranks.timing_waits() as waits:
-            with tf.GradientTape() as tape:
-                prediction = self._forward(image)
-                local = self._task_loss.summed(prediction, target)
-                share = self.optimizer.scale_loss(local / divisor)
-            local_gradients = tape.gradient(share, variables)
+        local, waited, local_gradients = self._accumulated(image, target, divisor)
         begun = split.stamp(local_gradients)
         if self._ranks.size > 1:
             local_gradients = [gradient * (divisor / total) for gradient in local_gradients]
@@ -161,12 +160,59 @@ class Trainer(keras.Model):
             for gradient, variable in zip(local_gradients, variables, strict=True)
         ]
         # Most sums are made while the backward pass goes on; these are left when it has ended.
-        waits.append(split.stamp(gradients) - begun)
+        waited += split.stamp(gradients) - begun
         with tf.name_scope("optimizer"):  # by which a profile knows its ops
             self.optimizer.apply(self._with_decay(gradients, variables), variables)
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
-        return {"loss": self._loss.result(), STOPPING: stopping, **self._exposed(waits)}
+        return {"loss": self._loss.result(), STOPPING: stopping, **self._exposed(waited)}
+
+    def _accumulated(self, image: tf.Tensor, target: tf.Tensor, divisor: Any) -> Sums:
+        """`_pass` over this rank's micro-batches, added up."""
+        before = None
+        if self._micro_batches > 1:
+
+            def another(number: tf.Tensor, *sums: Any) -> Any:
+                found = self._pass(*self._part(image, target, number), divisor)
+                return (number + 1, *tf.nest.map_structure(tf.add, sums, found))
+
+            nothing = [tf.zeros(variable.shape) for variable in self.network.trainable_variables]
+            _, *before = tf.while_loop(
+                lambda number, *_: number < self._micro_batches - 1,
+                another,
+                (0, tf.constant(0.0), tf.constant(0.0, tf.float64), nothing),
+                parallel_iterations=1,
+            )
+            # Not beside the others, for their memory.
+            with tf.control_dependencies(tf.nest.flatten(before)):
+                image, target = tf.identity(image), tf.identity(target)
+            image, target = self._part(image, target, self._micro_batches - 1)
+        # Out of the loop: each of its gradients can be sent as soon as it is there.
+        last = self._pass(image, target, divisor)
+        return last if before is None else tf.nest.map_structure(tf.add, tuple(before), last)
+
+    def _part(
+        self, image: tf.Tensor, target: tf.Tensor, number: tf.Tensor | int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A micro-batch: an even part of the batch, one void sample where there are not enough. All
+        ranks make equally many passes, for the sums of synchronised batch-norm in them."""
+        count, parts = tf.shape(image)[0], self._micro_batches
+        start, stop = number * count // parts, (number + 1) * count // parts
+        part = slice(start, tf.maximum(stop, start + 1))
+        void = self._task_loss.void(target[part])
+        return image[part], tf.where(stop > start, target[part], void)
+
+    def _pass(self, image: tf.Tensor, target: tf.Tensor, divisor: Any) -> Sums:
+        # A rank that the remainder left without a sample must not sway synchronised batch-norm.
+        part = tf.cast(self._task_loss.count(target) > 0.0, tf.float32)
+        # In the backward pass too, which may recompute.
+        with self._ranks.taking_part(part), self._ranks.timing_waits() as waits:
+            with tf.GradientTape() as tape:
+                prediction = self._forward(image)
+                local = self._task_loss.summed(prediction, target)
+                share = self.optimizer.scale_loss(local / divisor)
+            gradients = tape.gradient(share, self.network.trainable_variables)
+        return local, tf.add_n([tf.constant(0.0, tf.float64), *waits]), gradients
 
     def _nominal(self, target: tf.Tensor) -> float:
         """About as much as counts in a step; a power of two, by which numbers are divided exactly,
@@ -175,10 +221,10 @@ class Trainer(keras.Model):
         sides = [side or UNKNOWN_SIDE for side in target.shape[1:]]
         return float(2.0 ** round(np.log2(self._ranks.size * self._batch * np.prod(sides))))
 
-    def _exposed(self, waits: list[Any]) -> dict[str, Any]:
+    def _exposed(self, waited: tf.Tensor) -> dict[str, Any]:
         if self._ranks.size > 1 and tf.config.list_logical_devices("GPU"):
             return {}
-        return {split.COMMUNICATION: tf.add_n(waits)}
+        return {split.COMMUNICATION: waited}
 
     def _with_decay(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
         if not self._weight_decay:

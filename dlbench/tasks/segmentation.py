@@ -33,6 +33,9 @@ class CrossEntropy:
     def count(self, target: tf.Tensor) -> tf.Tensor:
         return tf.math.count_nonzero(target != IGNORE, dtype=tf.float32)
 
+    def void(self, target: tf.Tensor) -> tf.Tensor:
+        return tf.fill(tf.shape(target), tf.constant(IGNORE, target.dtype))
+
     def summed(self, prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         valid = target != IGNORE
         index = tf.cast(tf.where(valid, target, 0), tf.int32)

@@ -26,6 +26,9 @@ class SquaredError:
         outputs = tf.cast(tf.shape(target)[-1], tf.float32)
         return outputs * tf.math.count_nonzero(_known(target), dtype=tf.float32)
 
+    def void(self, target: tf.Tensor) -> tf.Tensor:
+        return tf.fill(tf.shape(target), tf.constant(np.nan, target.dtype))
+
     def summed(self, prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         known = _known(target)[..., None]
         # The target is replaced before it is used: the gradient of 0 * NaN would be NaN.

@@ -137,6 +137,7 @@ def fit(
     epochs: int = 2,
     precision: str = "float32",
     learning_rate: float = 0.1,
+    micro_batches: int = 1,
 ) -> dict[str, Any]:
     """Train as `dlbench.train` does, by SGD without momentum."""
     steps = pipeline.steps_per_epoch(data.count("train"), GLOBAL_BATCH // ranks.size, ranks.size)
@@ -147,7 +148,13 @@ def fit(
         settings, steps_per_epoch=steps, epochs=epochs, ranks=ranks.size, precision=precision
     )
     optimizer.build(network.trainable_variables)
-    trainer = Trainer(network, ranks, CrossEntropy(np.array(CLASS_WEIGHTS)), weight_decay=1e-3)
+    trainer = Trainer(
+        network,
+        ranks,
+        CrossEntropy(np.array(CLASS_WEIGHTS)),
+        weight_decay=1e-3,
+        micro_batches=micro_batches,
+    )
     trainer.compile(optimizer=optimizer, jit_compile=False)
     batches = pipeline.training_batches(
         data,
@@ -175,12 +182,17 @@ def fit(
 
 
 def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dict[str, Any]:
-    """7 samples in global batches of 4: steps of 4 and 3, where the last of four ranks idles."""
+    """7 samples in global batches of 4: steps of 4 and 3, where the last of four ranks idles.
+
+    In two micro-batches a rank of two has one sample in each, one of four but half as many samples.
+    """
     sync = distributed.sync_batch_normalization(ranks) if ranks.size > 1 else None
     cases = {
         "sync": ("segnet_basic", sync, ranks),
         "none": ("segnet", keras.layers.Activation, ranks),
         "local": ("segnet_basic", None, ranks),
+        "accumulated": ("segnet", keras.layers.Activation, ranks),
+        "accumulated sync": ("segnet_basic", sync, ranks),
     }
     if ranks.size > 1:
         half = distributed.Horovod(config.Distributed(compression="fp16"))
@@ -189,7 +201,8 @@ def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dic
     for case, (name, normalization, through) in cases.items():
         net = network(name, normalization)
         rate = 0.1 if normalization is not keras.layers.Activation else 0.02
-        found[case] = fit(net, Toy(7), through, learning_rate=rate)
+        parts = 2 if case.startswith("accumulated") else 1
+        found[case] = fit(net, Toy(7), through, learning_rate=rate, micro_batches=parts)
         for path, value in collect(variables_of(net)).items():
             arrays[f"{case}/{path}"] = value
     return found
