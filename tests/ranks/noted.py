@@ -1,0 +1,64 @@
+"""`dlbench.train` that notes what its ranks train on: ``NOTED=FOLDER python noted.py ...``.
+
+Each process writes a file of JSON lines: where it takes the training up, and of each step that it
+has made the mean of each image that counted, in whose place the tests put a sample's number. With
+``NOTED_PACE=S`` a step takes S seconds more, so that there is time to change hosts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dlbench import callbacks, train, training
+
+SEEN: list[int] = []
+
+
+class NotedTrainer(training.Trainer):
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
+        def note(image: np.ndarray, target: np.ndarray) -> np.float32:
+            counts = (target != 255).any(axis=(1, 2))
+            SEEN.extend(int(value) for value in image[counts].mean(axis=(1, 2, 3)).round())
+            return np.float32(0)
+
+        noted = tf.numpy_function(note, data, tf.float32)
+        with tf.control_dependencies([noted]):
+            return super().train_step(data)
+
+
+class NotedPosition(callbacks.Position):
+    epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self.epoch = epoch
+        if self._state.first or not getattr(self, "begun", False):
+            write({"takes_up": [epoch, self._state.first]})
+        self.begun = True
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        rate = float(self.model.optimizer.learning_rate)
+        step = [self.epoch, self._state.first + batch]
+        write({"step": step, "ranks": self._ranks.size, "seen": SEEN, "rate": rate})
+        SEEN.clear()
+        time.sleep(float(os.environ.get("NOTED_PACE", "0")))
+        super().on_train_batch_end(batch, logs)
+
+
+def write(content: dict[str, Any]) -> None:
+    with (Path(os.environ["NOTED"]) / f"{os.getpid()}.jsonl").open("a") as file:
+        file.write(json.dumps({"time": time.time(), **content}) + "\n")
+
+
+if __name__ == "__main__":
+    callbacks.Position = NotedPosition  # type: ignore[misc]
+    training.Trainer = NotedTrainer  # type: ignore[misc]
+    sys.exit(train.main(sys.argv[1:]))
