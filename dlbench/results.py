@@ -73,6 +73,7 @@ def write_report(
     evaluation: Evaluation,
     history: list[dict[str, Any]],
     measured: list[dict[str, Any]],
+    changes: list[dict[str, int]],
     epoch: int | None = None,
 ) -> None:
     """Write and print what the run achieved with its best weights, or those of the ``epoch`` that
@@ -83,14 +84,19 @@ def write_report(
     """
     best = session.task.score.best(history)
     assert best is not None  # the last epoch is always evaluated
-    quality, told = {"best_epoch": best["epoch"]}, f"best epoch: {best['epoch']}"
+    quality: dict[str, Any] = {"best_epoch": best["epoch"]}
+    told = f"best epoch: {best['epoch']}"
     if is_lost := epoch is not None and epoch != best["epoch"]:
         quality = {"epoch": epoch, "lost_best_epoch": best["epoch"]}
         told += f", whose weights are lost; scored and exported: those of epoch {epoch}"
+    if len(changes) > 1:
+        quality["rank_changes"] = changes
+        told += f"; ranks: {_told_changes(changes)}; speed and memory are those of the last"
     lines = ["", told, evaluation.table()]
     if any(part["samples"] for part in measured) or not folder.record.exists():
         record = _record(session, measured, {**quality, **evaluation.quality()})
-        summary = page.markdown(record) + (f"\n{told}\n" if is_lost else "")
+        is_to_be_told = is_lost or len(changes) > 1
+        summary = page.markdown(record) + (f"\n{told}\n" if is_to_be_told else "")
         folder.write_text(folder.summary, summary)
         # After the summary: a run that has a record gets neither again.
         records.write(record, folder.record)
@@ -106,6 +112,11 @@ def write_report(
     _draw_predictions(session, folder)
     lines.append(f"pictures, record and weights: {folder.path}/")
     print("\n".join(lines), flush=True)
+
+
+def _told_changes(changes: list[dict[str, int]]) -> str:
+    places = [f"{c['ranks']} from epoch {c['epoch']}, sample {c['samples']:,}" for c in changes]
+    return "; ".join(places)
 
 
 def export(session: Session, folder: RunFolder) -> None:
@@ -137,7 +148,9 @@ def _record(
     experiment, dataset = session.experiment, session.dataset
     size = experiment.data.size
     workload = records.Workload(
-        id=f"train/{experiment.model.name}/{dataset.name}",
+        # No repeat of a run whose ranks were the same ones all along.
+        id=f"train/{experiment.model.name}/{dataset.name}"
+        + ("/elastic" if "rank_changes" in quality else ""),
         model=experiment.model.name,
         data=dataset.name,
         precision=experiment.training.precision,

@@ -147,7 +147,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
     if ranks.rank == 0:
         export(session, folder)
-        write_report(session, folder, evaluation, state.history, measured, epoch)
+        write_report(session, folder, evaluation, state.history, measured, state.changes, epoch)
     ranks.barrier()
 
 

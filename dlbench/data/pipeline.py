@@ -34,7 +34,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def steps_per_epoch(
     count: int, batch: int, ranks: int, drop_remainder: bool = False, done: int = 0
 ) -> int:
-    """Steps that each rank makes per epoch, or after ``done`` samples of one by any number of ranks;
+    """Steps that each rank makes per epoch, or after ``done`` samples of one that others began;
     the last is smaller unless it is dropped. One step is always left.
     """
     left = count - done

@@ -1,7 +1,7 @@
 """`dlbench.train` that notes what its ranks train on: ``NOTED=FOLDER python noted.py ...``.
 
 Each process writes a file of JSON lines: where it takes the training up, and of each step that it
-has made the mean of each image that counted, in whose place the tests put a sample's number. With
+has made the mean red of each image that counted, in whose place tests put a sample's number. With
 ``NOTED_PACE=S`` a step takes S seconds more, so that there is time to change hosts.
 """
 
@@ -26,7 +26,7 @@ class NotedTrainer(training.Trainer):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         def note(image: np.ndarray, target: np.ndarray) -> np.float32:
             counts = (target != 255).any(axis=(1, 2))
-            SEEN.extend(int(value) for value in image[counts].mean(axis=(1, 2, 3)).round())
+            SEEN.extend(int(value) for value in image[counts][..., 0].mean(axis=(1, 2)).round())
             return np.float32(0)
 
         noted = tf.numpy_function(note, data, tf.float32)
@@ -47,7 +47,15 @@ class NotedPosition(callbacks.Position):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         rate = float(self.model.optimizer.learning_rate)
         step = [self.epoch, self._state.first + batch]
-        write({"step": step, "ranks": self._ranks.size, "seen": SEEN, "rate": rate})
+        write(
+            {
+                "step": step,
+                "rank": self._ranks.rank,
+                "ranks": self._ranks.size,
+                "seen": SEEN,
+                "rate": rate,
+            }
+        )
         SEEN.clear()
         time.sleep(float(os.environ.get("NOTED_PACE", "0")))
         super().on_train_batch_end(batch, logs)
