@@ -24,8 +24,8 @@ LONGEST = 420.0
 
 
 def numbered_pictures(root: Path, train: int) -> None:
-    """Pictures of 32 x 32 pixels in CamVid's layout: red is the sample's number, and the classes,
-    in squares, are to be seen in green and blue."""
+    """Pictures of 32 x 32 pixels in CamVid's layout, no two equal: red is the sample's number, and
+    the classes, in squares, are to be seen in green and blue."""
     generator = np.random.default_rng(0)
     for split, count in (("train", train), ("val", 5)):
         (root / split).mkdir(parents=True)
@@ -155,9 +155,9 @@ class ElasticJob:
                 kept.append(note)
         return kept
 
-    def samples(self) -> dict[int, list[int]]:
-        """The numbers of the samples that each epoch was made of, sorted."""
-        found: dict[int, list[int]] = defaultdict(list)
+    def samples(self) -> dict[int, list[list[int]]]:
+        """The signatures of the samples that each epoch was made of, sorted."""
+        found: dict[int, list[list[int]]] = defaultdict(list)
         for step in self.kept_steps():
             found[step["step"][0]] += step["seen"]
         return {epoch: sorted(seen) for epoch, seen in found.items()}

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import math
+import os
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from faults.conftest import NoteFault
-from faults.elastic_job import HOSTS, ElasticJob, numbered_pictures
+from faults.disturbed import environment
+from faults.elastic_job import HOSTS, ROOT, ElasticJob, numbered_pictures
+from ranks.noted import signature
 
 from dlbench import checkpoint
+from dlbench.data import build
+from dlbench.data.augmentation import fit
 from dlbench.report import records
 from dlbench.runs import RunFolder
 
-SAMPLES, BATCH, EPOCHS, RATE = 23, 2, 10, 0.02
-
-pytestmark = pytest.mark.slow
+SAMPLES, BATCH, EPOCHS, RATE = 23, 2, 14, 0.005
 
 
 def arguments(*more: str) -> list[str]:
@@ -35,7 +43,7 @@ def assert_each_sample_once(job: ElasticJob) -> None:
     samples = job.samples()
     assert sorted(samples) == list(range(EPOCHS))
     for epoch, seen in samples.items():
-        assert seen == list(range(SAMPLES)), f"epoch {epoch}: {seen}"
+        assert [red for red, *_ in seen] == [n * 32**2 for n in range(SAMPLES)], f"epoch {epoch}"
 
 
 def assert_rates_follow(job: ElasticJob, changes: list[dict[str, Any]]) -> None:
@@ -61,6 +69,7 @@ def meta(folder: Path) -> dict[str, Any]:
     return checkpoint.load(folder / "runs/elastic/checkpoints/last.npz")[1]
 
 
+@pytest.mark.slow
 def test_hosts_that_leave_and_join(tmp_path: Path, note_fault: NoteFault) -> None:
     numbered_pictures(tmp_path / "street", SAMPLES)
     with ElasticJob(tmp_path, arguments("resume=false"), pace_s=0.3) as job:
@@ -87,10 +96,11 @@ def test_hosts_that_leave_and_join(tmp_path: Path, note_fault: NoteFault) -> Non
     assert (record.workload.ranks, record.workload.id) == (3, "train/segnet_basic/camvid/elastic")
     assert record.quality["rank_changes"] == changes
     scores: Any = record.quality["training_size"]
-    assert scores["global_accuracy"] > 0.9, "colours tell the classes"
-    rows = [line.split(",") for line in folder.metrics.read_text().splitlines()]
-    column = rows[0].index("ranks")
-    assert {row[column][0] for row in rows[1:]} == {"2", "3"}
+    assert scores["global_accuracy"] > 1 / 3, "of three classes"
+    with folder.metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["loss"]) < 0.5 * float(rows[0]["loss"])
+    assert {number for row in rows for number in row["ranks"].split(">")} == {"2", "3"}
     assert not list(folder.path.rglob(".*")), "a file that is half written"
     note_fault(
         "elastic: a host leaves, another joins", job.output, "-> 2 ranks",
@@ -98,6 +108,7 @@ def test_hosts_that_leave_and_join(tmp_path: Path, note_fault: NoteFault) -> Non
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_rank_that_dies(rank: int, tmp_path: Path, note_fault: NoteFault) -> None:
     numbered_pictures(tmp_path / "street", SAMPLES)
@@ -120,6 +131,7 @@ def test_a_rank_that_dies(rank: int, tmp_path: Path, note_fault: NoteFault) -> N
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_error_that_only_the_user_can_mend_ends_all(
     tmp_path: Path, note_fault: NoteFault
 ) -> None:
@@ -135,3 +147,59 @@ def test_an_error_that_only_the_user_can_mend_ends_all(
         "elastic: a sample that one rank cannot read", job.output, "cannot read street",
         "what came after the last checkpoint",
     )  # fmt: skip
+
+
+@pytest.mark.soak
+def test_camvid_is_learned_as_well_as_by_the_same_ranks_throughout(tmp_path: Path) -> None:
+    """SegNet-Basic at 120 x 160: 3 hosts, 2 and 3 again, beside 3 from the first step to the last;
+    three seeds each."""
+    root = Path(os.environ.get("DLBENCH_DATA", "")) / "camvid"
+    if not root.is_dir():
+        pytest.skip("DLBENCH_DATA names no folder with camvid/")
+    common = [
+        str(ROOT / "configs/segnet_basic_camvid.yaml"), f"data.root={root}", "training.epochs=9",
+        "training.evaluate_every=9", "training.threads=1",
+    ]  # fmt: skip
+    dataset = build("camvid", root, (120, 160))
+    pictures = [fit(*dataset.read("train", i), (120, 160))[0] for i in range(367)]
+    expected = sorted(signature(picture) for picture in pictures)
+    elastic, static = [], []
+    for seed in range(3):
+        folder = tmp_path / f"elastic-{seed}"
+        folder.mkdir()
+        begun = time.monotonic()
+        with ElasticJob(folder, [*common, f"seed={seed}"], longest_s=3600.0) as job:
+            job.wait_for_step(2, 10, 3)
+            job.set_hosts(HOSTS[:2])
+            job.wait_for_step(5, 10, 2)
+            job.set_hosts(HOSTS)
+            assert job.wait() == 0, job.output
+            assert job.samples() == {epoch: expected for epoch in range(9)}
+        elastic.append(score(folder))
+        seconds = time.monotonic() - begun
+        changes = re.findall(r"\d -> \d ranks at .*", job.output)
+        print(f"elastic, seed {seed}: {elastic[-1]:.4f} in {seconds:.0f} s; {changes}", flush=True)
+    for seed in range(3):
+        folder = tmp_path / f"static-{seed}"
+        folder.mkdir()
+        begun = time.monotonic()
+        train = ["-m", "dlbench.train", *common, f"seed={seed}"]
+        horovodrun = Path(sys.executable).with_name("horovodrun")
+        subprocess.run(
+            [horovodrun, "-np", "3", sys.executable, *train],
+            cwd=folder,
+            env=environment(),
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        static.append(score(folder))
+        seconds = time.monotonic() - begun
+        print(f"static, seed {seed}: {static[-1]:.4f} in {seconds:.0f} s", flush=True)
+    spread = max(static) - min(static)
+    assert min(static) - spread <= np.mean(elastic) <= max(static) + spread
+
+
+def score(folder: Path) -> float:
+    """The last epoch's mean IoU."""
+    with RunFolder(folder / "runs/segnet_basic-camvid").metrics.open(newline="") as file:
+        return float(list(csv.DictReader(file))[-1]["val_miou"])
