@@ -77,6 +77,8 @@ class TrainingState:
         self.changes: list[dict[str, int]] = []
         """Since which place (``epoch``, from 1, and ``samples`` done of it) how many ``ranks``
         train."""
+        self._ahead = 0
+        """Of the schedule, so that it goes on."""
         self._applied = 0
         """Steps of the optimiser before the epoch."""
         self._samples = session.dataset.count("train")
@@ -111,7 +113,7 @@ class TrainingState:
         self.history, self._loss, self.changes = told["history"], told["loss"], told["changes"]
         self.first = self.step = told["step"]
         self.begun = self.done = told["done"]
-        schedule_of(self._trainer.optimizer).ahead = told["ahead"]
+        self._ahead = schedule_of(self._trainer.optimizer).ahead = told["ahead"]
         if self._unreadable is not None:
             self._unreadable.indices.update(told["unreadable"])
         self._ranks.broadcast(list(self._variables.values()))
@@ -213,7 +215,7 @@ class TrainingState:
             "loss": self._loss,
             "ranks": self._ranks.size,
             "changes": self.changes,
-            "ahead": schedule_of(self._trainer.optimizer).ahead,
+            "ahead": self._ahead,
             "samples": self._samples,
             "history": history,
         }

@@ -1,8 +1,8 @@
 """`dlbench.train` that notes what its ranks train on: ``NOTED=FOLDER python noted.py ...``.
 
 Each process writes a file of JSON lines: where it takes the training up, and of each step that it
-has made the signature of each image that counted. With ``NOTED_PACE=S`` a step takes S seconds more,
-so that there is time to change hosts.
+has made the signature of each image that counted. With ``NOTED_PACE=S`` a step takes S seconds
+more, so that there is time to change hosts.
 """
 
 from __future__ import annotations
