@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from dlbench import elastic
 from dlbench.bench.split import stamp
 from dlbench.config import Distributed
 
@@ -120,6 +121,7 @@ class Horovod(SingleProcess):
         os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(min(60, stall_s // 2)))
         import horovod.tensorflow as hvd
 
+        elastic.meet()
         hvd.init()
         self._hvd = hvd
         self._compression: Compression = options.compression

@@ -10,10 +10,13 @@ that it has none.
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,8 +35,14 @@ PATIENCE_S = 1800.0
 launcher's own wait for them (``--elastic-timeout``, 600 s)."""
 ASSIGNED = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
 """What the launcher answers, in order; -1 where this process has no rank any more."""
-NOTE = "dlbench/final"
-"""Where the ranks of one meeting leave word, on the launcher's server, that it was the last."""
+MEETING_S = 180.0
+"""How long ranks that start wait for one that does not come, as their clocks have it."""
+NOTES = "dlbench"
+"""Where the ranks leave word for each other on the launcher's server, which forgets it when ranks
+change: ``final``, that another start would end alike; ``lost``, that a rank is; ``here-R``, that
+rank R is, and waits."""
+
+_POLL_S = 0.1
 
 _hosts_have_changed = threading.Event()
 
@@ -57,8 +66,29 @@ def is_again() -> bool:
     return AGAIN in os.environ
 
 
+class AbsentError(UserError):
+    """A rank has not come to where all are to meet."""
+
+
+def meet() -> None:
+    """Return when all ranks have come here; in an elastic job alone. `AbsentError` where one does
+    not: Horovod itself would wait half a minute, and then abort the process."""
+    if not is_elastic():
+        return
+    here, end = f"{NOTES}/here-{os.environ['HOROVOD_RANK']}", time.monotonic() + MEETING_S
+    _launcher(here, content=b"1")
+    for rank in range(int(os.environ["HOROVOD_SIZE"])):
+        while _launcher(f"{NOTES}/here-{rank}") != b"1":
+            is_lost = _launcher(f"{NOTES}/lost") is not None
+            if is_lost or time.monotonic() > end:
+                _launcher(here, content=b"0")
+                reason = "has ended" if is_lost else f"has not come within {MEETING_S:.0f} s"
+                raise AbsentError(f"rank {rank} {reason}; see what is told of it and of its host")
+            time.sleep(_POLL_S)
+
+
 def met(ranks: SingleProcess) -> None:
-    """To be called when the ranks have found each other: they agree on a name for the job, by which
+    """To be called when the ranks have met: they agree on a name for the job, by which
     ``resume=false`` counts for its first start alone."""
     if not is_elastic():
         return
@@ -71,7 +101,7 @@ def run(program: str, job: Callable[[], object]) -> int:
     """`exit_status` of ``job``; in an elastic job, over as many numbers of ranks as it takes."""
     if not is_elastic():
         return exit_status(program, job)
-    return exit_status(program, lambda: _take_part(program, job), on_final=_note_final)
+    return exit_status(program, lambda: _take_part(program, job), on_final=lambda: _note("final"))
 
 
 def _take_part(program: str, job: Callable[[], object]) -> None:
@@ -90,12 +120,13 @@ def _take_part(program: str, job: Callable[[], object]) -> None:
     except Exception as error:
         failures = int(os.environ.get(AGAIN, 0)) + 1
         cut_off = CUT_OFF.search(str(error))
-        if cut_off is None or failures > MOST_AGAIN or _is_final():
+        if not (cut_off or isinstance(error, AbsentError)) or failures > MOST_AGAIN or _is_final():
+            _note("lost")
             raise
-        rank = os.environ["HOROVOD_RANK"]
+        rank, reason = os.environ["HOROVOD_RANK"], cut_off[0] if cut_off else error
         print(
-            f"{program} (rank {rank}): another rank is lost ({cut_off[0]}); those that are left go "
-            "on from the last checkpoint",
+            f"{program} (rank {rank}): another rank is lost ({reason}); those that are left go on "
+            "from the last checkpoint",
             file=sys.stderr,
             flush=True,
         )
@@ -106,34 +137,27 @@ def _take_part(program: str, job: Callable[[], object]) -> None:
 def _has_taken_rank() -> bool:
     """Ask the launcher, which answers when all ranks have asked or are lost."""
     host, slot = os.environ["HOROVOD_HOSTNAME"], os.environ["HOROVOD_LOCAL_RANK"]
-    try:
-        answer = _launcher(f"rank_and_size/{host}:{slot}", PATIENCE_S)
-    except OSError as error:
-        raise UserError(
-            f"the launcher gives no new rank ({error}): it has ended the job, for want of hosts "
-            "or ranks, or cannot be reached; the same command goes on from the last checkpoint"
-        ) from error
-    values = answer.decode().split(",")
+    answer = _launcher(f"rank_and_size/{host}:{slot}", PATIENCE_S)
+    values = (answer or b"-1").decode().split(",")
     if values[0] == "-1":
         return False
     os.environ.update({f"HOROVOD_{n}": v for n, v in zip(ASSIGNED, values, strict=True)})
     return True
 
 
-def _note_final() -> None:
-    with suppress(OSError):
-        _launcher(NOTE, 10.0, b"1")
+def _note(what: str) -> None:
+    with suppress(UserError):
+        _launcher(f"{NOTES}/{what}", content=b"1")
 
 
 def _is_final() -> bool:
-    try:
-        return _launcher(NOTE, 10.0) == b"1"
-    except OSError:
-        return False
+    with suppress(UserError):
+        return _launcher(f"{NOTES}/final") is not None
+    return False
 
 
-def _launcher(path: str, timeout: float, content: bytes | None = None) -> bytes:
-    """GET, or PUT the ``content``, on the launcher's HTTP server; `OSError` where that fails."""
+def _launcher(path: str, timeout: float = 30.0, content: bytes | None = None) -> bytes | None:
+    """GET, or PUT the ``content``, on the launcher's HTTP server; None where it has nothing."""
     address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
     port = os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
     request = urllib.request.Request(
@@ -141,8 +165,16 @@ def _launcher(path: str, timeout: float, content: bytes | None = None) -> bytes:
     )
     # No proxy: the address is of the ranks' own network.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout) as answer:
-        return answer.read()
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            return answer.read()
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"Horovod's launcher does not answer ({error}): it has ended the job, for want of "
+            "hosts or ranks, or cannot be reached; the same command goes on from the last checkpoint"
+        ) from error
 
 
 def _start_again() -> None:

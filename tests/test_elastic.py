@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -157,11 +158,18 @@ class Launcher(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """The answers of a launcher, to which this process is rank 2 of 3, on host b."""
-    answers: dict[str, bytes] = {}
-    server = HTTPServer(("127.0.0.1", 0), type("Answering", (Launcher,), {"answers": answers}))
+def server() -> Iterator[HTTPServer]:
+    handler: Any = type("Answering", (Launcher,), {"answers": {}})
+    server = HTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def launcher(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The answers of a launcher, to which this process is rank 2 of 3, on host b."""
     for name, value in {
         "ELASTIC": "1", "GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOSTNAME": "b",
         "GLOO_RENDEZVOUS_PORT": str(server.server_port), "RANK": "2", "SIZE": "3",
@@ -171,9 +179,8 @@ def launcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     monkeypatch.setenv(elastic.AGAIN, "0")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr("dlbench.distributed.listen_for_hosts", lambda listener: None)
-    yield answers
-    server.shutdown()
-    server.server_close()
+    handler: Any = server.RequestHandlerClass
+    return handler.answers
 
 
 @pytest.fixture
@@ -208,11 +215,14 @@ def test_a_host_that_is_given_none_leaves(
     assert capsys.readouterr().out == "x: b has left the job\n"
 
 
+@pytest.mark.usefixtures("launcher")
 def test_a_launcher_that_is_gone_ends_the_process(
-    launcher: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+    server: HTTPServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    server.shutdown()
+    server.server_close()
     assert elastic.run("x", lambda: None) == 2
-    assert "x (rank 2): the launcher gives no new rank" in capsys.readouterr().err
+    assert "x (rank 2): Horovod's launcher does not answer" in capsys.readouterr().err
 
 
 def test_a_process_that_lost_another_starts_again(
@@ -235,6 +245,43 @@ def test_a_process_that_lost_another_starts_again(
     launcher["/dlbench/final"] = b"1"
     assert elastic.run("x", lost) == 1
     assert started_again == ["again"]
+
+
+def test_ranks_meet_when_all_are_there(launcher: dict[str, bytes]) -> None:
+    launcher["/dlbench/here-0"] = b"1"
+    late = threading.Timer(0.3, lambda: launcher.update({"/dlbench/here-1": b"1"}))
+    late.start()
+    begun = time.monotonic()
+    elastic.meet()
+    assert time.monotonic() - begun >= 0.2
+    assert launcher["/dlbench/here-2"] == b"1"
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_it_is_told(
+    noted: bool, launcher: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher["/dlbench/here-0"] = b"1"
+    if noted:
+        launcher["/dlbench/lost"] = b"1"
+    else:
+        monkeypatch.setattr(elastic, "MEETING_S", 0.2)
+    with pytest.raises(elastic.AbsentError, match="rank 1 has (ended|not come within)"):
+        elastic.meet()
+    assert launcher["/dlbench/here-2"] == b"0", "nobody is to count on this one"
+
+
+def test_an_error_of_one_rank_is_told_to_those_that_wait_for_it(
+    launcher: dict[str, bytes],
+) -> None:
+    def broken() -> None:
+        raise OSError("a bug")
+
+    launcher["/rank_and_size/b:0"] = b"1,2,0,1,1,2"
+    with pytest.raises(OSError, match="a bug"):
+        elastic.run("x", broken)
+    assert launcher["/dlbench/lost"] == b"1"
+    assert "/dlbench/final" not in launcher
 
 
 def test_what_only_the_user_can_mend_is_told_to_the_other_ranks(
