@@ -173,7 +173,7 @@ def _launcher(path: str, timeout: float = 30.0, content: bytes | None = None) ->
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
             f"Horovod's launcher does not answer ({error}): it has ended the job, for want of "
-            "hosts or ranks, or cannot be reached; the same command goes on from the last checkpoint"
+            "hosts or ranks, or is out of reach; the same command goes on from the last checkpoint"
         ) from error
 
 

@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import IO, Any
 
-from dlbench import environment, models, pictures
+from dlbench import elastic, environment, models, pictures
 from dlbench.bench import conditions, energy
 from dlbench.bench.memory import PeakMemory
 from dlbench.bench.split import Waits
@@ -34,7 +34,8 @@ def measured_by_rank(
         "wall_s": sum(clock.step_s),
         "step_s": clock.step_s,
         **waits.within(clock.step_s),
-        "first_step_s": clock.first_step_s,
+        # Unknown of a process in whose place another began.
+        "first_step_s": None if elastic.is_again() else clock.first_step_s,
         "peak_bytes": memory.peak_bytes,
         "conditions": memory.conditions,
     }

@@ -56,7 +56,7 @@ class ElasticJob:
         self._log = folder / "output.txt"
         self._variables = {
             "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3",
-            "NOTED": str(self._notes), "NOTED_PACE": str(pace_s),
+            "NOTED": str(self._notes), "NOTED_PACE": str(pace_s), "DLBENCH_HOSTS": str(self._hosts),
         }  # fmt: skip
         self.set_hosts(HOSTS)
 
@@ -67,9 +67,7 @@ class ElasticJob:
         new.replace(self._hosts)
 
     def __enter__(self) -> ElasticJob:
-        script = self._folder / "hosts.sh"
-        script.write_text(f"#!/bin/sh\ncat {self._hosts}\n")
-        script.chmod(0o755)
+        script = ROOT / "configs/clusters/hosts.sh"
         launcher = [
             str(Path(sys.executable).with_name("horovodrun")), "--min-np", "2", "--max-np", "3",
             "-np", "3", "--network-interfaces", "lo", "--host-discovery-script", str(script),
