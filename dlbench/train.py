@@ -177,7 +177,8 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
     experiment, dataset = session.experiment, session.dataset
     folder.write_json(folder.dataset, facts(dataset).model_dump(mode="json"))
     folder.write_json(folder.environment, environment.describe(horovod=session.ranks.describe()))
-    if not elastic.is_again():
+    is_begun = bool(state.history or state.step)
+    if not (elastic.is_again() and is_begun):
         print(
             f"{experiment.model.name} ({session.network.count_params():,} parameters) on "
             f"{dataset.name} at {dataset.root}: {dataset.count('train')} training and "
@@ -190,7 +191,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
     before = state.ranks_before()
     if is_complete(state.history, experiment.training, session.task.score):
         print("the run is complete; resume=false trains it anew", flush=True)
-    elif elastic.is_again() or before != session.ranks.size:
+    elif is_begun and (elastic.is_again() or before != session.ranks.size):
         print(
             f"{before} -> {session.ranks.size} ranks at epoch {len(state.history) + 1}, "
             f"{state.done:,} of {dataset.count('train'):,} samples done",

@@ -45,7 +45,12 @@ class ElasticJob:
     if it still runs; its hosts are those of `set_hosts`."""
 
     def __init__(
-        self, folder: Path, arguments: list[str], pace_s: float = 0.0, longest_s: float = LONGEST
+        self,
+        folder: Path,
+        arguments: list[str],
+        pace_s: float = 0.0,
+        longest_s: float = LONGEST,
+        broken: str = "",
     ) -> None:
         self._folder = folder
         self._arguments = arguments
@@ -57,6 +62,7 @@ class ElasticJob:
         self._variables = {
             "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3",
             "NOTED": str(self._notes), "NOTED_PACE": str(pace_s), "DLBENCH_HOSTS": str(self._hosts),
+            "NOTED_BROKEN": broken,
         }  # fmt: skip
         self.set_hosts(HOSTS)
 

@@ -132,6 +132,20 @@ def test_a_rank_that_dies(rank: int, tmp_path: Path, note_fault: NoteFault) -> N
 
 
 @pytest.mark.slow
+def test_a_host_on_which_nothing_starts(tmp_path: Path, note_fault: NoteFault) -> None:
+    numbered_pictures(tmp_path / "street", SAMPLES)
+    with ElasticJob(tmp_path, arguments(), broken=HOSTS[1]) as job:
+        assert job.wait() == 0, job.output
+        assert_each_sample_once(job)
+        assert {note["ranks"] for note in job.kept_steps()} == {2}
+    assert "Traceback" not in job.output
+    note_fault(
+        "elastic: on one of three hosts nothing starts", job.output, "another rank is lost",
+        "some minutes: the others begin without it",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
 def test_an_error_that_only_the_user_can_mend_ends_all(
     tmp_path: Path, note_fault: NoteFault
 ) -> None:

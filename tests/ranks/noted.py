@@ -2,13 +2,15 @@
 
 Each process writes a file of JSON lines: where it takes the training up, and of each step that it
 has made the signature of each image that counted. With ``NOTED_PACE=S`` a step takes S seconds
-more, so that there is time to change hosts.
+more, so that there is time to change hosts; on the host ``NOTED_BROKEN`` a process dies at once,
+and the others wait for it no longer than a minute.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dlbench import callbacks, train, training
+from dlbench import callbacks, elastic, train, training
 
 SEEN: list[list[int]] = []
 
@@ -74,6 +76,9 @@ def write(content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    elastic.MEETING_S = 60.0
+    if os.environ["HOROVOD_HOSTNAME"] == os.environ.get("NOTED_BROKEN"):
+        os.kill(os.getpid(), signal.SIGKILL)
     callbacks.Position = NotedPosition  # type: ignore[misc]
     training.Trainer = NotedTrainer  # type: ignore[misc]
     sys.exit(train.main(sys.argv[1:]))
