@@ -185,4 +185,4 @@ def _start_again() -> None:
         if int(descriptor) > 2:
             with suppress(OSError):
                 os.set_inheritable(int(descriptor), False)
-    os.execv(sys.executable, sys.orig_argv)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -143,10 +143,10 @@ class ElasticJob:
             time.sleep(0.05)
             assert come() or self._process.poll() is None, self.output[-6000:]
 
-    def kill(self, rank: int) -> None:
-        """As the kernel does when memory runs out."""
+    def kill(self, rank: int, number: signal.Signals = signal.SIGKILL) -> None:
+        """As the kernel does when memory runs out, or a cloud that wants its machine back."""
         last = {n["rank"]: n["process"] for n in self.notes() if "rank" in n}
-        os.kill(last[rank], signal.SIGKILL)
+        os.kill(last[rank], number)
 
     def kept_steps(self) -> list[dict[str, Any]]:
         """The notes of the steps that the final weights come from: where the ranks went on from a

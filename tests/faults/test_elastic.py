@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -129,6 +130,23 @@ def test_a_rank_that_dies(rank: int, tmp_path: Path, note_fault: NoteFault) -> N
         f"elastic: rank {rank} of 3 is killed", job.output, "another rank is lost",
         "what came after the last checkpoint is made again; each sample counts once",
     )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_told_to_leave(tmp_path: Path, note_fault: NoteFault) -> None:
+    """By SIGTERM; no step is made twice."""
+    numbered_pictures(tmp_path / "street", SAMPLES)
+    with ElasticJob(tmp_path, arguments(), pace_s=0.3) as job:
+        job.wait_for_step(1, 1, 3)
+        job.kill(1, signal.SIGTERM)
+        assert job.wait() == 0, job.output
+        assert_each_sample_once(job)
+        made = [note["step"] for note in job.notes() if "step" in note]
+        assert len(made) == len(job.kept_steps())
+        assert {note["ranks"] for note in job.kept_steps()} == {3, 2}
+    assert "another rank is lost" not in job.output
+    assert "Traceback" not in job.output
+    note_fault("elastic: SIGTERM to the ranks of one host", job.output, "3 -> 2 ranks", "nothing")
 
 
 @pytest.mark.slow
