@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from dlbench import elastic
 from dlbench.bench.split import stamp
 from dlbench.config import ConfigError, Distributed
 
@@ -93,6 +94,9 @@ class SingleProcess:
     def barrier(self) -> None:
         """Return when every rank has come here."""
 
+    def leave(self) -> None:
+        """Take leave of the others, who do likewise; no collective comes after."""
+
     def describe(self) -> dict[str, Any]:
         """What carries the collectives, for the environment record."""
         return {"ranks": 1, "backend": None}
@@ -121,6 +125,7 @@ class Horovod(SingleProcess):
         os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(min(60, stall_s // 2)))
         import horovod.tensorflow as hvd
 
+        elastic.meet()
         hvd.init()
         if options.hierarchical and not hvd.nccl_built():
             raise ConfigError(
@@ -191,6 +196,9 @@ class Horovod(SingleProcess):
     def barrier(self) -> None:
         self.gather(None)
 
+    def leave(self) -> None:
+        self._hvd.shutdown()
+
     def describe(self) -> dict[str, Any]:
         hvd = self._hvd
         return {
@@ -234,6 +242,20 @@ def configure_devices(threads: int | None) -> None:
             )
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)
+
+
+def listen_for_hosts(listener: Callable[[], object]) -> None:
+    """Have the launcher of an elastic job call ``listener``, in a thread, when hosts come or go; it
+    calls that of rank 0 alone."""
+    from horovod.runner.elastic.worker import WorkerNotificationManager
+
+    class Listener:
+        def on_hosts_updated(self, timestamp: int, update: Any) -> None:
+            listener()
+
+    manager = WorkerNotificationManager()
+    manager.register_listener(Listener())
+    manager.init()
 
 
 def start(options: Distributed) -> SingleProcess:

@@ -1,7 +1,8 @@
 """Samples to batches: the order of an epoch, its share of each rank, augmentation, prefetching.
 
 What is drawn depends on seed, epoch and sample alone, never on ranks or threads, so runs on any
-number of ranks with equal global batch see equal data, and a resumed run sees what it missed.
+number of ranks with equal global batch see equal data, and a resumed run sees what it missed, on
+however many ranks: the place in an epoch is a number of samples of its order.
 """
 
 from __future__ import annotations
@@ -35,15 +36,20 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """As malloc.h has them."""
 
 
-def steps_per_epoch(count: int, batch: int, ranks: int, drop_remainder: bool = False) -> int:
-    """Steps that each rank makes per epoch; the last is smaller unless it is dropped."""
-    whole = count // (batch * ranks)
-    if whole == 0 and drop_remainder:
+def steps_per_epoch(
+    count: int, batch: int, ranks: int, drop_remainder: bool = False, done: int = 0
+) -> int:
+    """Steps that each rank makes per epoch, or after ``done`` samples of one that others began;
+    the last is smaller unless it is dropped. One step is always left.
+    """
+    left = count - done
+    whole = left // (batch * ranks)
+    if whole == 0 and drop_remainder and done == 0:
         raise DataError(
             f"{count} samples are fewer than one global batch ({batch} x {ranks} ranks), and "
             "training.drop_remainder leaves none; lower training.batch or keep the remainder"
         )
-    return whole if drop_remainder or count % (batch * ranks) == 0 else whole + 1
+    return max(whole, 1) if drop_remainder or left % (batch * ranks) == 0 else whole + 1
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -51,10 +57,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return _generator(seed, epoch, 0, _ORDER).permutation(count)
 
 
-def rank_share(order: np.ndarray, step: int, batch: int, ranks: int, rank: int) -> np.ndarray:
-    """The sample indices of one rank in one step: a contiguous share of the global batch."""
-    whole = order[step * batch * ranks : (step + 1) * batch * ranks]
-    return np.array_split(whole, ranks)[rank]
+def rank_share(order: np.ndarray, done: int, batch: int, ranks: int, rank: int) -> np.ndarray:
+    """The sample indices of one rank in the step after ``done`` samples: a contiguous share of the
+    global batch."""
+    return np.array_split(order[done : done + batch * ranks], ranks)[rank]
 
 
 def training_batches(
@@ -74,7 +80,7 @@ def training_batches(
     likely: np.ndarray | None = None,
     unreadable: Unreadable | None = None,
 ) -> Batches:
-    """Endless batches of one rank from (epoch, step) ``epochs_from`` on.
+    """Endless batches of one rank from (epoch, samples done of it) ``epochs_from`` on.
 
     An epoch has each sample once or, where ``likely`` (samples,) tells how likely each is to be
     drawn, as many drawn by that; what comes again is moved and changed in another way. Yields image
@@ -85,25 +91,25 @@ def training_batches(
     """
     require_possible(augmentation, size, bool(data.classes))
     count = _count(data, split)
-    steps = steps_per_epoch(count, batch, ranks, drop_remainder)
+    steps_per_epoch(count, batch, ranks, drop_remainder)  # refuses an epoch without a step
     reader = _Reader(data, split, cache)
     void = IGNORE if data.classes else np.nan
 
     def jobs() -> Iterator[list[tuple[int, int, int, bool]]]:
-        epoch, start = epochs_from
-        epoch, start = epoch + start // steps, start % steps
+        epoch, done = epochs_from
         all_places = np.arange(count)
         while True:
             order, repeats = epoch_order(count, seed, epoch), np.zeros(count, np.int64)
             if likely is not None:
                 order, repeats = sampling.draws(likely, _generator(seed, epoch, 0, _ORDER))
-            for step in range(start, steps):
-                places = rank_share(all_places, step, batch, ranks, rank)
+            for _ in range(steps_per_epoch(count, batch, ranks, drop_remainder, done)):
+                places = rank_share(all_places, done, batch, ranks, rank)
+                done += batch * ranks
                 if len(places):
                     yield [(epoch, int(order[p]), int(repeats[p]), True) for p in places]
                 else:
                     yield [(epoch, int(order[0]), 0, False)]
-            epoch, start = epoch + 1, 0
+            epoch, done = epoch + 1, 0
 
     def work(job: tuple[int, int, int, bool]) -> Sample:
         epoch, index, repeat, counts = job
