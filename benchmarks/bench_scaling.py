@@ -22,7 +22,7 @@ import pytest
 
 from benchmarks import training_cases
 from benchmarks.launching import Spec, reported_s
-from benchmarks.profiles import chosen_ranks, is_full, is_smoke
+from benchmarks.profiles import chosen_ranks, is_full, is_smoke, most_on_a_host
 from benchmarks.training_cases import NETWORKS
 from dlbench.report.records import Workload
 
@@ -79,7 +79,7 @@ def test_scaling(
         shape=(*size, 3),
         mode="train",
     )
-    threads = max(1, compute_threads // max(chosen_ranks(request.config)))
+    threads = max(1, compute_threads // most_on_a_host(request.config))
     content = training_cases.content(
         MODEL,
         data_folder,

@@ -120,7 +120,11 @@ def jobs(
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
     """Seven training and five validation pairs of 32 x 32 pixels in CamVid's layout."""
-    root = tmp_path / "street"
+    draw_street(tmp_path / "street")
+    return tmp_path / "street"
+
+
+def draw_street(root: Path) -> None:
     generator = np.random.default_rng(0)
     for split, count in (("train", 7), ("val", 5)):
         (root / split).mkdir(parents=True)
@@ -134,4 +138,3 @@ def street(tmp_path: Path) -> Path:
             Image.fromarray(label).save(root / f"{split}annot" / f"{number}.png")
             lines.append(f"/SegNet/CamVid/{split}/{number}.png ./{split}annot/{number}.png\n")
         (root / f"{split}.txt").write_text("".join(lines))
-    return root
