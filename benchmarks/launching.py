@@ -73,7 +73,7 @@ def run(
     after ``timeout_s``, when all its processes have been killed."""
     command = [sys.executable, *arguments]
     if ranks > 1:
-        where = [] if hosts is None else ["-H", hosts]
+        where = [] if hosts is None else ["-H", first_slots(hosts, ranks)]
         command = [str(HOROVODRUN), "-np", str(ranks), *where, *command]
     # A file: pipes stay open as long as any rank that the launcher left behind.
     with tempfile.TemporaryFile("w+") as log:
@@ -102,6 +102,19 @@ def run(
     if status:
         raise JobError(f"{what} ended with status {status}:\n{output[-TOLD:]}")
     return output
+
+
+def first_slots(hosts: str, ranks: int) -> str:
+    """As many slots of ``hosts`` as ranks: of more, horovodrun starts a rank in each."""
+    chosen = []
+    for host in hosts.split(","):
+        name, _, slots = host.partition(":")
+        if taken := min(int(slots), ranks):
+            chosen.append(f"{name}:{taken}")
+            ranks -= taken
+    if ranks:
+        raise ValueError(f"--hosts={hosts} has {ranks} slots too few")
+    return ",".join(chosen)
 
 
 def kill(process: subprocess.Popen[Any]) -> None:

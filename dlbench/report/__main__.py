@@ -69,12 +69,13 @@ def forecast(arguments: argparse.Namespace) -> int:
     from dlbench.report import tables
     from dlbench.report.records import read_many
 
-    def launches(files: list[str]) -> list[model.Launch]:
-        return model.usable(read_many(tables.expand(files)), arguments.workload)
+    def launches(files: list[str], least: int) -> list[model.Launch]:
+        return model.usable(read_many(tables.expand(files)), arguments.workload, least)
 
-    chosen, link = model.chosen_link(launches(arguments.files), arguments.bandwidth)
+    usable = launches(arguments.files, model.LEAST)
+    measured = launches(arguments.measured, 1) if arguments.measured else []
+    chosen, link = model.chosen_link(usable, arguments.bandwidth)
     made = model.forecast(chosen, arguments.ranks, link)
-    measured = launches(arguments.measured) if arguments.measured else []
     text = model.markdown(chosen, made, link, measured)
     print(text, end="")
     if arguments.markdown is not None:

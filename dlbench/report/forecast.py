@@ -52,8 +52,11 @@ class Forecast:
     """The step of one rank by this one; None without records of one rank."""
 
 
-def usable(records: Iterable[Record], workload: str | None = None) -> list[Launch]:
-    """The launches of the one workload, on one setup, that can be forecast from ``records``."""
+def usable(
+    records: Iterable[Record], workload: str | None = None, least: int = LEAST
+) -> list[Launch]:
+    """The launches of the one workload, on one setup, that ``records`` tell enough of; at least
+    ``least`` are on several ranks."""
     found = defaultdict(list)
     for record in records:
         launch, what = Launch.of(record), record.workload
@@ -64,11 +67,11 @@ def usable(records: Iterable[Record], workload: str | None = None) -> list[Launc
     several = {
         key: launches
         for key, launches in found.items()
-        if sum(one.ranks > 1 for one in launches) >= LEAST
+        if sum(one.ranks > 1 for one in launches) >= least
     }
     if not several:
         raise UserError(
-            f"these files hold no {LEAST} launches of "
+            f"these files hold no {least} launches of "
             f"{'a workload' if workload is None else workload} on several ranks that tell of "
             f"gradients and sums; launch {MEASURE} so many times"
         )

@@ -32,6 +32,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu")
 """Where the kernel's groups of processes with a share of the cores lie (cgroup, version 1)."""
 PERIOD_US = 10_000
 """A host that has had its share waits for the end of so long: less than a step takes."""
+SHARES = 16 * 1024
 TBF = "rate {} burst 256kb latency 50ms"
 """A burst is at least what one tick of the kernel's slowest clock lets through at 1 Gbit/s, so that
 the rate is kept; a queue, as a switch's, holds 50 ms."""
@@ -163,6 +164,8 @@ class Hosts:
             group.mkdir()
             (group / "cpu.cfs_period_us").write_text(str(PERIOD_US))
             (group / "cpu.cfs_quota_us").write_text(str(round(self._cores * PERIOD_US)))
+            # What a host may have is its own: who else is there waits.
+            (group / "cpu.shares").write_text(str(SHARES))
             (group / "cgroup.procs").write_text(str(child.pid))
         # The end at the host is made there, so that nothing ever lies outside.
         end = ["peer", "name", "eth0", "netns", str(child.pid)]

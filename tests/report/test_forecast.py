@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import synthetic_launches as synthetic
 
-from dlbench.errors import UserError
-from dlbench.report import forecast as forecasts
-from dlbench.report.__main__ import main
 from dlbench.report.cost_model import Launch, Model, fit
-from dlbench.report.forecast import LEVEL, chosen_link, forecast, usable
-from dlbench.report.records import Rank, Record, Workload
+from dlbench.report.forecast import LEVEL, forecast
 
 TRUE = Model(wait=0.008, hop=0.0004, host=1.5e-9, link=1.05, overlap=0.4, trailing=1.5)
 COMPUTE, GRADIENTS = 0.2, 8_000_000
@@ -69,5 +63,5 @@ def test_the_interval_holds_further_launches_at_the_stated_rate(counts: tuple[in
         held.append(np.mean([made.step_s.holds(one.step_s) for one in seen]))
     # 40 fits: their mean is known to 0.03 or so. Of one number of ranks the interval also covers
     # what cannot be known.
-    assert LEVEL - 0.06 < np.mean(held)
+    assert np.mean(held) > LEVEL - 0.06
     assert len(counts) == 2 or np.mean(held) < LEVEL + 0.06
