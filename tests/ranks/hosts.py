@@ -94,6 +94,9 @@ class Hosts:
         environment = options.pop("env", os.environ) | {"HOME": str(self.folder)}
         inside = self._inside(host, "net", "uts", "mount", "pid")
         command = [*inside, f"--wd={options['cwd']}", "--", *command]
+        if self._cores is not None:
+            enter = 'echo $$ > "$0" && exec "$@"'
+            command = ["sh", "-c", enter, str(self._group(host) / "cgroup.procs"), *command]
         process = subprocess.Popen(command, env=environment, **options)
         self._processes.append(process)
         return process
