@@ -5,9 +5,9 @@ sshd and a link of its own, whose rate is set and which can be cut.
         process = hosts.start("a", ["horovodrun", "-H", "a:1,b:1,c:1", "-np", "3", ...])
         hosts.cut("c")
 
-Files are shared, as on a cluster with one file system. Nothing of it has a name outside of itself:
-when the first process of a host ends, which it does with this one, the kernel ends all others there
-and removes the network.
+Files are shared, as on a cluster with one file system. Nothing of it but groups for shares of the
+cores has a name outside of itself: when the first process of a host ends, which it does with this
+one, the kernel ends all others there and removes the network.
 
     python tests/ranks/hosts.py FOLDER RATE CORES COMMAND ...    runs a command on "a" of three
 """
@@ -136,6 +136,9 @@ class Hosts:
         import asyncssh
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        for group in QUOTA.glob("dlbench-*"):  # the one thing that a killed test leaves
+            if not psutil.pid_exists(int(group.name.split("-")[1])):
+                group.rmdir()
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(self.folder / "key")
         (self.folder / "key").chmod(0o600)
