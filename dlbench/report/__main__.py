@@ -74,9 +74,10 @@ def forecast(arguments: argparse.Namespace) -> int:
 
     usable = launches(arguments.files, model.LEAST)
     measured = launches(arguments.measured, 1) if arguments.measured else []
+    load = launches(arguments.load, 0) if arguments.load else []
     chosen, link = model.chosen_link(usable, arguments.bandwidth)
-    made = model.forecast(chosen, arguments.ranks, link)
-    text = model.markdown(chosen, made, link, measured)
+    made = model.forecast(chosen, arguments.ranks, link, load)
+    text = model.markdown(chosen, made, link, measured, load)
     print(text, end="")
     if arguments.markdown is not None:
         write_atomically(arguments.markdown, lambda file: file.write(text.encode()))
@@ -125,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     four.add_argument("--bandwidth", type=_rate, metavar="RATE", help="another link, as 10gbit")
     four.add_argument("--workload", metavar="ID", help="where the files hold several")
     four.add_argument("--measured", nargs="+", metavar="FILE.json", help="to see it beside")
+    four.add_argument("--load", nargs="+", metavar="FILE.json", help="whose own work to take")
     four.add_argument("--markdown", type=Path, metavar="OUT.md", help="as a file, too")
     four.set_defaults(command=forecast)
     return parser

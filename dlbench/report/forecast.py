@@ -109,9 +109,17 @@ def chosen_link(launches: Sequence[Launch], wanted: float | None) -> tuple[list[
 
 
 def forecast(
-    launches: Sequence[Launch], counts: Sequence[int], link: float, draws: int = DRAWS
+    launches: Sequence[Launch],
+    counts: Sequence[int],
+    link: float,
+    load: Sequence[Launch] = (),
+    draws: int = DRAWS,
 ) -> list[Forecast]:
-    """A step on each of ``counts`` ranks over ``link``."""
+    """A step on each of ``counts`` ranks over ``link``.
+
+    ``load`` are launches whose ranks computed as hard as those of the forecast will: where ranks
+    share memory or cores, as hosts that are namespaces do, or a cloud's.
+    """
     generator = np.random.default_rng(0)
     alone = [one for one in launches if one.ranks == 1]
     groups = defaultdict(list)
@@ -120,7 +128,9 @@ def forecast(
             groups[one.ranks, one.link].append(one)
     several = [one for group in groups.values() for one in group]
     # With communication beside it, and on as many ranks as there are records of.
-    loaded = [one for one in several if one.ranks == max(one.ranks for one in several)]
+    loaded = list(load) or [
+        one for one in several if one.ranks == max(one.ranks for one in several)
+    ]
     makes = {1: alone or loaded}
     deviating = _deviations(several)
     # Which part of a small sum grows with the ranks cannot be seen in one number of them: the
@@ -169,6 +179,8 @@ def _compute(pool: Sequence[Launch], count: int, generator: np.random.Generator)
     """Of a launch that nobody made, the slowest of ``count`` ranks' own work."""
     means = np.array([np.mean(one.own_s) for one in pool])
     apart = np.concatenate([np.array(one.own_s) / np.mean(one.own_s) for one in pool])
+    if all(one.ranks == 1 for one in pool):  # side by side: they are each other's ranks
+        apart, means = means / means.mean(), means.mean(keepdims=True)
     centre = float(np.mean(generator.choice(means, len(means))))
     launch = float(generator.choice(means - means.mean()))
     launch *= np.sqrt(len(means) / max(len(means) - 1, 1))
@@ -210,6 +222,7 @@ def markdown(
     made: Sequence[Forecast],
     link: float,
     measured: Sequence[Launch] = (),
+    load: Sequence[Launch] = (),
 ) -> str:
     """The forecast as a page: how it was made, and beside it what was ``measured``."""
     from dlbench.report.markdown import table
@@ -228,13 +241,13 @@ def markdown(
         for one in made
     ]  # fmt: skip
     lines = [f"# Forecast of a training step over {rate(link)}", "", *table(head, rows)]
-    lines += ["", *_explained(launches, model)]
+    lines += ["", *_explained(launches, model, load)]
     if measured:
         lines += ["", "## Beside what was measured", "", *_beside(made, measured, link)]
     return "\n".join(lines) + "\n"
 
 
-def _explained(launches: Sequence[Launch], model: Model) -> list[str]:
+def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch]) -> list[str]:
     several = [one for one in launches if one.ranks > 1]
     groups: dict[str, int] = defaultdict(int)
     for one in launches:
@@ -249,8 +262,10 @@ def _explained(launches: Sequence[Launch], model: Model) -> list[str]:
         f"- A sum of nothing takes {1e3 * model.wait:.2f} ms, and {1e3 * model.hop:.3f} ms for "
         f"each rank after the first; a byte {1e9 * model.host:.3f} ns in the hosts"
         + (f" and {model.link:.3f} times what the link is made for." if model.link else "."),
-        "- Compute is a rank's own work as measured beside communication: the forecast is for "
-        "ranks that have as many cores or GPUs of their own, with the same batch each.",
+        "- Compute is a rank's own work as measured "
+        + (f"under the load of {len(load)} further launches" if load else "beside communication")
+        + ": the forecast is for ranks that have as many cores or GPUs of their own, with the same "
+        "batch each.",
     ]
     if not is_told(np.array([one.ranks for one in several])):
         lines.append(

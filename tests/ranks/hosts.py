@@ -42,7 +42,9 @@ SSH_CONFIG = "Host *\n    IdentityFile {}\n    UserKnownHostsFile /dev/null\n   
 def missing() -> str | None:
     """What hosts need and this machine lacks; None if nothing."""
     if importlib.util.find_spec("asyncssh") is None:
-        return "asyncssh is not installed: pip install -c install/constraints.txt asyncssh"
+        return (
+            "asyncssh is not installed: .venv/bin/pip install -c install/constraints.txt asyncssh"
+        )
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"{lacking[0]} is not installed (Debian: iproute2, util-linux, openssh-client)"
     if os.geteuid() != 0:

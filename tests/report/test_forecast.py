@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert few < many, "16 ranks send more"
     (beside,) = [line for line in text.splitlines() if line.startswith("| 3 ") and "/5" in line]
     assert "5/5" in beside
+
+
+def test_compute_under_load_is_taken_as_it_is() -> None:
+    generator = np.random.default_rng(0)
+    found = launches(generator)
+    (bare,) = forecast(found, [3], 1e9, draws=100)
+    slow = [replace(launch(1, np.inf, generator), own_s=(0.3,)) for _ in range(6)]
+    (loaded,) = forecast(found, [3], 1e9, slow, draws=100)
+    assert bare.compute_s.middle == pytest.approx(COMPUTE, rel=0.05)
+    assert loaded.compute_s.middle == pytest.approx(0.3)
+    # Backward passes that last longer hide more.
+    hidden = TRUE.overlap * (0.3 - COMPUTE)
+    assert bare.exposed_s.middle - loaded.exposed_s.middle == pytest.approx(hidden, rel=0.25)
 
 
 def refusal(found: list[Record], bandwidth: float | None = None, workload: Any = None) -> str:

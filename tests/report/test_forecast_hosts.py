@@ -1,6 +1,7 @@
 """Steps on three hosts, forecast from launches on one and two over links of other rates.
 
-Each host has three tenths of two cores, so that a rank computes as fast on three of them as alone.
+Each host has three tenths of two cores. They share memory and its bandwidth all the same, so how fast
+a rank computes is taken from three that compute side by side and do not communicate.
 ``DLBENCH_FORECAST=FOLDER`` keeps the records and the page.
 """
 
@@ -37,15 +38,31 @@ def measure(hosts: Hosts, ranks: int, link: str, path: Path) -> None:
         return
     for host in hosts.names:
         hosts.shape(host, link)
-    command = [
+    job = hosts.start("a", command(ranks, link, path), cwd=ROOT)
+    assert job.wait(600) == 0
+    Path(f"{path}.part").rename(path)
+
+
+def measure_side_by_side(hosts: Hosts, paths: list[Path]) -> None:
+    """One launch on one rank on each host, at once."""
+    if all(path.exists() for path in paths):
+        return
+    jobs = [
+        hosts.start(host, command(1, UNSEEN[1], path), cwd=ROOT)
+        for host, path in zip(hosts.names, paths, strict=True)
+    ]
+    assert [job.wait(600) for job in jobs] == [0] * len(jobs)
+    for path in paths:
+        Path(f"{path}.part").rename(path)
+
+
+def command(ranks: int, link: str, path: Path) -> list[str]:
+    return [
         sys.executable, "-m", "pytest", "-q", "benchmarks/bench_scaling.py", "-k",
         f"segnet-weak-{ranks}", "--profile=full", f"--ranks={ranks}", "--hosts=a:1,b:1,c:1",
         f"--link={link}", "--compute-threads=1", f"--setup-name=hosts of {CORES} cores",
         "-p", "no:cacheprovider", f"--benchmark-json={path}.part",
     ]  # fmt: skip
-    job = hosts.start("a", command, cwd=ROOT)
-    assert job.wait(600) == 0
-    Path(f"{path}.part").rename(path)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="three hosts need 1.8 cores")
@@ -53,6 +70,7 @@ def test_three_hosts_step_as_forecast(tmp_path: Path, capsys: pytest.CaptureFixt
     folder = Path(os.environ.get("DLBENCH_FORECAST") or tmp_path).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[tuple[int, str], list[str]] = {}
+    load: list[str] = []
     with Hosts(tmp_path / "hosts", cores=CORES) as hosts:
         # In turn: what changes on the machine meanwhile changes all alike.
         for number in range(LAUNCHES):
@@ -60,16 +78,20 @@ def test_three_hosts_step_as_forecast(tmp_path: Path, capsys: pytest.CaptureFixt
                 path = folder / f"{ranks}-{link}-{number}.json"
                 measure(hosts, ranks, link, path)
                 files.setdefault((ranks, link), []).append(str(path))
+            beside = [folder / f"side-{host}-{number}.json" for host in hosts.names]
+            measure_side_by_side(hosts, beside)
+            load += map(str, beside)
     fitted = [path for place in FITTED for path in files[place]]
     page = folder / "forecast.md"
     arguments = ["--ranks=2,3,4,8,16", f"--bandwidth={UNSEEN[1]}", f"--workload={WORKLOAD}"]
-    measured = ["--measured", *files[UNSEEN], "--markdown", str(page)]
+    measured = ["--measured", *files[UNSEEN], "--load", *load, "--markdown", str(page)]
     assert main(["forecast", *fitted, *arguments, *measured]) == 0
     print(capsys.readouterr().out)
 
     launches = forecasts.usable(records.read_many(map(Path, fitted)), WORKLOAD)
     chosen, rate = forecasts.chosen_link(launches, forecasts.parsed_rate(UNSEEN[1]))
-    (made,) = forecasts.forecast(chosen, [UNSEEN[0]], rate)
+    loaded = forecasts.usable(records.read_many(map(Path, load)), WORKLOAD, 0)
+    (made,) = forecasts.forecast(chosen, [UNSEEN[0]], rate, loaded)
     seen = [
         launch
         for record in records.read_many(map(Path, files[UNSEEN]))
