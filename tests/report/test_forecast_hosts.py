@@ -1,7 +1,7 @@
 """Steps on three hosts, forecast from launches on one and two over links of other rates.
 
-Each host has three tenths of two cores. They share memory and its bandwidth all the same, so how fast
-a rank computes is taken from three that compute side by side and do not communicate.
+Each host has three tenths of two cores. They share memory and its bandwidth all the same, so how
+fast a rank computes is taken from three that compute side by side and do not communicate.
 ``DLBENCH_FORECAST=FOLDER`` keeps the records and the page.
 """
 
