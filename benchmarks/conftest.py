@@ -1,7 +1,7 @@
 """What all benchmarks share: options, thread settings, and records in the JSON report.
 
     pytest benchmarks/ --benchmark-json=OUT.json [--setup-name=NAME] [--profile=full]
-        [--devices=0,2] [--ranks=1,2,4] [--compute-threads=N]
+        [--devices=0,2] [--ranks=1,2,4] [--hosts=a:2,b:2 --link=10gbit] [--compute-threads=N]
 
 One such command is one launch of one setup. ``--benchmark-disable`` runs each benchmark once,
 untimed: the outputs are checked all the same. It ends in a table of the records, and in what was
@@ -38,7 +38,7 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
     time_in_turn,
 )
 from dlbench import distributed, environment
-from dlbench.report import records
+from dlbench.report import forecast, records
 
 # Before anything imports TensorFlow: its start-up notes bury the tables.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -79,6 +79,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="numbers of ranks to scale over (default: 1, 2, 4 ... to the GPUs or cores, at most "
         "2, or 8 with --profile=full)",
     )
+    group.addoption(
+        "--hosts",
+        metavar="LIST",
+        type=_hosts,
+        help="where jobs on several ranks run, such as a:1,b:1, of which this is the first; they "
+        "share the checkout and TMPDIR (default: here)",
+    )
+    group.addoption(
+        "--link",
+        metavar="RATE",
+        type=_link,
+        help="what the network between --hosts is made for, such as 10gbit, for the records",
+    )
+
+
+def _hosts(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+:[1-9]\d*(,[\w.-]+:[1-9]\d*)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of hosts and slots such as a:1,b:1")
+    return text
+
+
+def _link(text: str) -> float:
+    try:
+        return forecast.parsed_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

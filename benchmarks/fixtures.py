@@ -168,7 +168,10 @@ def run_job(
         else:
             if workload.ranks > 1 and not launching.HOROVODRUN.exists():
                 pytest.skip("Horovod is not installed: make setup")
-            found = launching.launch(spec, workload.ranks)
+            option = request.config.getoption
+            found = launching.launch(spec, workload.ranks, hosts=option("hosts"))
+            if option("link") is not None:
+                found["ranks"][0]["conditions"]["link_bits_per_s"] = option("link")
         slowest = max(found["ranks"], key=lambda rank: rank["wall_s"])
         step_s = iter(slowest["step_s"])
         benchmark.pedantic(

@@ -47,24 +47,34 @@ class Spec:
     steps: int
 
 
-def launch(spec: Spec, ranks: int = 1, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """Run ``spec`` on so many ranks in processes of their own; what `rank_job.run` returns."""
+def launch(
+    spec: Spec, ranks: int = 1, timeout_s: float = TIMEOUT_S, hosts: str | None = None
+) -> dict[str, Any]:
+    """Run ``spec`` on so many ranks in processes of their own; what `rank_job.run` returns.
+
+    ``hosts``, such as "a:2,b:2", share the checkout and the folder for temporary files.
+    """
     with tempfile.TemporaryDirectory(prefix="dlbench-job-") as folder:
         given, found = Path(folder, "spec.json"), Path(folder, "found.json")
         given.write_text(json.dumps(asdict(spec)))
-        run(["-m", "benchmarks.rank_job", str(given), str(found)], ranks, timeout_s)
+        run(["-m", "benchmarks.rank_job", str(given), str(found)], ranks, timeout_s, hosts=hosts)
         result: dict[str, Any] = json.loads(found.read_text())
         return result
 
 
 def run(
-    arguments: Sequence[str], ranks: int = 1, timeout_s: float = TIMEOUT_S, folder: Path = ROOT
+    arguments: Sequence[str],
+    ranks: int = 1,
+    timeout_s: float = TIMEOUT_S,
+    folder: Path = ROOT,
+    hosts: str | None = None,
 ) -> str:
     """The output of ``python ARGUMENTS`` in ``folder``; `JobError` if it fails or is still there
     after ``timeout_s``, when all its processes have been killed."""
     command = [sys.executable, *arguments]
     if ranks > 1:
-        command = [str(HOROVODRUN), "-np", str(ranks), *command]
+        where = [] if hosts is None else ["-H", first_slots(hosts, ranks)]
+        command = [str(HOROVODRUN), "-np", str(ranks), *where, *command]
     # A file: pipes stay open as long as any rank that the launcher left behind.
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(
@@ -92,6 +102,19 @@ def run(
     if status:
         raise JobError(f"{what} ended with status {status}:\n{output[-TOLD:]}")
     return output
+
+
+def first_slots(hosts: str, ranks: int) -> str:
+    """As many slots of ``hosts`` as ranks: of more, horovodrun starts a rank in each."""
+    chosen = []
+    for host in hosts.split(","):
+        name, _, slots = host.partition(":")
+        if taken := min(int(slots), ranks):
+            chosen.append(f"{name}:{taken}")
+            ranks -= taken
+    if ranks:
+        raise ValueError(f"--hosts={hosts} has {ranks} slots too few")
+    return ",".join(chosen)
 
 
 def kill(process: subprocess.Popen[Any]) -> None:

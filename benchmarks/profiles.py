@@ -30,6 +30,14 @@ def chosen_ranks(config: pytest.Config) -> tuple[int, ...]:
     return tuple(n for n in (1, 2, 4, 8) if n == 1 or n <= min(most, places()))
 
 
+def most_on_a_host(config: pytest.Config) -> int:
+    """Of the chosen ranks: how many share a host's cores."""
+    most = max(chosen_ranks(config))
+    if (hosts := config.getoption("hosts")) is None:
+        return most
+    return min(most, *(int(host.partition(":")[2]) for host in hosts.split(",")))
+
+
 def places() -> int:
     """GPUs that this launch may use, or cores where there are none."""
     import tensorflow as tf

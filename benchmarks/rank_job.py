@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import planted, training_cases
+from benchmarks import planted, sums, training_cases
 from benchmarks.launching import Spec
 from dlbench.bench import conditions, energy, timing
 from dlbench.bench.memory import PeakMemory
@@ -130,6 +130,14 @@ def allreduce(session: Session) -> Job:
     return Job(step, check, waits)
 
 
+def gradients(session: Session) -> dict[str, int]:
+    """How many tensors a rank sends in a training step, and their bytes on the way."""
+    variables = session.network.trainable_variables
+    width = 4 if session.experiment.distributed.compression == "none" else 2
+    values = sum(int(np.prod(variable.shape)) for variable in variables)
+    return {"tensors": len(variables), "bytes": width * values}
+
+
 KINDS: dict[str, Callable[[Session], Job]] = {
     "train": train,
     "train_then_sum": partial(train, overlap=False),
@@ -180,6 +188,11 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
                 "planted": [fault.text for fault in planted.of(spec.workload, ranks.rank)],
             },
         }
+        if spec.kind == "train":
+            mine["conditions"] |= {
+                "gradients": gradients(session),
+                "sums": sums.measure(ranks) if ranks.size > 1 else None,
+            }
         if meter is not None:
             mine[energy.NODE] = meter.joules
             mine["conditions"]["energy_sources"] = meter.sources

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
+from street_scenes import draw_street
 
 import dlbench  # noqa: F401  # before TensorFlow, whose kernels it chooses
 
@@ -120,18 +120,5 @@ def jobs(
 @pytest.fixture
 def street(tmp_path: Path) -> Path:
     """Seven training and five validation pairs of 32 x 32 pixels in CamVid's layout."""
-    root = tmp_path / "street"
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 7), ("val", 5)):
-        (root / split).mkdir(parents=True)
-        (root / f"{split}annot").mkdir()
-        lines = []
-        for number in range(count):
-            label = generator.integers(0, 12, (4, 4), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-            picture = (label[..., None] * [20, 10, 5]).astype(np.uint8)
-            picture += generator.integers(0, 20, picture.shape, np.uint8)
-            Image.fromarray(picture).save(root / split / f"{number}.png")
-            Image.fromarray(label).save(root / f"{split}annot" / f"{number}.png")
-            lines.append(f"/SegNet/CamVid/{split}/{number}.png ./{split}annot/{number}.png\n")
-        (root / f"{split}.txt").write_text("".join(lines))
-    return root
+    draw_street(tmp_path / "street")
+    return tmp_path / "street"

@@ -102,7 +102,7 @@ def test_every_requirement_is_pinned() -> None:
     lines = (ROOT / "install" / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0].lower() for line in lines if line and line[0] != "#"}
     assert all("==" in line for line in lines if line and line[0] != "#")
-    extras = ["cpu", "gpu", "peers", "horovod", "test", "lint"]
+    extras = ["cpu", "gpu", "peers", "horovod", "test", "cluster-test", "lint"]
     names = {line.split("[")[0].split("=")[0].split(">")[0] for line in requirements(extras)}
     assert names - pinned == set()
 

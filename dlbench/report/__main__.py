@@ -3,6 +3,7 @@
     compare A*.json --vs B*.json [--gate gates.yaml] [--markdown OUT.md]
     show FILES                   one line a launch
     build FOLDER FILES           pages that open from disk
+    forecast FILES --ranks 4,8   a training step on ranks that nobody measured, with its uncertainty
 
 Files are result records (``record.json`` of a run) or pytest-benchmark JSON, of dlbench or of other
 projects. The status is 0; 1 if a gate is breached; 2 for what the user can mend.
@@ -11,6 +12,7 @@ projects. The status is 0; 1 if a gate is breached; 2 for what the user can mend
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -61,6 +63,42 @@ def build(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def forecast(arguments: argparse.Namespace) -> int:
+    """Print the forecast."""
+    from dlbench.report import forecast as model
+    from dlbench.report import tables
+    from dlbench.report.records import read_many
+
+    def launches(files: list[str], least: int) -> list[model.Launch]:
+        return model.usable(read_many(tables.expand(files)), arguments.workload, least)
+
+    usable = launches(arguments.files, model.LEAST)
+    measured = launches(arguments.measured, 1) if arguments.measured else []
+    load = launches(arguments.load, 0) if arguments.load else []
+    chosen, link = model.chosen_link(usable, arguments.bandwidth)
+    made = model.forecast(chosen, arguments.ranks, link, load)
+    text = model.markdown(chosen, made, link, measured, load)
+    print(text, end="")
+    if arguments.markdown is not None:
+        write_atomically(arguments.markdown, lambda file: file.write(text.encode()))
+    return 0
+
+
+def _rate(text: str) -> float:
+    from dlbench.report.forecast import parsed_rate
+
+    try:
+        return parsed_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _ranks(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 4,8,16")
+    return tuple(map(int, text.split(",")))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "python -m dlbench.report",
@@ -82,6 +120,15 @@ def _parser() -> argparse.ArgumentParser:
     three.add_argument("folder", type=Path, metavar="FOLDER")
     three.add_argument("files", nargs="+", metavar="FILE.json")
     three.set_defaults(command=build)
+    four = commands.add_parser("forecast", help="steps on more ranks", allow_abbrev=False)
+    four.add_argument("files", nargs="+", metavar="FILE.json")
+    four.add_argument("--ranks", type=_ranks, required=True, metavar="N,N")
+    four.add_argument("--bandwidth", type=_rate, metavar="RATE", help="another link, as 10gbit")
+    four.add_argument("--workload", metavar="ID", help="where the files hold several")
+    four.add_argument("--measured", nargs="+", metavar="FILE.json", help="to see it beside")
+    four.add_argument("--load", nargs="+", metavar="FILE.json", help="whose own work to take")
+    four.add_argument("--markdown", type=Path, metavar="OUT.md", help="as a file, too")
+    four.set_defaults(command=forecast)
     return parser
 
 

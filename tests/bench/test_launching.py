@@ -41,3 +41,12 @@ def test_the_clock_advances_by_what_is_reported() -> None:
     before = launching.reported_s()
     launching.reported.append(0.25)
     assert launching.reported_s() - before == pytest.approx(0.25)
+
+
+def test_no_more_slots_than_ranks() -> None:
+    """horovodrun would start a rank in each."""
+    assert launching.first_slots("a:2,b:2,c:1", 1) == "a:1"
+    assert launching.first_slots("a:2,b:2,c:1", 3) == "a:2,b:1"
+    assert launching.first_slots("a:2,b:2,c:1", 5) == "a:2,b:2,c:1"
+    with pytest.raises(ValueError, match="--hosts=a:2 has 1 slots too few"):
+        launching.first_slots("a:2", 3)

@@ -1,0 +1,149 @@
+"""What a training step costs on N ranks, with every rank's batch kept: a model of six parameters,
+fitted to records of few ranks.
+
+    step(N)     = compute + exposed(N)
+    sum(n, N)   = wait + (N - 1) hop + 2 (N - 1) / N n (host + link / bandwidth)
+    exposed(N)  = max(0, sum(gradients, N) - overlap compute) + trailing sum(0, N)
+
+``sum`` is how long the ranks take, with nothing else to do, to add up n bytes, as a ring does it;
+the records of `benchmarks/` hold measurements of it. ``compute`` is the slowest rank's own work, as
+measured: it is no share of something else, and holds for ranks that have as many cores or GPUs of
+their own as those that were measured. A gradient is on its way while the backward pass goes on to
+the next: ``overlap`` of the compute time hides that, but not what trails behind the pass.
+
+P. Patarasuk & X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117: a ring's 2 (N - 1) / N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+
+from dlbench.report.records import Record
+
+Values = npt.NDArray[np.float64]
+SHARES = np.linspace(0.0, 1.0, 201)
+"""Values of ``overlap`` that are tried."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the model is fitted to, of one record; times in s of a step or a sum."""
+
+    ranks: int
+    link: float | None
+    """Bits/s of the link between its hosts; infinite where there is one host, None if unknown."""
+    step_s: float
+    own_s: tuple[float, ...]
+    """Of each rank: neither waiting for input nor for others."""
+    gradients: int
+    """Bytes of a rank's gradients, on their way."""
+    sums: tuple[tuple[float, float], ...]
+    """(bytes, seconds) of sums with nothing else to do; none on one rank."""
+
+    @property
+    def exposed_s(self) -> float:
+        return max(self.step_s - max(self.own_s), 0.0)
+
+    @classmethod
+    def of(cls, record: Record) -> Launch | None:
+        """None of a record that lacks something: one of another mode, of a run, or of a GPU's."""
+        shared = record.ranks[0].conditions
+        gradients, sums = shared.get("gradients"), shared.get("sums")
+        several = record.workload.ranks > 1
+        if record.workload.mode != "train" or not isinstance(gradients, dict):
+            return None
+        if several and not isinstance(sums, dict):
+            return None
+        own = []
+        for rank in record.ranks:
+            if not rank.step_s or rank.comm_wait_s is None:
+                return None
+            waits = rank.comm_wait_s + (rank.input_wait_s or 0.0)
+            own.append((rank.wall_s - waits) / len(rank.step_s))
+        link = shared.get("link_bits_per_s")
+        if len({rank.host for rank in record.ranks}) == 1:
+            link = np.inf
+        return cls(
+            record.workload.ranks,
+            None if link is None else float(link),  # type: ignore[arg-type]
+            max(rank.wall_s / len(rank.step_s) for rank in record.ranks),
+            tuple(own),
+            int(gradients["bytes"]),  # type: ignore[arg-type]
+            tuple(zip(sums["bytes"], sums["seconds"], strict=True)) if several else (),  # type: ignore
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """The fitted parameters; seconds, and seconds a byte."""
+
+    wait: float
+    hop: float
+    host: float
+    link: float
+    """Seconds a byte times the link's bytes/s: 1 if nothing but the bytes themselves went over."""
+    overlap: float
+    trailing: float
+
+    def sum_s(self, size: float, ranks: int, link: float) -> float:
+        """``link`` in bits/s, infinite within a host."""
+        ring = 2 * (ranks - 1) / ranks * size
+        return self.wait + (ranks - 1) * self.hop + ring * (self.host + 8 * self.link / link)
+
+    def exposed_s(self, gradients: float, compute_s: float, ranks: int, link: float) -> float:
+        """What a step waits for; 0 on one rank."""
+        if ranks == 1:
+            return 0.0
+        left = self.sum_s(gradients, ranks, link) - self.overlap * compute_s
+        return max(left, 0.0) + self.trailing * self.sum_s(0.0, ranks, link)
+
+
+def fit(launches: Sequence[Launch], hops: float = 0.0) -> Model:
+    """The least squares of relative deviations: of the sums first, then of the exposed times, with
+    no parameter below 0.
+
+    All ``launches`` have more than one rank and a known link. What a sum of nothing takes is
+    divided into ``wait`` and ``hop`` by their numbers of ranks; where these are all the same,
+    ``hops`` of it, from 0 to 1, are taken for hops. Of one link alone, ``host`` is all of it.
+    """
+    ranks = np.array([one.ranks for one in launches for _ in one.sums], float)
+    links = np.array([one.link for one in launches for _ in one.sums], float)
+    sizes, seconds = np.array([point for one in launches for point in one.sums]).T
+    ring = 2 * (ranks - 1) / ranks * sizes
+    columns = np.stack([np.ones_like(ring), ranks - 1, ring, ring * 8 / links], axis=1)
+    told = np.array([True, is_told(ranks), True, is_told(links)])
+    solution = np.zeros(4)
+    solution[told] = nnls(columns[:, told] / seconds[:, None], np.ones_like(seconds))[0]
+    wait, hop, host, link = solution.tolist()
+    if not told[1]:
+        wait, hop = (1 - hops) * wait, hops * wait / float(ranks[0] - 1)
+    return Model(wait, hop, host, link, *_overlap(launches, Model(wait, hop, host, link, 0.0, 0.0)))
+
+
+def is_told(values: Values) -> bool:
+    """Whether a dependence on ``values`` can be seen in them."""
+    return len(set(values)) > 1
+
+
+def _overlap(launches: Sequence[Launch], sums: Model) -> tuple[float, float]:
+    """``overlap`` and ``trailing``, by what is exposed."""
+    step = np.array([one.step_s for one in launches])
+    compute = np.array([max(one.own_s) for one in launches])
+    exposed = np.array([one.exposed_s for one in launches])
+    placed = [(one.ranks, float(one.link)) for one in launches if one.link is not None]
+    whole = np.array(
+        [sums.sum_s(one.gradients, *at) for one, at in zip(launches, placed, strict=True)]
+    )
+    empty = np.array([sums.sum_s(0.0, *at) for at in placed]) / step
+    # Of every share (shares, launches): what is left once the trailing part is at its best.
+    beyond = np.maximum(whole - SHARES[:, None] * compute, 0.0)
+    rest = (exposed - beyond) / step
+    trailing = np.maximum(rest @ empty / max(float(empty @ empty), 1e-300), 0.0)
+    wrong = ((rest - trailing[:, None] * empty) ** 2).sum(axis=1)
+    best = int(np.argmin(wrong))
+    return float(SHARES[best]), float(trailing[best])

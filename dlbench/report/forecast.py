@@ -1,0 +1,307 @@
+"""A forecast of training steps on numbers of ranks that nobody measured, with its uncertainty.
+
+The model is that of `dlbench.report.cost_model`, fitted anew in each of many draws: launches are
+drawn with replacement among those of equal ranks and link (bootstrap), and one further launch is
+imagined from what theirs deviate by. The interval holds the step of such a launch at the stated
+rate, if the model is right. Its bounds are those percentiles of the draws that few launches call
+for: T. Hesterberg, Am. Stat. 69 (2015) 371, section 4.6.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from dlbench.errors import UserError
+from dlbench.report.cost_model import Launch, Model, Values, fit, is_told
+from dlbench.report.records import Record
+
+LEVEL = 0.9
+DRAWS = 1000
+LEAST = 4
+"""Launches of several ranks without which nothing is told."""
+MEASURE = "pytest benchmarks/bench_scaling.py --ranks=1,2 [--hosts=a:1,b:1 --link=1gbit]"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The median of the draws, and the bounds of the interval."""
+
+    middle: float
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one launch on so many ranks; times in s of a step."""
+
+    ranks: int
+    step_s: Range
+    compute_s: Range
+    exposed_s: Range
+    efficiency: Range | None
+    """The step of one rank by this one; None without records of one rank."""
+
+
+def usable(
+    records: Iterable[Record], workload: str | None = None, least: int = LEAST
+) -> list[Launch]:
+    """The launches of the one workload, on one setup, that ``records`` tell enough of; at least
+    ``least`` are on several ranks."""
+    found = defaultdict(list)
+    for record in records:
+        launch, what = Launch.of(record), record.workload
+        if launch is not None and workload in (None, what.id):
+            setup = record.setup.name or record.setup.fingerprint
+            key = (what.id, what.batch_per_rank, what.precision, what.shape, setup)
+            found[key].append(launch)
+    several = {
+        key: launches
+        for key, launches in found.items()
+        if sum(one.ranks > 1 for one in launches) >= least
+    }
+    if not several:
+        raise UserError(
+            f"these files hold no {least} launches of "
+            f"{'a workload' if workload is None else workload} on several ranks that tell of "
+            f"gradients and sums; launch {MEASURE} so many times"
+        )
+    if len(several) > 1:
+        names = [f"{key[0]} at batch {key[1]}, {key[-1]}" for key in several]
+        raise UserError(
+            f"a forecast is of one workload on one setup; these files hold {'; '.join(names)}. "
+            "Choose with --workload=ID, or give fewer files"
+        )
+    return next(iter(several.values()))
+
+
+def chosen_link(launches: Sequence[Launch], wanted: float | None) -> tuple[list[Launch], float]:
+    """Those of ``launches`` to fit, and the link (bits/s) to forecast for."""
+    several = [one for one in launches if one.ranks > 1]
+    links = {one.link for one in several}
+    if wanted is None and len(links) == 1:
+        (link,) = links
+        if link is not None:
+            return list(launches), link
+        # It stays what it was, whatever that is.
+        return [replace(one, link=np.inf) for one in launches], np.inf
+    named = ", ".join(sorted("unknown" if one is None else rate(one) for one in links))
+    if wanted is None:
+        raise UserError(
+            f"the launches are of several links ({named}): give the one to forecast, --bandwidth="
+        )
+    known = [one for one in launches if one.ranks == 1 or one.link is not None]
+    if wanted not in links and len(links - {None}) < 2:
+        raise UserError(
+            f"launches of at least two links are needed to forecast for {rate(wanted)}; these are "
+            f"of {named}. Ranks on one host are a link, too: {MEASURE}"
+        )
+    return known, wanted
+
+
+def forecast(
+    launches: Sequence[Launch],
+    counts: Sequence[int],
+    link: float,
+    load: Sequence[Launch] = (),
+    draws: int = DRAWS,
+) -> list[Forecast]:
+    """A step on each of ``counts`` ranks over ``link``.
+
+    ``load`` are launches whose ranks computed as hard as those of the forecast will: where ranks
+    share memory or cores, as hosts that are namespaces do, or a cloud's.
+    """
+    generator = np.random.default_rng(0)
+    alone = [one for one in launches if one.ranks == 1]
+    groups = defaultdict(list)
+    for one in launches:
+        if one.ranks > 1:
+            groups[one.ranks, one.link].append(one)
+    several = [one for group in groups.values() for one in group]
+    # With communication beside it, and on as many ranks as there are records of.
+    loaded = list(load) or [
+        one for one in several if one.ranks == max(one.ranks for one in several)
+    ]
+    makes = {1: alone or loaded}
+    deviating = _deviations(several)
+    # Which part of a small sum grows with the ranks cannot be seen in one number of them: the
+    # interval then reaches from none of it to all.
+    parts = (0.0,) if is_told(np.array([one.ranks for one in several])) else (0.0, 1.0)
+    drawn = np.empty((len(parts), len(counts), 3, draws))
+    for draw in range(draws):
+        again = [pick for group in groups.values() for pick in _resampled(group, generator)]
+        models = [fit(again, part) for part in parts]
+        single = float(np.mean([max(one.own_s) for one in _resampled(makes[1], generator)]))
+        for place, count in enumerate(counts):
+            compute = _compute(makes.get(count, loaded), count, generator)
+            deviation = compute * float(generator.choice(deviating)) if count > 1 else 0.0
+            for model, results in zip(models, drawn, strict=True):
+                exposed = model.exposed_s(several[0].gradients, compute, count, link) + deviation
+                exposed = max(exposed, 0.0)
+                results[place, :, draw] = compute, exposed, single / (compute + exposed)
+    freedom = min(len(loaded) - 1, len(several) - 2)
+    made = []
+    for place, count in enumerate(counts):
+        compute, exposed, efficiency = drawn[:, place].swapaxes(0, 1)
+        step, own, rest, share = (
+            _range(one, freedom) for one in (compute + exposed, compute, exposed, efficiency)
+        )
+        made.append(Forecast(count, step, own, rest, share if alone else None))
+    return made
+
+
+def _resampled(group: Sequence[Launch], generator: np.random.Generator) -> list[Launch]:
+    return [group[i] for i in generator.integers(len(group), size=len(group))]
+
+
+def _deviations(several: Sequence[Launch]) -> Values:
+    """Of exposed times from the model, in parts of the compute time, with as much spread as
+    further launches have."""
+    model = fit(several)
+    found = [
+        (one.exposed_s - model.exposed_s(one.gradients, max(one.own_s), one.ranks, one.link or 0.0))
+        / max(one.own_s)
+        for one in several
+    ]
+    return np.array(found) * np.sqrt(len(found) / (len(found) - 2))
+
+
+def _compute(pool: Sequence[Launch], count: int, generator: np.random.Generator) -> float:
+    """Of a launch that nobody made, the slowest of ``count`` ranks' own work."""
+    means = np.array([np.mean(one.own_s) for one in pool])
+    apart = np.concatenate([np.array(one.own_s) / np.mean(one.own_s) for one in pool])
+    if all(one.ranks == 1 for one in pool):  # side by side: they are each other's ranks
+        apart, means = means / means.mean(), means.mean(keepdims=True)
+    centre = float(np.mean(generator.choice(means, len(means))))
+    launch = float(generator.choice(means - means.mean()))
+    launch *= np.sqrt(len(means) / max(len(means) - 1, 1))
+    return (centre + launch) * float(np.max(generator.choice(apart, count)))
+
+
+def _range(drawn: npt.NDArray[np.float64], freedom: int) -> Range:
+    """Of the draws (parts, draws)."""
+    tail = float(stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, max(freedom, 1))))
+    low, middle, high = np.quantile(drawn, [tail, 0.5, 1 - tail], axis=1)
+    return Range(float(middle.mean()), float(low.min()), float(high.max()))
+
+
+def rate(link: float) -> str:
+    """As tc writes it."""
+    if np.isinf(link):
+        return "one host"
+    for unit, bits in (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)):
+        if link >= bits:
+            return f"{link / bits:g}{unit}"
+    return f"{link:g}bit"
+
+
+def parsed_rate(text: str) -> float:
+    """Bits/s of a link such as ``10gbit`` or ``500mbit``."""
+    for unit, bits in (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)):
+        if text.endswith(unit):
+            try:
+                value = float(text.removesuffix(unit)) * bits
+            except ValueError:
+                break
+            if 0.0 < value < np.inf:
+                return value
+    raise ValueError(f"{text!r} is no rate of a link; write 10gbit, 500mbit or 64kbit")
+
+
+def markdown(
+    launches: Sequence[Launch],
+    made: Sequence[Forecast],
+    link: float,
+    measured: Sequence[Launch] = (),
+    load: Sequence[Launch] = (),
+) -> str:
+    """The forecast as a page: how it was made, and beside it what was ``measured``."""
+    from dlbench.report.markdown import table
+
+    several = [one for one in launches if one.ranks > 1]
+    model = fit(several)
+    head = [
+        "ranks", f"step, ms ({LEVEL:.0%} interval)", "compute, ms", "exposed communication, ms",
+        "efficiency",
+    ]  # fmt: skip
+    rows = [
+        [
+            str(one.ranks), _shown(one.step_s), _shown(one.compute_s), _shown(one.exposed_s),
+            "–" if one.efficiency is None else _shown(one.efficiency, 1.0, 3),
+        ]
+        for one in made
+    ]  # fmt: skip
+    lines = [f"# Forecast of a training step over {rate(link)}", "", *table(head, rows)]
+    lines += ["", *_explained(launches, model, load)]
+    if measured:
+        lines += ["", "## Beside what was measured", "", *_beside(made, measured, link)]
+    return "\n".join(lines) + "\n"
+
+
+def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch]) -> list[str]:
+    several = [one for one in launches if one.ranks > 1]
+    groups: dict[str, int] = defaultdict(int)
+    for one in launches:
+        where = "" if one.ranks == 1 or one.link is None else f" over {rate(one.link)}"
+        groups[f"{one.ranks} rank(s){where}"] += 1
+    counts = "; ".join(f"{name}: {number}" for name, number in sorted(groups.items()))
+    lines = [
+        f"- Fitted to launches of {counts}. Bootstrap over launches, {DRAWS} draws; the interval "
+        "is that of one launch's mean step.",
+        f"- Gradients of a rank: {several[0].gradients / 1e6:.2f} MB a step. Of the compute time, "
+        f"{model.overlap:.0%} hides communication; {model.trailing:.2f} empty sums trail behind.",
+        f"- A sum of nothing takes {1e3 * model.wait:.2f} ms, and {1e3 * model.hop:.3f} ms for "
+        f"each rank after the first; a byte {1e9 * model.host:.3f} ns in the hosts"
+        + (f" and {model.link:.3f} times what the link is made for." if model.link else "."),
+        "- Compute is a rank's own work as measured "
+        + (f"under the load of {len(load)} further launches" if load else "beside communication")
+        + ": the forecast is for ranks that have as many cores or GPUs of their own, with the same "
+        "batch each.",
+    ]
+    if not is_told(np.array([one.ranks for one in several])):
+        lines.append(
+            f"- All launches of several ranks have {several[0].ranks}: how much of a small sum "
+            "grows with the ranks is not known; the interval reaches from none of it to all, the "
+            "line above has none."
+        )
+    return lines
+
+
+def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float) -> list[str]:
+    from dlbench.report.markdown import table
+
+    head = [
+        "ranks", "launches", "step, ms: forecast", "measured", "within",
+        "exposed, ms: forecast", "measured", "within",
+    ]  # fmt: skip
+    rows = []
+    for one in made:
+        seen = [other for other in measured if (other.ranks, other.link) == (one.ranks, link)]
+        row = [str(one.ranks), str(len(seen))]
+        for forecast, values in (
+            (one.step_s, [other.step_s for other in seen]),
+            (one.exposed_s, [other.exposed_s for other in seen]),
+        ):
+            listed = ", ".join(f"{1e3 * value:.1f}" for value in values)
+            row += [_shown(forecast), listed, f"{sum(map(forecast.holds, values))}/{len(values)}"]
+        if seen:
+            rows.append(row)
+    if not rows:
+        raise UserError(
+            f"no launch of --measured is on as many ranks as were asked for, over {rate(link)}"
+        )
+    return table(head, rows)
+
+
+def _shown(one: Range, scale: float = 1e3, digits: int = 1) -> str:
+    middle, low, high = (f"{scale * value:.{digits}f}" for value in (one.middle, one.low, one.high))
+    return f"{middle} ({low} to {high})"
