@@ -39,7 +39,7 @@ def measure(hosts: Hosts, ranks: int, link: str, path: Path) -> None:
     for host in hosts.names:
         hosts.shape(host, link)
     job = hosts.start("a", command(ranks, link, path), cwd=ROOT)
-    assert job.wait(600) == 0
+    assert hosts.wait(job, 600.0) == 0
     Path(f"{path}.part").rename(path)
 
 
@@ -51,7 +51,7 @@ def measure_side_by_side(hosts: Hosts, paths: list[Path]) -> None:
         hosts.start(host, command(1, UNSEEN[1], path), cwd=ROOT)
         for host, path in zip(hosts.names, paths, strict=True)
     ]
-    assert [job.wait(600) for job in jobs] == [0] * len(jobs)
+    assert [hosts.wait(job, 600.0) for job in jobs] == [0] * len(jobs)
     for path in paths:
         Path(f"{path}.part").rename(path)
 
