@@ -66,18 +66,23 @@ def build(arguments: argparse.Namespace) -> int:
 def forecast(arguments: argparse.Namespace) -> int:
     """Print the forecast."""
     from dlbench.report import forecast as model
-    from dlbench.report import tables
-    from dlbench.report.records import read_many
+    from dlbench.report import forecast_page, tables
+    from dlbench.report.records import Record, read_many
 
-    def launches(files: list[str], least: int) -> list[model.Launch]:
-        return model.usable(read_many(tables.expand(files)), arguments.workload, least)
+    used: list[Record] = []
+
+    def launches(files: list[str] | None, least: int) -> list[model.Launch]:
+        if not files:
+            return []
+        found = read_many(tables.expand(files))
+        used.extend(found)
+        return model.usable(found, arguments.workload, least)
 
     usable = launches(arguments.files, model.LEAST)
-    measured = launches(arguments.measured, 1) if arguments.measured else []
-    load = launches(arguments.load, 0) if arguments.load else []
+    measured, load = launches(arguments.measured, 1), launches(arguments.load, 0)
     chosen, link = model.chosen_link(usable, arguments.bandwidth)
     made = model.forecast(chosen, arguments.ranks, link, load)
-    text = model.markdown(chosen, made, link, measured, load)
+    text = forecast_page.markdown(chosen, made, link, measured, load, used)
     print(text, end="")
     if arguments.markdown is not None:
         write_atomically(arguments.markdown, lambda file: file.write(text.encode()))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from dlbench.errors import UserError
-from dlbench.report.cost_model import Launch, Model, Values, fit, is_told
+from dlbench.report.cost_model import Launch, Values, fit, is_told
 from dlbench.report.records import Record
 
 LEVEL = 0.9
@@ -215,93 +215,3 @@ def parsed_rate(text: str) -> float:
             if 0.0 < value < np.inf:
                 return value
     raise ValueError(f"{text!r} is no rate of a link; write 10gbit, 500mbit or 64kbit")
-
-
-def markdown(
-    launches: Sequence[Launch],
-    made: Sequence[Forecast],
-    link: float,
-    measured: Sequence[Launch] = (),
-    load: Sequence[Launch] = (),
-) -> str:
-    """The forecast as a page: how it was made, and beside it what was ``measured``."""
-    from dlbench.report.markdown import table
-
-    several = [one for one in launches if one.ranks > 1]
-    model = fit(several)
-    head = [
-        "ranks", f"step, ms ({LEVEL:.0%} interval)", "compute, ms", "exposed communication, ms",
-        "efficiency",
-    ]  # fmt: skip
-    rows = [
-        [
-            str(one.ranks), _shown(one.step_s), _shown(one.compute_s), _shown(one.exposed_s),
-            "–" if one.efficiency is None else _shown(one.efficiency, 1.0, 3),
-        ]
-        for one in made
-    ]  # fmt: skip
-    lines = [f"# Forecast of a training step over {rate(link)}", "", *table(head, rows)]
-    lines += ["", *_explained(launches, model, load)]
-    if measured:
-        lines += ["", "## Beside what was measured", "", *_beside(made, measured, link)]
-    return "\n".join(lines) + "\n"
-
-
-def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch]) -> list[str]:
-    several = [one for one in launches if one.ranks > 1]
-    groups: dict[str, int] = defaultdict(int)
-    for one in launches:
-        where = "" if one.ranks == 1 or one.link is None else f" over {rate(one.link)}"
-        groups[f"{one.ranks} rank(s){where}"] += 1
-    counts = "; ".join(f"{name}: {number}" for name, number in sorted(groups.items()))
-    lines = [
-        f"- Fitted to launches of {counts}. Bootstrap over launches, {DRAWS} draws; the interval "
-        "is that of one launch's mean step.",
-        f"- Gradients of a rank: {several[0].gradients / 1e6:.2f} MB a step. Of the compute time, "
-        f"{model.overlap:.0%} hides communication; {model.trailing:.2f} empty sums trail behind.",
-        f"- A sum of nothing takes {1e3 * model.wait:.2f} ms, and {1e3 * model.hop:.3f} ms for "
-        f"each rank after the first; a byte {1e9 * model.host:.3f} ns in the hosts"
-        + (f" and {model.link:.3f} times what the link is made for." if model.link else "."),
-        "- Compute is a rank's own work as measured "
-        + (f"under the load of {len(load)} further launches" if load else "beside communication")
-        + ": the forecast is for ranks that have as many cores or GPUs of their own, with the same "
-        "batch each.",
-    ]
-    if not is_told(np.array([one.ranks for one in several])):
-        lines.append(
-            f"- All launches of several ranks have {several[0].ranks}: how much of a small sum "
-            "grows with the ranks is not known; the interval reaches from none of it to all, the "
-            "line above has none."
-        )
-    return lines
-
-
-def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float) -> list[str]:
-    from dlbench.report.markdown import table
-
-    head = [
-        "ranks", "launches", "step, ms: forecast", "measured", "within",
-        "exposed, ms: forecast", "measured", "within",
-    ]  # fmt: skip
-    rows = []
-    for one in made:
-        seen = [other for other in measured if (other.ranks, other.link) == (one.ranks, link)]
-        row = [str(one.ranks), str(len(seen))]
-        for forecast, values in (
-            (one.step_s, [other.step_s for other in seen]),
-            (one.exposed_s, [other.exposed_s for other in seen]),
-        ):
-            listed = ", ".join(f"{1e3 * value:.1f}" for value in values)
-            row += [_shown(forecast), listed, f"{sum(map(forecast.holds, values))}/{len(values)}"]
-        if seen:
-            rows.append(row)
-    if not rows:
-        raise UserError(
-            f"no launch of --measured is on as many ranks as were asked for, over {rate(link)}"
-        )
-    return table(head, rows)
-
-
-def _shown(one: Range, scale: float = 1e3, digits: int = 1) -> str:
-    middle, low, high = (f"{scale * value:.{digits}f}" for value in (one.middle, one.low, one.high))
-    return f"{middle} ({low} to {high})"

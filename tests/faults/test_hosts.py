@@ -57,7 +57,7 @@ class Job:
 
     def __init__(self, hosts: Hosts, program: list[str], **variables: str) -> None:
         own = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "/usr/bin:/bin"}
-        self._log = hosts.folder / "output.txt"
+        self._hosts, self._log = hosts, hosts.folder / "output.txt"
         with self._log.open("w") as file:
             self.process = hosts.start(
                 "a",
@@ -81,7 +81,7 @@ class Job:
 
     def end(self, timeout_s: float = LONGEST) -> int:
         try:
-            return self.process.wait(timeout_s)
+            return self._hosts.wait(self.process, timeout_s)
         except subprocess.TimeoutExpired:
             pytest.fail(f"still there after {timeout_s} s:\n{self.output[-3000:]}")
 

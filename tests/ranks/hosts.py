@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -102,6 +103,19 @@ class Hosts:
         process = subprocess.Popen(command, env=environment, **options)
         self._processes.append(process)
         return process
+
+    def wait(self, process: subprocess.Popen[Any], timeout_s: float) -> int:
+        """The status of what `start` has started; `subprocess.TimeoutExpired` after ``timeout_s``."""
+        end = time.monotonic() + timeout_s
+        while True:
+            try:
+                return process.wait(min(5.0, max(end - time.monotonic(), 0.0)))
+            except subprocess.TimeoutExpired:
+                if time.monotonic() > end:
+                    raise
+            # nsenter stops itself where its child was stopped, and stays so when all go on.
+            if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
+                process.send_signal(signal.SIGCONT)
 
     def shape(self, host: str, rate: str) -> None:
         """Set the rate of ``host``'s link, in each direction."""
@@ -217,7 +231,8 @@ def _until(condition: Any, timeout_s: float = 10.0) -> None:
 
 def main(folder: str, rate: str, cores: str, *command: str) -> int:
     with Hosts(Path(folder), rate=rate, cores=float(cores)) as hosts:
-        return hosts.start("a", command, cwd=Path.cwd()).wait()
+        process = hosts.start("a", command, cwd=Path.cwd())
+        return hosts.wait(process, float("inf"))
 
 
 if __name__ == "__main__":
