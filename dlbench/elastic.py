@@ -36,11 +36,11 @@ launcher's own wait for them (``--elastic-timeout``, 600 s)."""
 ASSIGNED = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
 """What the launcher answers, in order; -1 where this process has no rank any more."""
 MEETING_S = 180.0
-"""How long ranks that start wait for one that does not come, as their clocks have it."""
+"""How long ranks that start wait for one that does not come: as long as one may take to start."""
 NOTES = "dlbench"
 """Where the ranks leave word for each other on the launcher's server, which forgets it when ranks
-change: ``final``, that another start would end alike; ``lost``, that a rank is; ``here-R``, that
-rank R is, and waits."""
+change: ``final``, that another start would end alike; ``lost``, that a rank has left; ``here-R``,
+that rank R has come."""
 
 _POLL_S = 0.1
 
@@ -71,20 +71,22 @@ class AbsentError(UserError):
 
 
 def meet() -> None:
-    """Return when all ranks have come here; in an elastic job alone. `AbsentError` where one does
-    not: Horovod itself would wait half a minute, and then abort the process."""
+    """Return when all ranks have come here; in an elastic job alone. `AbsentError`, on all of them,
+    where one does not: Horovod itself would wait half a minute, and then abort the process."""
     if not is_elastic():
         return
-    here, end = f"{NOTES}/here-{os.environ['HOROVOD_RANK']}", time.monotonic() + MEETING_S
-    _launcher(here, content=b"1")
-    for rank in range(int(os.environ["HOROVOD_SIZE"])):
-        while _launcher(f"{NOTES}/here-{rank}") != b"1":
-            is_lost = _launcher(f"{NOTES}/lost") is not None
-            if is_lost or time.monotonic() > end:
-                _launcher(here, content=b"0")
-                reason = "has ended" if is_lost else f"has not come within {MEETING_S:.0f} s"
-                raise AbsentError(f"rank {rank} {reason}; see what is told of it and of its host")
+    end = time.monotonic() + MEETING_S
+    _note(f"here-{os.environ['HOROVOD_RANK']}")
+    missing = list(range(int(os.environ["HOROVOD_SIZE"])))
+    while missing and not _is_noted("lost") and time.monotonic() < end:
+        if _is_noted(f"here-{missing[0]}"):
+            missing.pop(0)
+        else:
             time.sleep(_POLL_S)
+    if missing or _is_noted("lost"):
+        _note("lost")
+        who = f"rank {missing[0]} has not come" if missing else "a rank has left"
+        raise AbsentError(f"{who}; see what is told of the others and of their hosts")
 
 
 def met(ranks: SingleProcess) -> None:
@@ -120,7 +122,8 @@ def _take_part(program: str, job: Callable[[], object]) -> None:
     except Exception as error:
         failures = int(os.environ.get(AGAIN, 0)) + 1
         cut_off = CUT_OFF.search(str(error))
-        if not (cut_off or isinstance(error, AbsentError)) or failures > MOST_AGAIN or _is_final():
+        is_loss = cut_off is not None or isinstance(error, AbsentError)
+        if not is_loss or failures > MOST_AGAIN or _is_noted("final"):
             _note("lost")
             raise
         rank, reason = os.environ["HOROVOD_RANK"], cut_off[0] if cut_off else error
@@ -146,14 +149,12 @@ def _has_taken_rank() -> bool:
 
 
 def _note(what: str) -> None:
-    with suppress(UserError):
+    with suppress(UserError):  # then nobody asks either
         _launcher(f"{NOTES}/{what}", content=b"1")
 
 
-def _is_final() -> bool:
-    with suppress(UserError):
-        return _launcher(f"{NOTES}/final") is not None
-    return False
+def _is_noted(what: str) -> bool:
+    return _launcher(f"{NOTES}/{what}") is not None
 
 
 def _launcher(path: str, timeout: float = 30.0, content: bytes | None = None) -> bytes | None:

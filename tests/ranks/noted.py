@@ -76,9 +76,10 @@ def write(content: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    elastic.MEETING_S = 60.0
-    if os.environ["HOROVOD_HOSTNAME"] == os.environ.get("NOTED_BROKEN"):
-        os.kill(os.getpid(), signal.SIGKILL)
+    if broken := os.environ.get("NOTED_BROKEN"):
+        elastic.MEETING_S = 60.0
+        if os.environ["HOROVOD_HOSTNAME"] == broken:
+            os.kill(os.getpid(), signal.SIGKILL)
     callbacks.Position = NotedPosition  # type: ignore[misc]
     training.Trainer = NotedTrainer  # type: ignore[misc]
     sys.exit(train.main(sys.argv[1:]))
