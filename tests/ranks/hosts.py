@@ -105,7 +105,7 @@ class Hosts:
         return process
 
     def wait(self, process: subprocess.Popen[Any], timeout_s: float) -> int:
-        """The status of what `start` has started; `subprocess.TimeoutExpired` after that long."""
+        """The status of what `start` has started; `subprocess.TimeoutExpired` if it goes on."""
         end = time.monotonic() + timeout_s
         while True:
             try:
