@@ -180,6 +180,6 @@ def test_a_slow_link_costs_time_alone(hosts: Hosts, note_fault: NoteFault) -> No
     assert min(steps_s) > 0.9 * least_s
     assert all(rank["comm_wait_s"] > 0.5 * rank["wall_s"] for rank in record["ranks"])
     note_fault(
-        "the links of all hosts are slow (10 Mbit/s)", job.output, "waiting for other ranks",
+        "the links of all hosts are slow (10 Mbit/s)", job.output, "samples/s on 3 rank(s)",
         "time",
     )  # fmt: skip
