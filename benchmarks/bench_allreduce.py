@@ -27,8 +27,9 @@ from benchmarks.training_cases import NETWORKS
 from dlbench.report.records import Workload
 
 WARMUP, STEPS, FULL_STEPS = 5, 20, 50
-BYTES = {"none": 4, "fp16": 2}
+BYTES = {"none": 4, "fp16": 2, "bf16": 2}
 """Of a value on its way, by compression."""
+PRECISION = {"none": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DEFINITION = "allreduce: algorithm bandwidth = bytes of one rank's tensors / slowest rank's time"
 
 
@@ -60,7 +61,7 @@ def test_allreduce(
         id=f"allreduce/{model}/{compression}/{ranks}",
         model=model,
         data=None,
-        precision="float16" if compression == "fp16" else "float32",
+        precision=PRECISION[compression],
         ranks=ranks,
         batch_per_rank=1,
         shape=None,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import pytest
 from benchmarks.input_loaders import (
     BATCH,
     Place,
+    RasterioLoader,
     check,
     decode_blocks,
     drain,
@@ -178,6 +180,18 @@ def test_files_against_rasterio(
         "rasterio", "rasterio windows", lambda: drain(rasterio_epoch(places, size)), "files",
         lambda: drain(epoch(files)), TIMES_PEER,
     )  # fmt: skip
+
+
+def test_a_later_epoch_against_rasterios(
+    compare: Callable[..., None], files: DataSet, places: list[Place], size: tuple[int, int]
+) -> None:
+    with closing(RasterioLoader(places, size)) as loader:
+        check(loader.epoch(), epoch(files))
+        compare(
+            "rasterio, a later epoch", "rasterio windows, a later epoch",
+            lambda: drain(loader.epoch()), "files, a later epoch",
+            lambda: drain(epoch(files, later=True)), TIMES_PEER,
+        )  # fmt: skip
 
 
 def test_prepared_against_files(

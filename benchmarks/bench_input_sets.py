@@ -6,7 +6,7 @@ synthetic   batches of noise that lie in memory: no input can be faster
 cached      samples decoded once: kept by the pipeline or, where windows move from epoch to epoch,
             in the shards of `python -m dlbench.data prepare`
 disk        the pipeline on the files themselves, which are in the page cache
-loader      the data set's reader alone, in as many threads, without batches and tf.data
+loader      the data set's reader alone, in as many threads, without batches
 
 A round is an epoch of a pipeline that keeps running. Cached, disk and loader must give the same
 samples. The input gap is what a training step on real input takes longer than one on synthetic
@@ -16,6 +16,7 @@ of a small one, whose steps of 10 ms show what the input costs.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from benchmarks import planted, tiny_data, training_cases
 from benchmarks.fixtures import Observer
@@ -156,9 +156,9 @@ def test_input(
     count = dataset.count("train")
     steps = pipeline.steps_per_epoch(count, BATCH, 1)
     slow = planted.reading(workload.id, opened(name, "cached" if mode == "cached" else "disk"))
+    source: Batches
     if mode == "synthetic":
-        held = tf.data.Dataset.from_tensors(next(batches(dataset, False)))
-        source = iter(held.repeat())
+        source = itertools.repeat(next(batches(dataset, False)))
     else:
         source = batches(slow, mode == "cached")
 
@@ -211,7 +211,7 @@ def test_input_gap(
         trainer = training_cases.trainer_of(session)
         slow = planted.reading(workload.id, dataset)
         real = training_cases.training_step(trainer, batches(slow, source == "cached"))
-        held = iter(training_cases.synthetic_batches(session))
+        held = training_cases.synthetic_batches(session)
         synthetic = training_cases.training_step(trainer, held)
         rounds: dict[str, list[list[float]]] = {"synthetic": [], "real": []}
         waits: list[dict[str, Any]] = []

@@ -6,30 +6,31 @@ import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
-import tensorflow as tf
 from rasterio.windows import Window
 
 from dlbench import config
 from dlbench.data import block_cache, pipeline
 from dlbench.data.dataset import DataSet
 from dlbench.data.isprs import CLASSES
+from dlbench.training import shared
 
 BATCH, WORKERS, SEED = 4, 2, 0
 """Small batches: the pipeline works up to five ahead, of which the last are beyond the epoch."""
 STILL = config.Augmentation(flip_left_right=False)
-Epoch = Iterator[tuple[Any, Any]]
+Epoch = Iterator[tuple[Any, ...]]
 """Images and targets of batches, as tensors or arrays; none is kept, as training keeps none."""
 Place = tuple[Path, Path, int, int]
 """Image and label file, row and column of a window."""
 
 
-def batches(dataset: DataSet, augmentation: config.Augmentation = STILL) -> tf.data.Dataset:
+def batches(dataset: DataSet, augmentation: config.Augmentation = STILL) -> pipeline.Batches:
     return pipeline.training_batches(
         dataset,
         batch=BATCH,
@@ -45,7 +46,8 @@ def epoch(dataset: DataSet, later: bool = False) -> Epoch:
     if not later:
         block_cache.clear()
     steps = pipeline.steps_per_epoch(dataset.count("train"), BATCH, 1)
-    yield from batches(dataset).take(steps)
+    for batch in itertools.islice(batches(dataset), steps):
+        yield tuple(map(shared, batch))
 
 
 def drain(epoch: Epoch) -> None:
@@ -85,34 +87,44 @@ def windows_asked(files: DataSet) -> list[Place]:
     return [(image, label, row, column) for (image, row, column), (label, _, _) in pairs]
 
 
-def rasterio_epoch(places: list[Place], size: tuple[int, int]) -> Epoch:
-    """The same windows as one would write it on rasterio: threads that keep their files open, a
-    table of colours, batches stacked two ahead."""
-    colours = np.zeros(256, np.uint8)
-    for index, info in enumerate(CLASSES):
-        colours[info.code] = index
-    local = threading.local()
+class RasterioLoader:
+    """The same windows as one would write it on rasterio: threads that keep their files open, and
+    GDAL's cache of blocks with them; a table of colours, batches stacked two ahead."""
 
-    def read(path: Path, row: int, column: int) -> np.ndarray:
-        handles = local.__dict__.setdefault("handles", {})
-        if path not in handles:
-            handles[path] = rasterio.open(path)
-        window = Window(column, row, size[1], size[0])
-        return np.transpose(handles[path].read(window=window), (1, 2, 0))
+    def __init__(self, places: list[Place], size: tuple[int, int]) -> None:
+        self._places, self._size = places, size
+        self._colours = np.zeros(256, np.uint8)
+        for index, info in enumerate(CLASSES):
+            self._colours[info.code] = index
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(WORKERS)
 
-    def sample(place: Place) -> tuple[np.ndarray, np.ndarray]:
-        image, label, row, column = place
-        bits = (read(label, row, column) > 127) @ np.array([4, 2, 1], np.uint8)
-        return read(image, row, column), colours[bits]
-
-    def stacked() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        samples = pool.map(sample, places)
+    def epoch(self) -> Epoch:
+        samples = self._pool.map(self._sample, self._places)
         while batch := list(itertools.islice(samples, BATCH)):
             images, targets = zip(*batch, strict=True)
             yield np.stack(images), np.stack(targets)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        yield from stacked()
+    def _sample(self, place: Place) -> tuple[np.ndarray, np.ndarray]:
+        image, label, row, column = place
+        bits = (self._read(label, row, column) > 127) @ np.array([4, 2, 1], np.uint8)
+        return self._read(image, row, column), self._colours[bits]
+
+    def _read(self, path: Path, row: int, column: int) -> np.ndarray:
+        handles = self._local.__dict__.setdefault("handles", {})
+        if path not in handles:
+            handles[path] = rasterio.open(path)
+        window = Window(column, row, self._size[1], self._size[0])
+        return np.transpose(handles[path].read(window=window), (1, 2, 0))
+
+    def close(self) -> None:
+        self._pool.shutdown()  # the handles go with their threads
+
+
+def rasterio_epoch(places: list[Place], size: tuple[int, int]) -> Epoch:
+    """The first epoch of a `RasterioLoader`."""
+    with closing(RasterioLoader(places, size)) as loader:
+        yield from loader.epoch()
 
 
 def check(one: Epoch, other: Epoch) -> None:

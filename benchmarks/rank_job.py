@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ class Job:
     """Of the seconds of the measured steps, the last ones: what `Rank` calls its waits."""
 
 
-def train(session: Session) -> Job:
+def train(session: Session, overlap: bool = True) -> Job:
     """Training steps on a batch that lies in memory."""
-    trainer = training_cases.trainer_of(session)
+    trainer = training_cases.trainer_of(session, overlap)
     batches = training_cases.synthetic_batches(session)
 
     def check(losses: Sequence[float]) -> dict[str, Any]:
@@ -132,12 +133,17 @@ def allreduce(session: Session) -> Job:
 def gradients(session: Session) -> dict[str, int]:
     """How many tensors a rank sends in a training step, and their bytes on the way."""
     variables = session.network.trainable_variables
-    width = 2 if session.experiment.distributed.compression == "fp16" else 4
+    width = 4 if session.experiment.distributed.compression == "none" else 2
     values = sum(int(np.prod(variable.shape)) for variable in variables)
     return {"tensors": len(variables), "bytes": width * values}
 
 
-KINDS = {"train": train, "inference": inference, "allreduce": allreduce}
+KINDS: dict[str, Callable[[Session], Job]] = {
+    "train": train,
+    "train_then_sum": partial(train, overlap=False),
+    "inference": inference,
+    "allreduce": allreduce,
+}
 
 
 def run(spec: Spec) -> tuple[int, dict[str, Any]]:
@@ -169,7 +175,7 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
         mine: dict[str, Any] = {
             "rank": ranks.rank,
             "host": socket.gethostname(),
-            "samples": session.experiment.training.batch * steps,
+            "samples": session.experiment.training.samples_per_step * steps,
             "wall_s": measured.wall_s,
             "step_s": measured.step_s,
             **job.waits(measured.step_s),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,15 +87,31 @@ def own_keras_state() -> Iterator[None]:
         gc.collect()  # networks are cyclic
 
 
-def trainer_of(session: Session) -> Any:
-    """The compiled `dlbench.training.Trainer`, as `dlbench.train` has it; equal on all ranks."""
+def trainer_of(session: Session, overlap: bool = True) -> Any:
+    """The compiled `dlbench.training.Trainer`, as `dlbench.train` has it; equal on all ranks.
+
+    Without ``overlap`` no gradient is sent before all of them are there.
+    """
+    import tensorflow as tf
+
     from dlbench import checkpoint
     from dlbench.schedule import build_optimizer
     from dlbench.training import Trainer
 
     training = session.experiment.training
-    trainer = Trainer(
-        session.network, session.ranks, session.task.loss(training), batch=training.batch
+
+    class Late(Trainer):
+        def _accumulated(self, *batch: Any) -> Any:
+            found = super()._accumulated(*batch)
+            with tf.control_dependencies(tf.nest.flatten(found)):
+                return tf.nest.map_structure(tf.identity, found)
+
+    trainer = (Trainer if overlap else Late)(
+        session.network,
+        session.ranks,
+        session.task.loss(training),
+        batch=training.samples_per_step,
+        micro_batches=training.accumulate_steps,
     )
     optimizer = build_optimizer(
         session.experiment.optimizer,
@@ -106,7 +123,6 @@ def trainer_of(session: Session) -> Any:
     optimizer.build(session.network.trainable_variables)
     session.ranks.broadcast(list(checkpoint.variables_of(session.network, optimizer).values()))
     trainer.compile(optimizer=optimizer, jit_compile=False)
-    trainer.make_train_function()
     return trainer
 
 
@@ -115,18 +131,16 @@ def training_step(trainer: Any, batches: Iterator[Any]) -> Callable[[], float]:
     import tensorflow as tf
 
     def step() -> float:
-        loss = trainer.train_function(batches)["loss"]
+        loss = trainer.step(batches)["loss"]
         tf.test.experimental.sync_devices()
         return float(loss)
 
     return step
 
 
-def synthetic_batches(session: Session) -> Any:
-    """An endless `tf.data.Dataset` of one batch that lies in memory."""
-    import tensorflow as tf
-
-    return tf.data.Dataset.from_tensors(synthetic_batch(session)).repeat()
+def synthetic_batches(session: Session) -> Iterator[tuple[Any, Any]]:
+    """One batch that lies in memory, again and again."""
+    return itertools.repeat(synthetic_batch(session))
 
 
 def synthetic_batch(session: Session) -> tuple[Any, Any]:
@@ -136,7 +150,7 @@ def synthetic_batch(session: Session) -> tuple[Any, Any]:
 
     dataset, size = session.dataset, session.experiment.data.size
     assert size is not None
-    shape = (session.experiment.training.batch, *size, len(dataset.bands))
+    shape = (session.experiment.training.samples_per_step, *size, len(dataset.bands))
     generator = np.random.default_rng(session.ranks.rank)
     if not dataset.classes:
         image = generator.normal(1.0, 0.1, shape).astype(np.float32)

@@ -18,6 +18,7 @@ convolutions    no twin: the network's convolutions alone, see `twin_limit`
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -58,12 +59,11 @@ def our_training_step(
     optimizer = optimizer or Adam(twin_cases.LEARNING_RATE)
     optimizer.build(network.trainable_variables)
     trainer.compile(optimizer=optimizer, jit_compile=False)
-    trainer.make_train_function()
-    batches = iter(tf.data.Dataset.from_tensors((image, target)).repeat())
+    batches = itertools.repeat((tf.constant(image), tf.constant(target)))
 
     def step() -> float:
         trainer.reset_metrics()  # otherwise the loss is the mean of all steps so far
-        return float(trainer.train_function(batches)["loss"])
+        return float(trainer.step(batches)["loss"])
 
     return network, step
 

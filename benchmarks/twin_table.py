@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import twin_run
+from benchmarks.rounds import grouped, read, spread
+from benchmarks.rounds import measure as in_turn
 from benchmarks.twin_cases import FULL, MODES, NETWORKS, PRECISIONS, Case
 from benchmarks.twin_run import Launched, median
 
@@ -47,46 +45,24 @@ def cases() -> dict[str, Case]:
 
 def measure(path: Path, rounds: int, names: Iterable[str], threads: int) -> None:
     """Adds to ``path`` the launches that it lacks."""
-    found = read(path)
-    path.write_text("".join(json.dumps(one) + "\n" for one in found), encoding="utf-8")
-    done = {(one["round"], one["case"], one["peer"]) for one in found}
-    with tempfile.TemporaryDirectory() as folder, path.open("a", encoding="utf-8") as out:
-        for number in range(rounds):
-            for name in names:
-                case = cases()[name]
-                peers = PEERS[case.mode]
-                start = number % len(peers)
-                for peer in (*peers[start:], *peers[:start]):
-                    if (number, name, peer) in done:
-                        continue
-                    steps = STEPS[case.precision] * (1 if case.mode == "train" else 3)
-                    weights = Path(folder) / f"{case.network}.npz"
-                    try:
-                        launched = twin_run.launch(peer, case, weights, steps, threads, TIMEOUT_S)
-                    except (RuntimeError, subprocess.TimeoutExpired) as error:
-                        print(f"{name}, {peer}: {error}", file=sys.stderr, flush=True)
-                        continue  # a second call tries it again
-                    line = {"round": number, "case": name, "peer": peer, **launched}
-                    print(json.dumps(line), file=out, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
 
+        def launch(name: str, peer: str) -> Launched:
+            case = cases()[name]
+            steps = STEPS[case.precision] * (1 if case.mode == "train" else 3)
+            weights = Path(folder) / f"{case.network}.npz"
+            return twin_run.launch(peer, case, weights, steps, threads, TIMEOUT_S)
 
-def read(path: Path) -> list[Launched]:
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+        in_turn(path, rounds, {name: PEERS[cases()[name].mode] for name in names}, launch)
 
 
 def table(launches: list[Launched]) -> str:
     """Markdown, a row for each case and peer."""
-    by_case: dict[str, dict[str, dict[int, Launched]]] = defaultdict(lambda: defaultdict(dict))
-    for one in launches:
-        by_case[one["case"]][one["peer"]][one["round"]] = one
     rows = [
         "| case | peer | launches | step, s | peer / ours | peak memory, GiB |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    for name, peers in by_case.items():
+    for name, peers in grouped(launches).items():
         ours = peers.get("ours", {})
         for peer, rounds in peers.items():
             step_s = [median(one) for one in rounds.values()]
@@ -99,10 +75,6 @@ def table(launches: list[Launched]) -> str:
                 f"{memory} |"
             )
     return "\n".join(rows) + "\n"
-
-
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from dlbench import elastic
 from dlbench.bench.energy import EnergyMeter
 from dlbench.bench.steps import SKIPPED, TRACED, StepTracer
 from dlbench.bench.timing import since_process_start
@@ -138,6 +139,8 @@ class EpochEnd(keras.callbacks.Callback):
         row["learning_rate"] = float(self.model.optimizer.learning_rate)
         if (unreadable := self._state.count_unreadable()) is not None:
             row["unreadable"] = unreadable
+        if elastic.is_elastic():
+            row["ranks"] = self._state.ranks_of_epoch()
         if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
             scores = self._evaluator().scores()
             row |= scores
@@ -152,8 +155,9 @@ class EpochEnd(keras.callbacks.Callback):
 class Position(keras.callbacks.Callback):
     """Within an epoch: a checkpoint every so many steps, and the end that was asked for.
 
-    All ranks end after the same step, in which they have told each other. To stand behind all
-    others, which see the whole of an epoch.
+    All ranks end after the same step, in which they have told each other. In an elastic job hosts
+    that come or go ask for it too, and only those that got a signal leave for good. To stand behind
+    all others, which see the whole of an epoch.
     """
 
     def __init__(
@@ -162,29 +166,28 @@ class Position(keras.callbacks.Callback):
         state: TrainingState,
         stop: StopRequest,
         clock: StepClock,
-        steps: int,
     ) -> None:
         super().__init__()
         self._ranks = session.ranks
-        self._every = session.experiment.training.checkpoint_every
+        self._training, self._score = session.experiment.training, session.task.score
+        self._every = self._training.checkpoint_every
         self._again = "the same command"
         if not session.experiment.resume:
             self._again += " without resume=false"
         self._state = state
         self._stop = stop
         self._clock = clock
-        self._steps = steps
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._state.begin_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._stop.received:
+        if self._stop.received or elastic.have_hosts_changed():
             self.model.stopping.assign(1.0)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         done = self._state.first + batch + 1
-        if done == self._steps:
+        if batch + 1 == self._state.steps_left():
             return  # the epoch's own end is next
         if self.model.all_stop or (self._every and done % self._every == 0):
             self._state.save_step(done)
@@ -193,13 +196,22 @@ class Position(keras.callbacks.Callback):
             self._leave(f"step {done} of epoch {len(self._state.history) + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.model.all_stop:
+        # What is left of a run that is complete are its scores: that takes no other ranks.
+        if self.model.all_stop and not (elastic.is_elastic() and self._is_complete()):
             self._leave(f"epoch {epoch + 1}")
+
+    def _is_complete(self) -> bool:
+        return is_complete(self._state.history, self._training, self._score)
 
     def _leave(self, place: str) -> None:
         self._state.wait()
         # The launcher ends the others soon after the first.
         self._ranks.barrier()
+        if elastic.is_elastic() and self._stop.received is None:
+            if self._ranks.rank == 0:
+                print(f"hosts come or go: saved after {place}", flush=True)
+            self._ranks.leave()
+            raise elastic.RanksChangedError
         if self._ranks.rank == 0:
             print(f"stopped and saved after {place}; {self._again} goes on there", flush=True)
         # Of another rank's signal it is known that there was one.

@@ -151,13 +151,18 @@ class Distributed(Section):
     """What Horovod is told; all of it is inert on one rank."""
 
     batch_norm: Literal["local", "sync"] = "local"
-    compression: Literal["none", "fp16"] = "none"
-    """How gradients travel; Horovod's TensorFlow op takes no bfloat16."""
+    compression: Literal["none", "fp16", "bf16"] = "none"
+    """How gradients of more than 4096 values travel. The sum over N ranks of x errs, with
+    S = sum |x|, by at most 2^-8 (S + |sum|) in bf16, at any size; in fp16 by 2^-11 (S + |sum|) +
+    (N + 1) 2^-35, and is cut off at 64."""
     fusion_threshold_mb: Annotated[int, Field(ge=0)] | None = None
     """HOROVOD_FUSION_THRESHOLD; empty: Horovod's default (128 MB)."""
     cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None
     """HOROVOD_CYCLE_TIME; empty: 10 ms on CPUs, Horovod's default of 1 ms on GPUs and for
     synchronised batch-norm."""
+    hierarchical: bool = False
+    """HOROVOD_TORUS_ALLREDUCE: gradients are summed within each host first, then over hosts. For
+    NCCL alone; no cluster of GPUs has run it here yet."""
     stall_shutdown_s: Annotated[int, Field(ge=2)] = 1800
     """HOROVOD_STALL_SHUTDOWN_TIME_SECONDS: how long ranks wait for one that does not answer, longer
     than one of them may take alone to generate or decode data."""
@@ -166,7 +171,11 @@ class Distributed(Section):
 class Training(Section):
     epochs: Positive = 50
     batch: Positive = 4
-    """Samples per rank and step."""
+    """Samples per rank at a time, and per step unless `accumulate_steps` says otherwise."""
+    accumulate_steps: Positive = 1
+    """Micro-batches of a step: their gradients are added up on each rank, then summed over ranks,
+    then the optimiser makes its step. N of them are a step on a batch N times larger in the memory
+    of one, but for batch normalisation, which sees one at a time."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     class_weights: ClassWeights = ClassWeights()
     drop_remainder: bool = False
@@ -191,6 +200,11 @@ class Training(Section):
     """The newest so many stay, and the best: a damaged one costs what has been done since."""
     threads: Positive | None = None
     """Compute threads per rank; empty: the usable cores divided by the ranks on the host."""
+
+    @property
+    def samples_per_step(self) -> int:
+        """Of a rank."""
+        return self.batch * self.accumulate_steps
 
 
 class Experiment(Section):

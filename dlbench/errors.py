@@ -20,7 +20,7 @@ FINAL = "DLBENCH_FINAL"
 JOB = "DLBENCH_JOB"
 """A variable: what all starts of one `dlbench.supervise` have in common, and no others."""
 CUT_OFF = re.compile(
-    "Horovod has been shut down"
+    "Horovod has been shut down|Horovod initialization failed"
     # Gloo's own, of a sum that was in flight: the tensor's error, not Horovod's.
     r"|gloo/transport/.*|Application timeout caused pair closure"
     # NCCL's likewise, from its documentation and Horovod's source: not tried.
@@ -34,10 +34,13 @@ class UserError(ValueError):
     """Something the user can mend; the message says what arrived, what is allowed, what to do."""
 
 
-def exit_status(program: str, job: Callable[[], object]) -> int:
+def exit_status(
+    program: str, job: Callable[[], object], on_final: Callable[[], object] = lambda: None
+) -> int:
     """Run ``job``; a `UserError` becomes one line on stderr and status 2, others stay as they are.
 
-    An error on one rank ends the job: Horovod's launcher stops the other ranks.
+    An error on one rank ends the job: Horovod's launcher stops the other ranks. ``on_final`` is
+    called where another start would end alike.
     """
     try:
         job()
@@ -48,12 +51,12 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
         _tell(program, str(error))
         # What a disk does on a network may pass.
         if not isinstance(error, OSError) or error.errno in UNWRITABLE:
-            _note_final()
+            _note_final(on_final)
         return 2
     except Exception as error:
         if isinstance(error, OSError) and error.errno in UNWRITABLE:
             _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
-            _note_final()
+            _note_final(on_final)
             return 2
         if cut_off := CUT_OFF.search(str(error)):
             _tell(
@@ -63,17 +66,12 @@ def exit_status(program: str, job: Callable[[], object]) -> int:
             )
             time.sleep(LAUNCHER_REACTS)
             return 1
-        # tf.data wraps what a reader raises in an error of its own that quotes ours.
-        quoted = re.search(r"(?:DataError|ConfigError): (.*)", str(error))
-        if quoted is None:
-            raise
-        _tell(program, quoted[1])
-        _note_final()
-        return 2
+        raise
     return 0
 
 
-def _note_final() -> None:
+def _note_final(tell: Callable[[], object] = lambda: None) -> None:
+    tell()
     if path := os.environ.get(FINAL):
         with suppress(OSError):  # on another host than the supervisor's
             Path(path).touch()

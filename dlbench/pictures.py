@@ -37,18 +37,20 @@ def prediction_grid(
     bands: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     value_range: tuple[float, float] | None = None,
+    second: str = "truth",
 ) -> None:
     """Write a PNG with a row image | truth [| prediction [| uncertainty]] per sample, and a legend.
 
     Images are ``(height, width, bands)`` of any real type, truths and predictions
     ``(height, width)`` class indices (`IGNORE` is drawn in `NEUTRAL`), uncertainties
     ``(height, width)`` on one scale for all rows. ``bands`` chooses what is shown, as for
-    `displayed`; ``names`` label the rows. Contrast is that of the pixels with a class, so that
-    clouds do not take it up; where few have one, that of pixels within the ``value_range``.
+    `displayed`; ``names`` label the rows, ``second`` the column of truths. Contrast
+    is that of the pixels with a class, so that clouds do not take it up; where few have one, that
+    of pixels within the ``value_range``.
     """
     from matplotlib.figure import Figure
 
-    columns = ["image", "truth"]
+    columns = ["image", second]
     columns += [] if predictions is None else ["prediction"]
     columns += [] if uncertainties is None else ["uncertainty"]
     given: dict[str, Sequence[Any]] = {"truths": truths}

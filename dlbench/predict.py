@@ -11,12 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-from dlbench import predict_map, predict_velocity, trained
+from dlbench import map_request, predict_map, predict_velocity, trained
 from dlbench.config import ConfigError
 from dlbench.errors import exit_status
 
 COMMANDS = {"velocity": predict_velocity, "segmentation": predict_map}
-USAGE = f"{predict_velocity.USAGE}\n   or {predict_map.USAGE.removeprefix('usage: ')}"
+USAGE = f"{predict_velocity.USAGE}\n   or {map_request.USAGE.removeprefix('usage: ')}"
 
 
 def predict(arguments: list[str]) -> None:

@@ -20,6 +20,7 @@ from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery import earth_engine, sentinel2
+from dlbench.data.imagery.bands import read_masked
 from dlbench.data.imagery.earth_engine import Mixer
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.spectral_indices import INDICES
@@ -48,6 +49,8 @@ class RasterInput:
     names: tuple[str | None, ...]
     """Descriptions of the bands that the network sees."""
     pixels: Pixels
+    satellite: bool = False
+    """Whether it was read as a satellite's scene, rather than the numbers of a raster."""
     mixer: Mixer | None = None
     """Of an Earth Engine export: how the patches lie that it came as."""
 
@@ -85,12 +88,13 @@ def opened(
     """The header of ``path``; ``chosen`` are bands by number or description, with commas between.
 
     Without them a network that has learnt from Sentinel-2 gets its scenes as in training: with
-    ``options`` of `labelled_sentinel2.images`; a folder with a Landsat scene is read as in
-    training, by the options ``clouds`` or else ``mask_clouds``; and of pictures of burned areas the
+    ``options`` of `labelled_sentinel2.images`; one that has learnt from Landsat a folder of it, by
+    the options ``clouds`` or else ``mask_clouds``; and of pictures of burned areas the
     black corners are no data. Raises `DataError` or `ConfigError` unless there
     are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
     mixer = None
+    earth_engine.refuse_csv(path)
     if earth_engine.is_export(path):
         (mixer,) = earth_engine.mixers([path])
     options = dict(options or {})
@@ -98,7 +102,7 @@ def opened(
     masked = options.setdefault("mask_clouds", not options.pop("clouds", False))
     if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
         return replace(_sentinel2(path, trained_on, options), mixer=mixer)
-    if chosen is None and trained_on is not None and any(path.glob("*_SR_B*")):
+    if chosen is None and trained_on is not None and _of_landsat(trained_on, path):
         return _input(path, Landsat(path, trained_on.bands, clouds=not masked))
     source = path if mixer is None else earth_engine.as_geotiff(mixer)
     with raster.open_raster(source) as file:
@@ -135,16 +139,11 @@ def opened(
 
 
 def _reader(path: Path, bands: tuple[int, ...], alpha: int | None, collar: float | None) -> Pixels:
-    """``alpha`` is 0 where there are no data, all others together are ``collar``."""
-    masks = () if alpha is None else (alpha,)
+    """``alpha`` and ``collar`` are as `read_masked` has them."""
 
     def pixels(row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        values, valid = raster.read_window(path, row, column, height, width, (*bands, *masks))
-        if masks:
-            valid &= values[..., -1] != 0
-            values = values[..., :-1]
-        if collar is not None:
-            valid &= (values != collar).any(axis=-1)
+        window = path, row, column, height, width
+        values, valid = read_masked(raster.read_window, window, bands, alpha, collar)
         values[~valid] = 0
         return values, valid
 
@@ -152,7 +151,13 @@ def _reader(path: Path, bands: tuple[int, ...], alpha: int | None, collar: float
 
 
 def _of_sentinel2(facts: Facts) -> bool:
+    if facts.read_as is not None:
+        return facts.read_as == "sentinel2"
     return all(band.rpartition("/")[2] in (*sentinel2.BANDS, *INDICES) for band in facts.bands)
+
+
+def _of_landsat(facts: Facts, path: Path) -> bool:
+    return facts.read_as in ("landsat", None) and any(path.glob("*_SR_B*"))
 
 
 def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput:
@@ -190,6 +195,7 @@ def _input(path: Path, image: Imagery) -> RasterInput:
         dtype=image.dtype,
         names=image.bands,
         pixels=image.read,
+        satellite=True,
     )
 
 

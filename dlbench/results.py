@@ -6,7 +6,7 @@ import socket
 import sys
 from typing import IO, Any
 
-from dlbench import environment, models, pictures
+from dlbench import elastic, environment, models, pictures
 from dlbench.bench import conditions, energy
 from dlbench.bench.memory import PeakMemory
 from dlbench.bench.split import Waits
@@ -34,7 +34,8 @@ def measured_by_rank(
         "wall_s": sum(clock.step_s),
         "step_s": clock.step_s,
         **waits.within(clock.step_s),
-        "first_step_s": clock.first_step_s,
+        # Unknown of a process in whose place another began.
+        "first_step_s": None if elastic.is_again() else clock.first_step_s,
         "peak_bytes": memory.peak_bytes,
         "conditions": memory.conditions,
     }
@@ -73,6 +74,7 @@ def write_report(
     evaluation: Evaluation,
     history: list[dict[str, Any]],
     measured: list[dict[str, Any]],
+    changes: list[dict[str, int]],
     epoch: int | None = None,
 ) -> None:
     """Write and print what the run achieved with its best weights, or those of the ``epoch`` that
@@ -83,14 +85,19 @@ def write_report(
     """
     best = session.task.score.best(history)
     assert best is not None  # the last epoch is always evaluated
-    quality, told = {"best_epoch": best["epoch"]}, f"best epoch: {best['epoch']}"
+    quality: dict[str, Any] = {"best_epoch": best["epoch"]}
+    told = f"best epoch: {best['epoch']}"
     if is_lost := epoch is not None and epoch != best["epoch"]:
         quality = {"epoch": epoch, "lost_best_epoch": best["epoch"]}
         told += f", whose weights are lost; scored and exported: those of epoch {epoch}"
+    if len(changes) > 1:
+        quality["rank_changes"] = changes
+        told += f"; ranks: {_told_changes(changes)}; speed and memory are those of the last"
     lines = ["", told, evaluation.table()]
     if any(part["samples"] for part in measured) or not folder.record.exists():
         record = _record(session, measured, {**quality, **evaluation.quality()})
-        summary = page.markdown(record) + (f"\n{told}\n" if is_lost else "")
+        is_to_be_told = is_lost or len(changes) > 1
+        summary = page.markdown(record) + (f"\n{told}\n" if is_to_be_told else "")
         folder.write_text(folder.summary, summary)
         # After the summary: a run that has a record gets neither again.
         records.write(record, folder.record)
@@ -106,6 +113,11 @@ def write_report(
     _draw_predictions(session, folder)
     lines.append(f"pictures, record and weights: {folder.path}/")
     print("\n".join(lines), flush=True)
+
+
+def _told_changes(changes: list[dict[str, int]]) -> str:
+    places = [f"{c['ranks']} from epoch {c['epoch']}, sample {c['samples']:,}" for c in changes]
+    return "; ".join(places)
 
 
 def export(session: Session, folder: RunFolder) -> None:
@@ -135,14 +147,18 @@ def _record(
     session: Session, measured: list[dict[str, Any]], quality: dict[str, Any]
 ) -> records.Record:
     experiment, dataset = session.experiment, session.dataset
-    size = experiment.data.size
+    size, training = experiment.data.size, experiment.training
+    several = training.accumulate_steps
+    accumulated = "" if several == 1 else f"/accumulate-{several}"
     workload = records.Workload(
-        id=f"train/{experiment.model.name}/{dataset.name}",
+        # No repeat of a run whose ranks were the same ones all along.
+        id=f"train/{experiment.model.name}/{dataset.name}{accumulated}"
+        + ("/elastic" if "rank_changes" in quality else ""),
         model=experiment.model.name,
         data=dataset.name,
-        precision=experiment.training.precision,
+        precision=training.precision,
         ranks=session.ranks.size,
-        batch_per_rank=experiment.training.batch,
+        batch_per_rank=training.samples_per_step,
         shape=(*size, len(dataset.bands)) if size else None,
         mode="train",
     )

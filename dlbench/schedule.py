@@ -17,6 +17,11 @@ class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
     Scaling by the number of ranks (with its warm-up) follows Goyal et al., arXiv 1706.02677.
     """
 
+    ahead = 0
+    """Steps by which the optimiser's count is short of the place in the training, which is measured
+    in steps of so many ranks as there are now: others made the steps before. To be set before the
+    first step."""
+
     def __init__(self, config: Optimizer, *, steps_per_epoch: int, epochs: int, ranks: int) -> None:
         self._config = config
         self._steps_per_epoch = steps_per_epoch
@@ -26,7 +31,7 @@ class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self._total = epochs * steps_per_epoch
 
     def __call__(self, step: Any) -> tf.Tensor:
-        step = tf.cast(step, tf.float32)
+        step = tf.cast(step + self.ahead, tf.float32)
         warm = (step + 1.0) / max(self._warmup, 1.0)
         return self._peak * tf.minimum(warm, 1.0) * self._shape(step)
 
@@ -47,6 +52,12 @@ class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "epochs": self._total // self._steps_per_epoch,
             "ranks": self._ranks,
         }
+
+
+def schedule_of(optimizer: keras.optimizers.Optimizer) -> WarmUpSchedule:
+    """That of an optimiser which `build_optimizer` made."""
+    # Keras tells the rate at the present step, and the schedule by no public name.
+    return getattr(optimizer, "inner_optimizer", optimizer)._learning_rate
 
 
 def build_optimizer(

@@ -3,6 +3,10 @@
 A checkpoint holds weights, optimiser, loss scale, seeds, the history of the epochs and the position
 in the one that is going on. Between epochs the ranks are equal; within one, those with
 batch-norm statistics of their own save them too. A resumed run goes on to the same bits.
+
+In an elastic job the number of ranks may be another one then. The rest of the epoch's samples is
+shared anew, each rank keeps the batch of the configuration, and so do the learning rate and its
+schedule: from there on they are those of a run with so many ranks.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlbench import checkpoint
+from dlbench import checkpoint, elastic
 from dlbench.config import ConfigError
+from dlbench.data import pipeline
 from dlbench.errors import UserError
+from dlbench.schedule import schedule_of
 from dlbench.training import Trainer, draw_own_dropout
 
 if TYPE_CHECKING:
-    from dlbench.data.pipeline import Unreadable
     from dlbench.runs import RunFolder
     from dlbench.session import Session
 
@@ -49,12 +54,12 @@ class TrainingState:
         session: Session,
         trainer: Trainer,
         folder: RunFolder,
-        unreadable: Unreadable | None = None,
+        unreadable: pipeline.Unreadable | None = None,
     ) -> None:
         self._ranks = session.ranks
+        self._training = session.experiment.training
         self._network = session.network
         self._score = session.task.score
-        self._kept = session.experiment.training.keep_checkpoints
         self._trainer = trainer
         self._folder = folder
         self._variables = checkpoint.variables_of(session.network, trainer.optimizer)
@@ -65,10 +70,15 @@ class TrainingState:
         self._writing: Future[None] | None = None
         self.history: list[dict[str, Any]] = []
         """What is known of each finished epoch."""
-        self.step = 0
-        """Steps done of the epoch after those."""
-        self.first = 0
+        self.step, self.done = 0, 0
+        """Steps and samples done of the epoch after those."""
+        self.first, self.begun = 0, 0
         """Of these, the ones before this process took the epoch up."""
+        self.changes: list[dict[str, int]] = []
+        """Since which place (``epoch``, from 1, and ``samples`` done of it) how many ``ranks``
+        train."""
+        self._ahead = 0
+        """Of the schedule, so that it goes on."""
         self._applied = 0
         """Steps of the optimiser before the epoch."""
         self._samples = session.dataset.count("train")
@@ -92,20 +102,48 @@ class TrainingState:
         """Give all ranks one state: that of the newest whole checkpoint, if rank 0 is to
         ``resume``, or rank 0's initial one. Raises `ConfigError` or `CheckpointError`."""
         arrays: dict[str, np.ndarray] = {}
-        position: dict[str, Any] = {"history": [], "step": 0, "loss": self._loss}
+        position: dict[str, Any] = {
+            "history": [], "step": 0, "done": 0, "loss": self._loss, "ahead": 0, "unreadable": [],
+            "changes": [{"epoch": 1, "samples": 0, "ranks": self._ranks.size}],
+        }  # fmt: skip
         if resume:
-            arrays, position = self._read()
-        told = {name: position[name] for name in ("history", "step", "loss")}
-        told["unreadable"] = position.get("unreadable", [])
-        told = self._ranks.gather(told)[0]
-        self.history, self.step, self._loss = told["history"], told["step"], told["loss"]
-        self.first = self.step
+            arrays, meta = self._read()
+            position |= {name: meta[name] for name in position.keys() & meta.keys()}
+        told = self._ranks.gather(position)[0]
+        self.history, self._loss, self.changes = told["history"], told["loss"], told["changes"]
+        self.first = self.step = told["step"]
+        self.begun = self.done = told["done"]
+        self._ahead = schedule_of(self._trainer.optimizer).ahead = told["ahead"]
         if self._unreadable is not None:
             self._unreadable.indices.update(told["unreadable"])
         self._ranks.broadcast(list(self._variables.values()))
         draw_own_dropout(self._network, self._ranks.rank)
         if self.step and self._ranks.size > 1 and self._statistics:
             self._take_statistics(arrays.get(STATISTICS))
+
+    def steps_left(self) -> int:
+        """Steps that this process makes of the epoch that it takes up."""
+        training = self._training
+        return pipeline.steps_per_epoch(
+            self._samples,
+            training.samples_per_step,
+            self._ranks.size,
+            training.drop_remainder,
+            self.begun,
+        )
+
+    def ranks_of_epoch(self) -> str:
+        """How many ranks train the epoch after the history; "3>2" where they became fewer in it."""
+        epoch = len(self.history) + 1
+        began = [c for c in self.changes if (c["epoch"], c["samples"]) <= (epoch, 0)]
+        within = [c for c in self.changes if c["epoch"] == epoch and c["samples"]]
+        return ">".join(str(change["ranks"]) for change in (*began[-1:], *within))
+
+    def ranks_before(self) -> int:
+        """How many ranks came to the place that the run goes on from."""
+        here = {"epoch": len(self.history) + 1, "samples": self.done}
+        earlier = [change["ranks"] for change in self.changes if change | here != change]
+        return (earlier or [self._ranks.size])[-1]
 
     def begin_epoch(self) -> None:
         """Go on with the mean loss of an epoch that has been interrupted."""
@@ -139,12 +177,15 @@ class TrainingState:
     def save_epoch(self) -> None:
         """Save the state after the epoch that the history ends with, as the best too if it is."""
         self.step, self.first, self._loss = 0, 0, [0.0, 0.0]
+        self.done, self.begun = 0, 0
         if self._ranks.rank == 0:
             self._save({}, best=self._score.best(self.history) is self.history[-1])
 
     def save_step(self, step: int) -> None:
         """Save the state after ``step`` steps of an epoch; all ranks come here."""
         self.step = step
+        made = (step - self.first) * self._training.samples_per_step * self._ranks.size
+        self.done = self.begun + made
         self._loss = [float(variable) for variable in self._trainer.metrics[0].variables]
         self.require_convergence(float(self._trainer.metrics[0].result()), step)
         self.count_unreadable()
@@ -174,8 +215,11 @@ class TrainingState:
         meta = {
             "epoch": len(history),
             "step": self.step,
+            "done": self.done,
             "loss": self._loss,
             "ranks": self._ranks.size,
+            "changes": self.changes,
+            "ahead": self._ahead,
             "samples": self._samples,
             "history": history,
         }
@@ -189,7 +233,9 @@ class TrainingState:
             if history:
                 self._folder.write_rows(self._folder.metrics, history)
             # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
-            checkpoint.save(self._folder.checkpoint("last"), arrays, meta, self._kept)
+            checkpoint.save(
+                self._folder.checkpoint("last"), arrays, meta, self._training.keep_checkpoints
+            )
 
         self._writing = self._pool.submit(write)
 
@@ -198,10 +244,11 @@ class TrainingState:
         arrays, meta, path = checkpoint.load_newest(
             newest, lambda text: print(text, file=sys.stderr, flush=True)
         )
-        if meta["ranks"] != self._ranks.size:
+        if meta["ranks"] != self._ranks.size and not elastic.is_elastic():
             raise ConfigError(
                 f"{path} was trained on {meta['ranks']} ranks, now there are {self._ranks.size}; "
-                f"start it with horovodrun -np {meta['ranks']}, or choose another name=..."
+                f"start it with horovodrun -np {meta['ranks']}, or, as ranks may change in an "
+                "elastic job, with --host-discovery-script; or choose another name=..."
             )
         if meta.get("samples", self._samples) != self._samples:
             raise ConfigError(
@@ -211,11 +258,39 @@ class TrainingState:
         checkpoint.assign(self._variables, arrays, path)
         if path != newest:
             checkpoint.replace_damaged(newest, path)
-        return arrays, {"loss": self._loss, **meta}
+        meta = {"loss": self._loss, **meta}
+        # Files that were written before ranks could change.
+        samples = meta["step"] * self._training.samples_per_step * meta["ranks"]
+        meta.setdefault("done", min(samples, self._samples))
+        meta.setdefault("changes", [{"epoch": 1, "samples": 0, "ranks": meta["ranks"]}])
+        if meta["ranks"] != self._ranks.size:
+            self._change_ranks(arrays, meta)
+        return arrays, meta
+
+    def _change_ranks(self, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+        """Fit what another number of ranks has saved, on rank 0, to the present one."""
+        place = {"epoch": meta["epoch"] + 1, "samples": meta["done"]}
+        before = [change for change in meta["changes"] if change | place != change]
+        meta["changes"] = [*before, {**place, "ranks": self._ranks.size}]
+        # As at the end of an epoch, each takes the mean of all.
+        rows = arrays.pop(STATISTICS, None)
+        if rows is not None:
+            self._assign_statistics(rows.mean(axis=0))
+        # What is left of the epoch are the last of its steps, so that the next one begins in time.
+        training, size = self._training, self._ranks.size
+        shape = (self._samples, training.samples_per_step, size, training.drop_remainder)
+        whole, left = (pipeline.steps_per_epoch(*shape, done) for done in (0, meta["done"]))
+        optimizer: Any = self._trainer.optimizer
+        made = int(getattr(optimizer, "inner_optimizer", optimizer).iterations)
+        meta["ahead"] = (meta["epoch"] + 1) * whole - left - made
 
     def _take_statistics(self, rows: np.ndarray | None) -> None:
-        """``rows`` (ranks, values) on rank 0; None on the others."""
-        start, own = 0, self._summed(rows)[self._ranks.rank]
+        """``rows`` (ranks, values) on rank 0; None on the others, and where the ranks are equal."""
+        if self._ranks.gather(rows is not None)[0]:
+            self._assign_statistics(self._summed(rows)[self._ranks.rank])
+
+    def _assign_statistics(self, own: np.ndarray) -> None:
+        start = 0
         for variable in self._statistics:
             stop = start + int(np.prod(variable.shape))
             variable.assign(own[start:stop].reshape(variable.shape))

@@ -82,6 +82,14 @@ class Tiling:
     def __len__(self) -> int:
         return len(self._spans(self.height)) * len(self._spans(self.width))
 
+    def number(self, source: Window) -> int:
+        """Of the tile that sees ``source``, counted row by row."""
+        rows, columns = (
+            [span.start for span, _, _ in self._spans(length)]
+            for length in (self.height, self.width)
+        )
+        return rows.index(source[0].start) * len(columns) + columns.index(source[1].start)
+
     def weighted(self, length: int) -> list[tuple[slice, np.ndarray]]:
         """Along an axis of ``length``: the source of each tile, and the weights of its pixels.
 

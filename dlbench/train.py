@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench import config
-from dlbench.errors import exit_status
+from dlbench import config, elastic
 
 if TYPE_CHECKING:
     from dlbench.runs import RunFolder
@@ -28,6 +27,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     from dlbench.runs import RunFolder
 
     session = sessions.start(experiment)
+    elastic.met(session.ranks)
     folder = RunFolder(experiment.run_folder)
     with ExitStack() as ends:
         if session.ranks.rank == 0:
@@ -62,14 +62,16 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     sessions.require_same_samples(session, "train")
     count = session.dataset.count("train")
     likely = sessions.sampling_probabilities(session)
-    steps = pipeline.steps_per_epoch(count, training.batch, ranks.size, training.drop_remainder)
+    batch = training.samples_per_step
+    steps = pipeline.steps_per_epoch(count, batch, ranks.size, training.drop_remainder)
     trainer = Trainer(
         session.network,
         ranks,
         session.task.loss(training),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
         training.recompute,
-        training.batch,
+        batch,
+        training.accumulate_steps,
     )
     optimizer = build_optimizer(
         experiment.optimizer,
@@ -93,8 +95,8 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     order = np.arange(count)
 
     def share(step: int) -> int:
-        at = state.first + step
-        return len(pipeline.rank_share(order, at, training.batch, ranks.size, ranks.rank))
+        done = state.begun + step * batch * ranks.size
+        return len(pipeline.rank_share(order, done, batch, ranks.size, ranks.rank))
 
     clock = StepClock(
         share,
@@ -110,16 +112,16 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
     with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
-        callbacks.append(Position(session, state, stop, clock, steps))
+        callbacks.append(Position(session, state, stop, clock))
         # What is left of an epoch that was interrupted, then whole ones.
         while not is_complete(state.history, training, score):
             batches = pipeline.training_batches(
                 session.dataset,
-                batch=training.batch,
+                batch=batch,
                 ranks=ranks.size,
                 rank=ranks.rank,
                 seed=experiment.seed,
-                epochs_from=(len(state.history), state.first),
+                epochs_from=(len(state.history), state.begun),
                 augmentation=experiment.data.augmentation,
                 size=experiment.data.size,
                 cache=experiment.data.cache,
@@ -130,11 +132,10 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
             )
             trainer.fit(
                 batches,
-                steps_per_epoch=steps - state.first,
+                steps_per_epoch=state.steps_left(),
                 epochs=training.epochs,
                 initial_epoch=len(state.history),
                 callbacks=callbacks,
-                shuffle=False,  # the pipeline orders the samples
                 verbose=_verbosity(training.progress) if ranks.rank == 0 else 0,
             )
         state.wait()
@@ -147,8 +148,13 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
     if ranks.rank == 0:
         export(session, folder)
-        write_report(session, folder, evaluation, state.history, measured, epoch)
+        write_report(session, folder, evaluation, state.history, measured, state.changes, epoch)
     ranks.barrier()
+
+
+def _batch(training: config.Training) -> str:
+    batch, several = f"batch {training.batch}", training.accumulate_steps
+    return batch if several == 1 else f"{batch} x {several} micro-batches"
 
 
 def _verbosity(progress: str) -> int:
@@ -177,17 +183,26 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
     experiment, dataset = session.experiment, session.dataset
     folder.write_json(folder.dataset, facts(dataset).model_dump(mode="json"))
     folder.write_json(folder.environment, environment.describe(horovod=session.ranks.describe()))
-    print(
-        f"{experiment.model.name} ({session.network.count_params():,} parameters) on "
-        f"{dataset.name} at {dataset.root}: {dataset.count('train')} training and "
-        f"{dataset.count('val')} validation samples, {len(dataset.outputs)} outputs a pixel\n"
-        f"{session.ranks.size} rank(s) x batch {experiment.training.batch}, {steps} steps an "
-        f"epoch, {experiment.training.precision}; results go to {folder.path}/",
-        flush=True,
-    )
+    is_begun = bool(state.history or state.step)
+    if not (elastic.is_again() and is_begun):
+        print(
+            f"{experiment.model.name} ({session.network.count_params():,} parameters) on "
+            f"{dataset.name} at {dataset.root}: {dataset.count('train')} training and "
+            f"{dataset.count('val')} validation samples, {len(dataset.outputs)} outputs a pixel\n"
+            f"{session.ranks.size} rank(s) x {_batch(experiment.training)}, {steps} steps an "
+            f"epoch, {experiment.training.precision}; results go to {folder.path}/",
+            flush=True,
+        )
     epochs = f"epoch {len(state.history)} of {experiment.training.epochs}"
+    before = state.ranks_before()
     if is_complete(state.history, experiment.training, session.task.score):
         print("the run is complete; resume=false trains it anew", flush=True)
+    elif is_begun and (elastic.is_again() or before != session.ranks.size):
+        print(
+            f"{before} -> {session.ranks.size} ranks at epoch {len(state.history) + 1}, "
+            f"{state.done:,} of {dataset.count('train'):,} samples done",
+            flush=True,
+        )
     elif state.step:
         print(f"resuming after {epochs} and {state.step} steps of the next", flush=True)
     elif state.history:
@@ -197,7 +212,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
 def main(arguments: list[str]) -> int:
     """Parse, train, and return the process's exit status: 2 for what the user can mend."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return exit_status("dlbench.train", lambda: train(config.load(arguments)))
+    return elastic.run("dlbench.train", lambda: train(config.load(arguments)))
 
 
 if __name__ == "__main__":

@@ -52,23 +52,23 @@ def task(run: Path) -> str:
 
 def velocity_network(run: Path, kind: str = "best") -> tuple[Callable[[], keras.Model], int]:
     """The DeepVel network of a run folder, weights of the checkpoint ``kind``, or a .keras file;
-    and the ``x_axis`` of the pairs that it was trained on, 0 where that is not told.
+    and the ``x_axis`` of the pairs that it was trained on, 0 where that is not told. Beside a
+    .keras file its run's other files are looked for.
 
     What a run folder holds is checked at once; TensorFlow is loaded when the first is called. That
     gives a model ``(batch, height, width, 2)`` to ``(batch, height, width, outputs)`` in km/s.
     Raises `ConfigError` or `CheckpointError`.
     """
     if run.suffix == ".keras":
-        return lambda: _saved_velocity(run), 0
+        beside = RunFolder(run.parent)
+        return lambda: _saved_velocity(run), _x_axis(beside, _beside(beside))
     folder = RunFolder(run)
     experiment = folder.experiment()
     path = folder.checkpoint(kind)
     arrays, _ = checkpoint.load(path)
     outputs = len(_last_bias(folder, path, arrays, "velocity"))
-    x_axis = experiment.data.options.get("x_axis", 0)
-    if x_axis not in (0, 1):
-        raise ConfigError(f"{folder.config}: data.options.x_axis is {x_axis!r}; allowed: 0 and 1")
-    return _builder(experiment, path, arrays, FRAMES, outputs), int(x_axis)
+    x_axis = _x_axis(folder, experiment)
+    return _builder(experiment, path, arrays, FRAMES, outputs), x_axis
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,21 @@ class Segmenter:
     outputs: int
     facts: Facts | None
     """Of the data set; None where the run does not tell."""
-    options: Mapping[str, Any]
-    """Of the data set, as configured; a .keras file tells none."""
+    options: Mapping[str, Any] | None
+    """Of the data set, as configured; None of a .keras file that has left its run."""
     samples: int
     """Monte-Carlo passes, where the network is Bayesian."""
     seed: int
     distributed: config.Distributed
+    stride: int
+    """As `models.Entry.stride`."""
+    window: tuple[int, int] | None
+    """Height and width of the images of its training, where they are known."""
 
 
 def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
-    """The network of a segmentation run, weights of the checkpoint ``kind``, or a .keras file.
+    """The network of a segmentation run, weights of the checkpoint ``kind``, or a .keras file,
+    beside which its run's other files are looked for.
 
     What a run folder holds is checked at once; TensorFlow is loaded for a .keras file alone. Raises
     `ConfigError` or `CheckpointError`.
@@ -99,17 +104,21 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
         network = _saved(run)
         before, after = _image_shapes(run, network)
         bands, outputs = before[-1], after[-1]
-        facts = _fitting(RunFolder(run.parent), run, bands, outputs)
-        defaults = config.Experiment()
+        folder = RunFolder(run.parent)
+        facts = _fitting(folder, run, bands, outputs)
+        experiment = _beside(folder) if facts is not None else None
+        told = experiment or config.Experiment()
         return Segmenter(
             lambda: network,
             bands,
             outputs,
             facts,
-            {},
-            defaults.monte_carlo_samples,
-            defaults.seed,
-            defaults.distributed,
+            None if experiment is None else experiment.data.options,
+            told.monte_carlo_samples,
+            told.seed,
+            told.distributed,
+            models.stride_of(network.name),
+            None if experiment is None else experiment.data.size,
         )
     folder = RunFolder(run)
     experiment = folder.experiment()
@@ -133,6 +142,8 @@ def segmentation_network(run: Path, kind: str = "best") -> Segmenter:
         experiment.monte_carlo_samples,
         experiment.seed,
         experiment.distributed,
+        models.stride_of(experiment.model.name),
+        experiment.data.size,
     )
 
 
@@ -171,6 +182,19 @@ def _last_bias(
             f"{path} holds no {what} network, which {folder.config} names; give another run"
         )
     return bias
+
+
+def _beside(folder: RunFolder) -> config.Experiment | None:
+    """The configuration that lies with a .keras file and the facts of its run; None without."""
+    there = folder.config.is_file() and folder.dataset.is_file()
+    return folder.experiment() if there else None
+
+
+def _x_axis(folder: RunFolder, experiment: config.Experiment | None) -> int:
+    x_axis = experiment.data.options.get("x_axis", 0) if experiment else 0
+    if x_axis not in (0, 1):
+        raise ConfigError(f"{folder.config}: data.options.x_axis is {x_axis!r}; allowed: 0 and 1")
+    return int(x_axis)
 
 
 def _fitting(folder: RunFolder, path: Path, bands: int, outputs: int) -> Facts | None:

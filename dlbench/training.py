@@ -6,6 +6,8 @@ that is; so N ranks with batch b follow one rank with batch N*b.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -14,12 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 from dlbench.bench import split
+from dlbench.data.pipeline import ALIGNMENT, Batch
 from dlbench.distributed import SingleProcess
 from dlbench.recomputation import Recomputed
 from dlbench.tasks import Loss
 
 STOPPING = "stopping"
 """What a step's graph returns beside its logs: how many ranks were asked to stop, float32, ()."""
+
+Sums = tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]
+"""A loss summed over what counts, (); the seconds waited for other ranks, float64, (); and the
+gradient by each variable, of the scaled loss divided by what counts."""
 
 UNKNOWN_SIDE = 256
 """Pixels along a side of a sample, where samples are of any size."""
@@ -36,12 +43,21 @@ def draw_own_dropout(network: keras.Model, rank: int) -> None:
             seed.assign(seed + np.array([rank, 0], dtype=seed.dtype))
 
 
+def shared(part: np.ndarray | tf.Tensor) -> tf.Tensor:
+    """A tensor in the memory of an array of `pipeline.Batches`, which nobody else uses; of other
+    arrays, whose memory TensorFlow's vectors do not fit, a copy."""
+    if isinstance(part, tf.Tensor) or part.ctypes.data % ALIGNMENT or not part.flags.carray:
+        return tf.convert_to_tensor(part)
+    return tf.experimental.dlpack.from_dlpack(part.__dlpack__())
+
+
 class Trainer(keras.Model):
     """Wraps a network for `fit` under Horovod.
 
     Gradients are summed over ranks before the optimiser sees them, outside any data-dependent
     branch: an inf on one rank becomes an inf on all, and all skip that step together. ``batch`` is
-    how many samples a rank has in a step.
+    how many samples a rank has in a step, which it trains on in so many ``micro_batches``, one
+    after the other, in the memory of one.
     """
 
     train_function: Any
@@ -54,6 +70,7 @@ class Trainer(keras.Model):
         weight_decay: float = 0.0,
         recompute: Literal[False, True, "normalization"] = False,
         batch: int = 1,
+        micro_batches: int = 1,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
@@ -61,13 +78,16 @@ class Trainer(keras.Model):
         self._forward = Recomputed(network, recompute) if recompute else kept
         self._ranks = ranks
         self._batch = batch
+        self._micro_batches = micro_batches
         self._task_loss = loss
         # L2 of kernels alone: biases and batch-norm parameters stay free.
         self._decayed = {v.path for v in network.trainable_variables if v.path.endswith("kernel")}
         self._weight_decay = weight_decay
         self._loss = keras.metrics.Mean(name="loss")
         self.waits = split.Waits()
-        """What each step waited for, since `make_train_function`."""
+        """What each step waited for."""
+        self._batches: Iterator[Batch] = iter(())
+        self._kinds: list[tf.TensorSpec] = []
         self.stopping = tf.Variable(0.0, trainable=False)
         """Not 0 on a rank that is asked to stop ..."""
         self.all_stop = False
@@ -80,32 +100,46 @@ class Trainer(keras.Model):
     def call(self, image: Any, training: bool = False) -> Any:
         return self.network(image, training=training)
 
+    def fit(self, batches: Iterable[Batch], **options: Any) -> Any:
+        """Keras's `fit` on endless ``batches`` of arrays: image, target.
+
+        Keras draws from a tf.data pipeline alone, which takes 0.7 ms to hand a batch over from
+        Python; a step of ours draws its own, and what Keras gets is never drawn from.
+        """
+        self._batches = iter(batches)
+        try:
+            return super().fit(tf.data.Dataset.range(1).repeat(), shuffle=False, **options)
+        finally:
+            self._batches = iter(())  # ends the threads that read ahead
+
     def make_train_function(self, force: bool = False) -> None:
-        """As Keras builds it for one step an execution, with the instants before and after the
-        batch has come; without XLA, which has no clock."""
-        if self.train_function is not None and not force:
-            return
-        step = tf.function(self.train_step, reduce_retracing=True)
+        """As Keras builds it for one step an execution, but for where batches come from; without
+        XLA, which has no clock."""
+        if self.train_function is None or force:
+            self.train_function = lambda _: self.step(self._batches)
 
-        @tf.function(reduce_retracing=True)
-        def draw_and_step(batches: Any) -> dict[str, Any]:
-            begun = split.stamp()
-            with tf.control_dependencies([begun]):
-                batch = batches.get_next()
-            # The step comes after the instant: a single thread would take all of it first.
-            arrived = split.stamp(batch)
-            with tf.control_dependencies([arrived]):
-                batch = tf.nest.map_structure(tf.identity, batch)
-            return {split.INPUT: arrived - begun, **step(batch)}
+    def step(self, batches: Iterator[Batch]) -> dict[str, Any]:
+        """Make one step on the next of ``batches`` and give its logs."""
+        begun = time.perf_counter()
+        with tf.profiler.experimental.Trace(split.INPUT):
+            batch = tuple(map(shared, next(batches)))
+        input_s = time.perf_counter() - begun
+        logs = self.waits.observed(input_s, self._traced(batch)(batch))
+        self.all_stop = float(logs.pop(STOPPING)) > 0.0
+        return logs
 
-        observed = self.waits.observe(draw_and_step)
-
-        def made(batches: Any) -> dict[str, Any]:
-            logs = observed(batches)
-            self.all_stop = float(logs.pop(STOPPING)) > 0.0
-            return logs
-
-        self.train_function = made
+    def _traced(self, batch: tuple[tf.Tensor, ...]) -> Any:
+        """`train_step` as a graph for batches of any length; of any size, once sizes differ."""
+        kinds = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batch]
+        if self._kinds:
+            kinds = [
+                kind.most_specific_common_supertype([other])
+                for kind, other in zip(self._kinds, kinds, strict=True)
+            ]
+        if kinds != self._kinds:
+            self._kinds = kinds
+            self._graph = tf.function(self.train_step, input_signature=[tuple(kinds)])
+        return self._graph
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         image, target = data
@@ -116,15 +150,7 @@ class Trainer(keras.Model):
         # What counts on all ranks is needed when the backward pass has ended, not before: a rank
         # would wait for the others twice a step.
         divisor = total if self._ranks.size == 1 else self._nominal(target)
-        # A rank that the remainder left without a sample must not sway synchronised batch-norm.
-        part = tf.cast(valid > 0.0, tf.float32)
-        # In the backward pass too, which may recompute.
-        with self._ranks.taking_part(part), self._ranks.timing_waits() as waits:
-            with tf.GradientTape() as tape:
-                prediction = self._forward(image)
-                local = self._task_loss.summed(prediction, target)
-                share = self.optimizer.scale_loss(local / divisor)
-            local_gradients = tape.gradient(share, variables)
+        local, waited, local_gradients = self._accumulated(image, target, divisor)
         begun = split.stamp(local_gradients)
         if self._ranks.size > 1:
             local_gradients = [gradient * (divisor / total) for gradient in local_gradients]
@@ -134,12 +160,59 @@ class Trainer(keras.Model):
             for gradient, variable in zip(local_gradients, variables, strict=True)
         ]
         # Most sums are made while the backward pass goes on; these are left when it has ended.
-        waits.append(split.stamp(gradients) - begun)
+        waited += split.stamp(gradients) - begun
         with tf.name_scope("optimizer"):  # by which a profile knows its ops
             self.optimizer.apply(self._with_decay(gradients, variables), variables)
         loss = self._ranks.sum(local, "loss") / total
         self._loss.update_state(loss, sample_weight=total)
-        return {"loss": self._loss.result(), STOPPING: stopping, **self._exposed(waits)}
+        return {"loss": self._loss.result(), STOPPING: stopping, **self._exposed(waited)}
+
+    def _accumulated(self, image: tf.Tensor, target: tf.Tensor, divisor: Any) -> Sums:
+        """`_pass` over this rank's micro-batches, added up."""
+        before = None
+        if self._micro_batches > 1:
+
+            def another(number: tf.Tensor, *sums: Any) -> Any:
+                found = self._pass(*self._part(image, target, number), divisor)
+                return (number + 1, *tf.nest.map_structure(tf.add, sums, found))
+
+            nothing = [tf.zeros(variable.shape) for variable in self.network.trainable_variables]
+            _, *before = tf.while_loop(
+                lambda number, *_: number < self._micro_batches - 1,
+                another,
+                (0, tf.constant(0.0), tf.constant(0.0, tf.float64), nothing),
+                parallel_iterations=1,
+            )
+            # Not beside the others, for their memory.
+            with tf.control_dependencies(tf.nest.flatten(before)):
+                image, target = tf.identity(image), tf.identity(target)
+            image, target = self._part(image, target, self._micro_batches - 1)
+        # Out of the loop: each of its gradients can be sent as soon as it is there.
+        last = self._pass(image, target, divisor)
+        return last if before is None else tf.nest.map_structure(tf.add, tuple(before), last)
+
+    def _part(
+        self, image: tf.Tensor, target: tf.Tensor, number: tf.Tensor | int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A micro-batch: an even part of the batch, one void sample where there are not enough. All
+        ranks make equally many passes, for the sums of synchronised batch-norm in them."""
+        count, parts = tf.shape(image)[0], self._micro_batches
+        start, stop = number * count // parts, (number + 1) * count // parts
+        part = slice(start, tf.maximum(stop, start + 1))
+        void = self._task_loss.void(target[part])
+        return image[part], tf.where(stop > start, target[part], void)
+
+    def _pass(self, image: tf.Tensor, target: tf.Tensor, divisor: Any) -> Sums:
+        # A rank that the remainder left without a sample must not sway synchronised batch-norm.
+        part = tf.cast(self._task_loss.count(target) > 0.0, tf.float32)
+        # In the backward pass too, which may recompute.
+        with self._ranks.taking_part(part), self._ranks.timing_waits() as waits:
+            with tf.GradientTape() as tape:
+                prediction = self._forward(image)
+                local = self._task_loss.summed(prediction, target)
+                share = self.optimizer.scale_loss(local / divisor)
+            gradients = tape.gradient(share, self.network.trainable_variables)
+        return local, tf.add_n([tf.constant(0.0, tf.float64), *waits]), gradients
 
     def _nominal(self, target: tf.Tensor) -> float:
         """About as much as counts in a step; a power of two, by which numbers are divided exactly,
@@ -148,10 +221,10 @@ class Trainer(keras.Model):
         sides = [side or UNKNOWN_SIDE for side in target.shape[1:]]
         return float(2.0 ** round(np.log2(self._ranks.size * self._batch * np.prod(sides))))
 
-    def _exposed(self, waits: list[Any]) -> dict[str, Any]:
+    def _exposed(self, waited: tf.Tensor) -> dict[str, Any]:
         if self._ranks.size > 1 and tf.config.list_logical_devices("GPU"):
             return {}
-        return {split.COMMUNICATION: tf.add_n(waits)}
+        return {split.COMMUNICATION: waited}
 
     def _with_decay(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
         if not self._weight_decay:

@@ -173,12 +173,14 @@ def test_a_run_that_is_stopped_says_what_goes_on(
     resume: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     session: Any = SimpleNamespace(
-        experiment=Experiment(resume=resume), ranks=SingleProcess(), task=None
+        experiment=Experiment(resume=resume),
+        ranks=SingleProcess(),
+        task=SimpleNamespace(score=None),
     )
     state: Any = SimpleNamespace(wait=lambda: None)
     stop: Any = SimpleNamespace(received=None)
     clock: Any = None
-    position = callbacks.Position(session, state, stop, clock, 8)
+    position = callbacks.Position(session, state, stop, clock)
     position.set_model(SimpleNamespace(all_stop=True))
     with pytest.raises(StoppedError):
         position.on_epoch_end(0)

@@ -29,15 +29,6 @@ def test_user_errors_become_one_line(
     assert capsys.readouterr().err == "dlbench.x (rank 3): a.tif is cut off; fetch it again\n"
 
 
-def test_a_readers_error_is_found_inside_tensorflows(capsys: pytest.CaptureFixture[str]) -> None:
-    wrapped = RuntimeError(
-        "{{function_node __wrapped__IteratorGetNext}} DataError: cannot read a.tif; fetch it "
-        "again\nTraceback (most recent call last):\n  File ..."
-    )
-    assert exit_status("dlbench.x", lambda: raising(wrapped)) == 2
-    assert capsys.readouterr().err == "dlbench.x (rank 0): cannot read a.tif; fetch it again\n"
-
-
 def test_bugs_keep_their_traceback() -> None:
     with pytest.raises(ValueError, match="a bug"):
         exit_status("dlbench.x", lambda: raising(ValueError("a bug")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from PIL import Image
 
 from dlbench import checkpoint, config, distributed, models, predict, predict_map
 from dlbench.data.dataset import ClassInfo
 from dlbench.data.facts import Facts
+from dlbench.data.miniatures import land_cover
 from dlbench.runs import RunFolder
 
 CLASSES = (ClassInfo("water", (0, 0, 255), 4), ClassInfo("wood", (0, 99, 0), 7),
@@ -126,6 +129,24 @@ def test_each_pixel_has_its_class_on_the_scenes_grid(
     assert sorted(os.listdir("out")) == ["map.tif", "p.tif"]
 
 
+def test_a_picture_of_the_middle(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = write("a.tif", scene(200, 900))
+    network = str(run / "model.keras")
+    assert predict.main([network, "a.tif", "m.tif", "picture=out/m.png"]) == 0
+    assert "wrote out/m.png" in capsys.readouterr().out
+    shown = np.asarray(Image.open("out/m.png").convert("RGB"))
+    expected = probability(values).argmax(axis=-1)[:, 194:706]
+    for index, one in enumerate(CLASSES):
+        # As much of the picture's half as of the map's middle, legend and antialiasing aside.
+        there = (shown == one.color).all(axis=-1)[:, shown.shape[1] // 2 :].mean()
+        share = (expected == index).mean()
+        assert 0.5 * share < there / (shown != 255).any(axis=-1).mean() < 1.2 * share
+    assert predict.main([network, "a.tif", "a.tif", "maps", "picture=b.png"]) == 2
+    assert "picture=b.png is drawn of one map" in capsys.readouterr().err
+    assert predict.main([network, "a.tif", "b.tif", "picture=b.tif"]) == 2
+    assert "b.tif does not end in .png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["nodata", "nan", "mask"])
 def test_what_is_missing_has_no_class_and_spoils_no_other(run: Path, kind: str) -> None:
     values = scene(150, 190).astype(np.float32 if kind == "nan" else np.uint8)
@@ -178,6 +199,29 @@ def test_a_run_folder_with_uncertainty_and_chosen_bands(
     with rasterio.open("a/a_uncertainty.tif") as file:
         variance = file.read(1)
     assert variance.dtype == np.float32 and variance.min() >= 0 and 1e-6 < variance.mean() < 0.5
+
+
+def test_draws_are_those_of_a_tiles_place(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Bayesian map does not depend on strips of columns, batches, or what lies beside it."""
+    values = write("a.tif", scene(150, 300))
+    values[:, 100:] = 200
+    write("part.tif", values, nodata=200)
+    common = [str(run), "tile=64", "overlap=8"]
+
+    def maps(scene: str, *options: str) -> tuple[np.ndarray, np.ndarray]:
+        files = ["m.tif", "uncertainty=u.tif", "probabilities=p.tif", "overwrite=true"]
+        assert predict.main([*common, scene, *files, *options]) == 0
+        with rasterio.open("p.tif") as likely, rasterio.open("u.tif") as uncertain:
+            return likely.read(), uncertain.read()
+
+    expected = maps("a.tif")
+    batches = maps("a.tif", "batch=3")
+    monkeypatch.setattr(predict_map, "MEMORY", 2**17)
+    for found in (batches, maps("a.tif"), maps("a.tif", "batch=1")):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    part = maps("part.tif")[1][0, :, :20]  # only tiles of columns that both have
+    np.testing.assert_array_equal(part, expected[1][0, :, :20])
 
 
 def test_unlike_the_training_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,7 +296,7 @@ def test_what_ends_early_leaves_nothing(
     ("arguments", "message"),
     [
         (["a.tif", "m.tif", "border=3"], "unknown option border; usage: python -m dlbench.predict"),
-        (["a.tif", "m.tif", "tile=100"], "tile=100 must be a multiple of 32"),
+        (["a.tif", "m.tif", "tile=100"], "tile=100 must be a multiple of 16"),
         (["a.tif", "m.tif", "samples=0"], "samples=0: allowed are whole numbers from 1"),
         (["a.tif", "m.png"], "m.png does not end in .tif or .tiff"),
         (["a.tif", "a.tif"], "a.tif exists; give another name"),
@@ -302,6 +346,42 @@ def test_facts_of_another_run_are_refused(
     assert "dataset.json is damaged (name: Field required)" in capsys.readouterr().err
 
 
+def test_a_network_beside_its_run_reads_as_in_training(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Clouds that training has kept have classes, whether the run or its .keras file is named."""
+    scenes = land_cover.make(here / "land_cover", size=60) / "imagery"
+    scene = str(sorted(scenes.iterdir())[0])
+    folder = RunFolder(here / "run")
+    options = {"mask_clouds": False}
+    model = {"name": "segnet_basic_bayesian", "options": {"width": 0.1}}
+    experiment = config.validate(
+        {"model": model, "data": {"name": "land_cover", "size": [12, 12], "options": options}},
+        "the test",
+    )
+    folder.write_text(folder.config, experiment.to_yaml())
+    told = facts(bands=("B04", "B08"), dtype="uint16", read_as="sentinel2")
+    folder.write_json(folder.dataset, told.model_dump(mode="json"))
+    folder.checkpoint("best").parent.mkdir()
+    shutil.copy(RunFolder(run).checkpoint("best"), folder.checkpoint("best"))
+    shutil.copy(RunFolder(run).model, folder.model)
+    for network, name in ((folder.path, "a.tif"), (folder.model, "b.tif")):
+        assert predict.main([str(network), scene, name]) == 0
+        with rasterio.open(name) as file:
+            assert file.read(1).max() < 255
+    told_of_both = capsys.readouterr().err
+    assert "config.yaml" not in told_of_both
+    assert (
+        told_of_both.count("tiles of 60 pixels: the network was trained on images of 12 x 12") == 2
+    )
+    assert "try tile=16 overlap=0, or tile=32 overlap=8" in told_of_both
+    folder.config.unlink()
+    assert predict.main([str(folder.model), scene, "c.tif"]) == 0
+    assert "model.keras has no config.yaml beside it" in capsys.readouterr().err
+    with rasterio.open("c.tif") as file:
+        assert file.read(1).max() == 255
+
+
 def test_a_real_scene(run: Path) -> None:
     data = os.environ.get("DLBENCH_DATA")
     if data is None:
@@ -317,9 +397,13 @@ def test_a_real_scene(run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ranks_share_a_scene(run: Path, here: Path, launch: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("bayesian", [False, True])
+def test_ranks_share_a_scene(
+    run: Path, here: Path, launch: Callable[..., Any], bayesian: bool
+) -> None:
     write("a.tif", scene(200, 300))
-    command = ["-m", "dlbench.predict", str(run / "model.keras"), "a.tif", "tile=64", "overlap=16"]
+    network = str(run if bayesian else run / "model.keras")
+    command = ["-m", "dlbench.predict", network, "a.tif", "tile=64", "overlap=16"]
     for ranks in (1, 2):
         ended = launch([*command, f"m{ranks}.tif", f"probabilities=p{ranks}.tif"], here, ranks)
         assert ended.status == 0, ended.output

@@ -117,6 +117,33 @@ def test_a_picture_of_burned_areas(tmp_path: Path, alpha: bool) -> None:
     assert valid.sum() == 64 * 64 - 196 * alpha, "black is a colour elsewhere"
 
 
+@pytest.mark.parametrize("names", [("B02", "B03", "B04"), ("B02",)])
+def test_a_picture_whose_bands_are_named_as_sentinel2s(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    """What was a picture in training is one in prediction, whatever its bands are called."""
+    root = burned_area.make(tmp_path / "burned", scene_size=96)
+    shutil.rmtree(root / "imagery")
+    (root / "imagery").mkdir()
+    path = root / "imagery/B02.tif" if len(names) == 1 else root / "imagery/aerial_2015.tif"
+    values = np.random.default_rng(0).integers(1, 4000, (len(names), 64, 64)).astype(np.uint16)
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(names), dtype="uint16", height=64, width=64,
+        crs="EPSG:32618", transform=from_origin(*burned_area.CORNER, 30, 30),
+    ) as file:  # fmt: skip
+        file.write(values)
+        file.descriptions = names
+    data = build("burned_area", root, (64, 64), scenes={"train": [path.stem]}, year=2015)
+    known = facts(data)
+    assert (known.bands, known.read_as) == (names, "raster")
+    image = raster_input.opened(path, None, len(names), known)
+    seen, _ = image.read([(slice(0, 64), slice(0, 64))])
+    np.testing.assert_array_equal(seen[0], data.read("train", 0)[0])
+    assert not image.satellite
+    assert facts(build("burned_area", burned_area.make(tmp_path / "landsat", scene_size=96),
+                       (32, 32))).read_as == "landsat"  # fmt: skip
+
+
 def test_a_plane_without_a_place_on_the_earth(tmp_path: Path) -> None:
     local = 'LOCAL_CS["on the table",UNIT["metre",1]]'
     path = tmp_path / "photo.tif"

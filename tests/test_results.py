@@ -79,7 +79,7 @@ def test_a_record_comes_after_its_summary(tmp_path: Path, monkeypatch: pytest.Mo
 
     def report() -> None:
         measured = [{"samples": 0, "peak_bytes": {"host_rss": 1}}]
-        results.write_report(session_of(None), folder, evaluation, HISTORY, measured)
+        results.write_report(session_of(None), folder, evaluation, HISTORY, measured, [])
 
     with monkeypatch.context() as disk:
         disk.setattr(checkpoint.os, "fsync", full)

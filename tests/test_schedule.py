@@ -54,6 +54,19 @@ def test_scaling_by_ranks() -> None:
     assert found == pytest.approx([0.2, 2.0])
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+def test_the_place_in_the_training_is_kept_when_ranks_change(schedule: str) -> None:
+    """Six of eight epochs' steps by four ranks, 10 an epoch; then by one, 40 an epoch."""
+    settings: dict[str, Any] = {"schedule": schedule, "warmup_epochs": 3, "learning_rate": 0.5}
+    settings |= {"step_epochs": [7], "scale_by_ranks": True} if schedule == "step" else {}
+    config = Optimizer(**settings)
+    one = WarmUpSchedule(config, steps_per_epoch=40, epochs=8, ranks=1)
+    expected = [float(one(step)) for step in range(240, 320)]
+    assert float(one(60)) != expected[0]
+    one.ahead = 240 - 60
+    assert [float(one(step)) for step in range(60, 140)] == expected
+
+
 def test_fractional_and_missing_epochs_of_warm_up() -> None:
     assert rates([0, 4], schedule="constant", warmup_epochs=0.5) == pytest.approx([0.1, 0.5])
     whole = rates([0, 79], schedule="cosine", warmup_epochs=8)  # nothing is left to fall

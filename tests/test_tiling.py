@@ -47,7 +47,9 @@ def image(height: int, width: int) -> np.ndarray:
 def test_each_pixel_is_kept_once_from_the_tile_that_sees_most_around_it(
     size: tuple[int, int], overlap: int, align: int
 ) -> None:
-    tiles = list(Tiling(*size, 16, overlap, align))
+    tiling = Tiling(*size, 16, overlap, align)
+    tiles = list(tiling)
+    assert [tiling.number(tile.source) for tile in tiles] == list(range(len(tiles)))
     assert len(Tiling(*size, 16, overlap, align)) == len(tiles)
     kept = np.zeros(size, int)
     around = np.zeros(size)

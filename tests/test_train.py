@@ -102,7 +102,6 @@ def test_a_profile(place: Path, launch: Callable[..., Any]) -> None:
     # Of the eight steps of the first epoch those after the fifth.
     assert profile.startswith("Mean of 3 steps")
     assert "| convolution, gradient of its kernel |" in profile
-    assert "PyFunc" not in profile, "input is prepared beside the step"
     assert profile in ended.output
     (record,) = records.read_many([folder / "record.json"])
     assert len(record.ranks[0].step_s) == 8 * EPOCHS - Profile.DISTURBED

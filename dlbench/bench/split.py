@@ -1,17 +1,19 @@
 """The split of a training step: waiting for input, waiting for other ranks, and its own work.
 
-Instants are taken inside the step's graph, by ops that depend on what they wait for; nothing
-depends on them, so no other op runs earlier or later for it. On a GPU such an op knows when work
-was enqueued, not when it was done: what its steps wait for other ranks stays unknown (None), and
-`dlbench.bench.steps` traces it. A step's input arrives on the host, and is known there too.
+Input comes before the step's graph runs. What that waits for other ranks is told by instants that
+are taken inside, by ops that depend on what they wait for; nothing depends on them, so no other op
+runs earlier or later for it. On a GPU such an op knows when work was enqueued, not when it ended:
+what steps wait for other ranks stays unknown (None) there, and `dlbench.bench.steps` traces it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-INPUT, COMMUNICATION = "input_wait_s", "comm_wait_s"
+INPUT = "dlbench input"
+"""What a trace calls the wait for a batch."""
+COMMUNICATION = "comm_wait_s"
 """What a step's graph returns beside its logs: seconds, float64, ()."""
 
 
@@ -28,10 +30,9 @@ def stamp(*after: Any) -> Any:
 
 
 class Waits:
-    """How long each step of a training function has waited, all steps in order.
+    """How long each step has waited, all steps in order.
 
-    trainer.make_train_function()
-    step_s = [...]                  # measured around trainer.train_function, synchronised
+    step_s = [...]                  # measured around trainer.step, synchronised
     Rank(step_s=step_s, **trainer.waits.within(step_s), ...)
     """
 
@@ -39,20 +40,13 @@ class Waits:
         self.input_s: list[float] = []
         self.comm_s: list[float | None] = []
 
-    def observe(
-        self, train_function: Callable[[Any], dict[str, Any]]
-    ) -> Callable[[Any], dict[str, Any]]:
-        """``train_function`` whose waits are noted here, and no part of the logs that Keras shows;
-        without `COMMUNICATION` among them it is unknown."""
-
-        def observed(batches: Any) -> dict[str, Any]:
-            logs = train_function(batches)
-            self.input_s.append(float(logs.pop(INPUT)))
-            comm = logs.pop(COMMUNICATION, None)
-            self.comm_s.append(None if comm is None else float(comm))
-            return logs
-
-        return observed
+    def observed(self, input_s: float, logs: dict[str, Any]) -> dict[str, Any]:
+        """Note the waits of a step, and give its ``logs`` without them, as Keras shows them;
+        without `COMMUNICATION` among them that is unknown."""
+        self.input_s.append(input_s)
+        comm = logs.pop(COMMUNICATION, None)
+        self.comm_s.append(None if comm is None else float(comm))
+        return logs
 
     def within(self, step_s: Sequence[float]) -> dict[str, float | None]:
         """``input_wait_s`` and ``comm_wait_s`` of the last steps, which took ``step_s`` seconds.

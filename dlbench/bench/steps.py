@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dlbench.bench import split
+
 # What is sought in "scope/of/the/op:Type"; the first that is found counts.
 KINDS = {
     "sums over ranks": r"nccl",  # on the CPU they run beside the step, on Horovod's own thread
@@ -29,7 +31,6 @@ KINDS = {
     "activation": r":\w*(Relu|Elu|Sigmoid|Tanh)\w*$",
     "loss": r":\w*(SoftmaxCrossEntropy|SquaredDifference)\w*$",
     "sums of two": r":(DlbenchAdd|AddN|AddV2)$",
-    "input": r":IteratorGetNext\w*$",
 }
 OTHER = "other ops"
 INPUT, BETWEEN = "waiting for input", "between steps"
@@ -38,8 +39,6 @@ RANKS, ALONE = "waiting for other ranks, or dispatch", "waiting for dispatch"
 
 STEP = "dlbench step"
 OP = re.compile(r"[^\s:]+:_?[A-Za-z]\w*")
-PREPARATION = re.compile(r"PyFunc\w*$|^tf_data")
-"""Ops, and threads, that prepare the next batches."""
 FUNCTION = "StatefulPartitionedCall/"
 LONGEST = 10
 SKIPPED, TRACED = 5, 10
@@ -157,11 +156,7 @@ def breakdown(planes: Iterable[Any], ranks: int) -> StepTimes:
         raise ValueError(f"the trace holds no '{STEP}'; StepTracer marks them")
     begin, end = steps[0].start, steps[-1].end
     on_gpu = any(streams)
-    on_cpu = (
-        [span for span in line if OP.fullmatch(span.name) and not PREPARATION.search(span.name)]
-        for name, line in threads
-        if not PREPARATION.search(name)
-    )
+    on_cpu = ([span for span in line if OP.fullmatch(span.name)] for _, line in threads)
     own = [
         Span(max(start, begin), min(stop, end), name)
         for line in (streams if on_gpu else on_cpu)
@@ -169,7 +164,7 @@ def breakdown(planes: Iterable[Any], ranks: int) -> StepTimes:
         if stop > begin and start < end
     ]
     shares, idle = _shared_out(own, begin, end)
-    inputs = [span for span in host if span.name == "IteratorGetNextOp::DoCompute"]
+    inputs = [span for span in host if span.name == split.INPUT]
     shares += _waiting(idle, steps, inputs, RANKS if ranks > 1 else ALONE)
     longest: Counter[str] = Counter()
     for span in own:

@@ -93,6 +93,8 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
                     "set must agree"
                 )
         self.bands, self.dtype = first.bands, first.dtype
+        kinds = {Sentinel2: "sentinel2", Landsat: "landsat"}
+        self.read_as = kinds.get(type(first), "raster")
         for colours in reversed(SHOWN):
             if set(colours) <= set(self.bands):
                 red, green, blue = map(self.bands.index, colours)

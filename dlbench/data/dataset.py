@@ -54,6 +54,8 @@ class DataSet(abc.ABC):
     """What the image values lie between, but for a few: what a network's input is rescaled by."""
     ground_sampling_distance: float | None
     """Metres a pixel; None where the ground is seen in perspective."""
+    read_as: str | None = None
+    """As `Facts.read_as`."""
     licence: ClassVar[str]
     source: ClassVar[str]
     """Where to get it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from dlbench.data.dataset import ClassInfo, DataSet
@@ -27,6 +29,11 @@ class Facts(BaseModel):
     """Seconds between two frames, of sequences."""
     licence: str
     source: str
+    read_as: Literal["sentinel2", "landsat", "raster"] | None = None
+    """What its scenes are: offsets, scales and clouds of satellites are seen to, other rasters are
+    taken as they are. None where the names of the bands must tell."""
+    shown: tuple[int, int, int] | None = None
+    """Bands to be seen as red, green and blue; None: the first three."""
     resized_to: tuple[int, int] | None = None
     """(height, width) that whole images were brought to; None where they were read as they are."""
 

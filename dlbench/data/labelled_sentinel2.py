@@ -15,7 +15,7 @@ from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
-from dlbench.data.imagery.stack import Stack, acquired, dates_in, stack
+from dlbench.data.imagery.stack import Stack, acquired, dates_in, days_of, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
 
 IMAGERY_FOLDER = "imagery"
@@ -35,15 +35,16 @@ class LabelledSentinel2(WindowedDataSet):
 
     ``bands``, ``indices``, ``harmonized``, ``mask_clouds`` and ``resampling`` are as
     `open_sentinel2` has them. ``dates`` makes time series, the scenes of each place as bands of one
-    image: "all" of them, or those of a list ([2022-04-21, 2022-06-10]); without, each scene is an
-    image by itself. Blocks of every image go to every split, unless ``scenes`` gives the names of
-    whole images ({"train": [...], "val": [...]}).
+    image: "all" of them, or those taken on the days of a list ([2022-04-21, 2022-06-10]); without,
+    each scene is an image by itself. Blocks of every image go to every split, unless ``scenes``
+    gives the names of whole images ({"train": [...], "val": [...]}).
     """
 
     units = "reflectance x 10000"
     # What soil and leaves reflect, the near infrared of dense canopies included; clouds and snow go
     # above, which does a network no harm.
     value_range = (0.0, 5_000.0)
+    read_as = "sentinel2"
 
     def __init__(
         self,
@@ -107,8 +108,8 @@ def images(
         return found
     wanted = None if dates == "all" else _as_dates(dates)
     series: list[list[Imagery]] = []
-    for scene in sorted(found, key=lambda one: (dates_in(one.name), one.name)):
-        if wanted is not None and not set(dates_in(scene.name)) & set(wanted):
+    for scene in sorted(found, key=lambda one: (days_of(one.name), one.name)):
+        if wanted is not None and not set(days_of(scene.name)) & set(wanted):
             continue
         place = next((s for s in series if s[0].grid.equals(scene.grid)), None)
         if place is None:
@@ -116,14 +117,14 @@ def images(
         else:
             place.append(scene)
     for scenes in series:
-        held = {day for scene in scenes for day in dates_in(scene.name)}
+        held = {day for scene in scenes for day in days_of(scene.name)}
         if absent := sorted(set(wanted or ()) - held):
             raise DataError(
                 f"{folder} has no scene of {', '.join(absent)} on the grid of {scenes[0].file}; "
                 "give dates that every place has"
             )
     if not series:
-        held_by_all = sorted({day for scene in found for day in dates_in(scene.name)})
+        held_by_all = sorted({day for scene in found for day in days_of(scene.name)})
         raise DataError(
             f"{folder} has no scene of {', '.join(wanted or ())}; it has those of "
             f"{', '.join(held_by_all) or 'no known date'}"

@@ -1,7 +1,8 @@
 """Samples to batches: the order of an epoch, its share of each rank, augmentation, prefetching.
 
 What is drawn depends on seed, epoch and sample alone, never on ranks or threads, so runs on any
-number of ranks with equal global batch see equal data, and a resumed run sees what it missed.
+number of ranks with equal global batch see equal data, and a resumed run sees what it missed, on
+however many ranks: the place in an epoch is a number of samples of its order.
 """
 
 from __future__ import annotations
@@ -13,32 +14,42 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from dlbench.config import Augmentation
 from dlbench.data import sampling
 from dlbench.data.augmentation import augment, fit, require_possible
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 
-_ORDER, _AUGMENTATION = 0, 1
-_ALIGNMENT = 64
+Batch = tuple[np.ndarray, ...]
+"""Arrays of one length, for whoever takes them to keep; aligned, so that tensors share them."""
+
+ALIGNMENT = 64
 """Bytes: of the widest vectors that TensorFlow is built for."""
+_ORDER, _AUGMENTATION = 0, 1
+_AHEAD = 2
+"""Batches that are begun beside those that are being read."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """As malloc.h has them."""
 
 
-def steps_per_epoch(count: int, batch: int, ranks: int, drop_remainder: bool = False) -> int:
-    """Steps that each rank makes per epoch; the last is smaller unless it is dropped."""
-    whole = count // (batch * ranks)
-    if whole == 0 and drop_remainder:
+def steps_per_epoch(
+    count: int, batch: int, ranks: int, drop_remainder: bool = False, done: int = 0
+) -> int:
+    """Steps that each rank makes per epoch, or after ``done`` samples of one that others began;
+    the last is smaller unless it is dropped. One step is always left.
+    """
+    left = count - done
+    whole = left // (batch * ranks)
+    if whole == 0 and drop_remainder and done == 0:
         raise DataError(
             f"{count} samples are fewer than one global batch ({batch} x {ranks} ranks), and "
             "training.drop_remainder leaves none; lower training.batch or keep the remainder"
         )
-    return whole if drop_remainder or count % (batch * ranks) == 0 else whole + 1
+    return max(whole, 1) if drop_remainder or left % (batch * ranks) == 0 else whole + 1
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -46,10 +57,10 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return _generator(seed, epoch, 0, _ORDER).permutation(count)
 
 
-def rank_share(order: np.ndarray, step: int, batch: int, ranks: int, rank: int) -> np.ndarray:
-    """The sample indices of one rank in one step: a contiguous share of the global batch."""
-    whole = order[step * batch * ranks : (step + 1) * batch * ranks]
-    return np.array_split(whole, ranks)[rank]
+def rank_share(order: np.ndarray, done: int, batch: int, ranks: int, rank: int) -> np.ndarray:
+    """The sample indices of one rank in the step after ``done`` samples: a contiguous share of the
+    global batch."""
+    return np.array_split(order[done : done + batch * ranks], ranks)[rank]
 
 
 def training_batches(
@@ -68,8 +79,8 @@ def training_batches(
     drop_remainder: bool = False,
     likely: np.ndarray | None = None,
     unreadable: Unreadable | None = None,
-) -> tf.data.Dataset:
-    """Endless batches of one rank from (epoch, step) ``epochs_from`` on.
+) -> Batches:
+    """Endless batches of one rank from (epoch, samples done of it) ``epochs_from`` on.
 
     An epoch has each sample once or, where ``likely`` (samples,) tells how likely each is to be
     drawn, as many drawn by that; what comes again is moved and changed in another way. Yields image
@@ -80,24 +91,25 @@ def training_batches(
     """
     require_possible(augmentation, size, bool(data.classes))
     count = _count(data, split)
-    steps = steps_per_epoch(count, batch, ranks, drop_remainder)
+    steps_per_epoch(count, batch, ranks, drop_remainder)  # refuses an epoch without a step
     reader = _Reader(data, split, cache)
     void = IGNORE if data.classes else np.nan
 
     def jobs() -> Iterator[list[tuple[int, int, int, bool]]]:
-        epoch, start = epochs_from
-        epoch, start = epoch + start // steps, start % steps
+        epoch, done = epochs_from
+        all_places = np.arange(count)
         while True:
             order, repeats = epoch_order(count, seed, epoch), np.zeros(count, np.int64)
             if likely is not None:
                 order, repeats = sampling.draws(likely, _generator(seed, epoch, 0, _ORDER))
-            for step in range(start, steps):
-                places = rank_share(np.arange(count), step, batch, ranks, rank)
+            for _ in range(steps_per_epoch(count, batch, ranks, drop_remainder, done)):
+                places = rank_share(all_places, done, batch, ranks, rank)
+                done += batch * ranks
                 if len(places):
                     yield [(epoch, int(order[p]), int(repeats[p]), True) for p in places]
                 else:
                     yield [(epoch, int(order[0]), 0, False)]
-            epoch, start = epoch + 1, 0
+            epoch, done = epoch + 1, 0
 
     def work(job: tuple[int, int, int, bool]) -> Sample:
         epoch, index, repeat, counts = job
@@ -113,12 +125,7 @@ def training_batches(
         image, target = augment(image, target, size, augmentation, generator, data.value_range)
         return image, target if counts else np.full_like(target, void)
 
-    def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        yield from _in_order(jobs(), work, workers, f"{data.name}/{split} at {data.root}")
-
-    return tf.data.Dataset.from_generator(
-        generate, output_signature=_signature(data, size)
-    ).prefetch(2)
+    return Batches(jobs, work, workers, f"{data.name}/{split} at {data.root}")
 
 
 def evaluation_batches(
@@ -131,7 +138,7 @@ def evaluation_batches(
     size: tuple[int, int] | None,
     cache: bool = True,
     workers: int = 2,
-) -> tf.data.Dataset:
+) -> Batches:
     """One rank's fixed chunks of a split: chunk c, samples [c * batch, (c + 1) * batch), goes to
     rank c % ranks, so every batch is the same for any number of ranks; none is padded.
 
@@ -145,18 +152,55 @@ def evaluation_batches(
         for chunk in range(rank, -(-count // batch), ranks):
             yield list(range(chunk * batch, min((chunk + 1) * batch, count)))
 
-    def work(index: int) -> tuple[np.ndarray, ...]:
+    def work(index: int) -> Batch:
         image, native = reader(index, None)
         return *fit(image, native, size), native, np.asarray(index, np.int64)
 
-    def generate() -> Iterator[tuple[np.ndarray, ...]]:
-        yield from _in_order(jobs(), work, workers, f"{data.name}/{split} at {data.root}")
+    return Batches(jobs, work, workers, f"{data.name}/{split} at {data.root}")
 
-    _, native = _signature(data, None)
-    indices = tf.TensorSpec((None,), tf.int64)
-    return tf.data.Dataset.from_generator(
-        generate, output_signature=(*_signature(data, size), native, indices)
-    ).prefetch(2)
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches whose samples ``work`` makes of the lists that ``jobs`` gives: a batch is one
+    thread's, and comes in order. Each iteration begins anew, with ``workers`` threads of its own.
+    """
+
+    jobs: Callable[[], Iterable[list[Any]]]
+    work: Callable[[Any], Batch]
+    workers: int
+    source: str
+    """What an error calls the samples."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        _keep_freed_memory()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="dlbench-data")
+        pending: deque[Future[Batch]] = deque()
+        try:
+            for listed in self.jobs():
+                pending.append(pool.submit(self._batch, listed))
+                if len(pending) >= self.workers + _AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batch(self, jobs: list[Any]) -> Batch:
+        columns: Batch = ()
+        for place, job in enumerate(jobs):
+            sample = self.work(job)
+            columns = columns or tuple(_aligned((len(jobs), *p.shape), p.dtype) for p in sample)
+            for number, (column, part) in enumerate(zip(columns, sample, strict=True)):
+                if part.shape != column.shape[1:]:
+                    remedy = (
+                        "data.size=[height, width]" if number < 2 else "training.evaluation_batch=1"
+                    )
+                    raise DataError(
+                        f"samples of {self.source} differ in size ({column.shape[1:]} and "
+                        f"{part.shape}), so they make no batch; set {remedy}"
+                    )
+                _copy(part, column[place, ...])
+        return columns
 
 
 class Unreadable:
@@ -203,39 +247,11 @@ class _Reader:
         return self._samples[index]
 
 
-class _Batch:
-    """The arrays of a batch, into which the threads that read its samples write them.
-
-    A batch is then ready when its last sample is, and its memory is not touched twice.
-    """
-
-    def __init__(self, length: int, source: str) -> None:
-        self.columns: tuple[np.ndarray, ...] = ()
-        self._length, self._source = length, source
-        self._lock = threading.Lock()
-
-    def fill(self, place: int, work: Callable[[Any], tuple[np.ndarray, ...]], job: Any) -> None:
-        sample = work(job)
-        with self._lock:
-            if not self.columns:
-                self.columns = tuple(_aligned((self._length, *p.shape), p.dtype) for p in sample)
-        for number, (column, part) in enumerate(zip(self.columns, sample, strict=True)):
-            if part.shape != column.shape[1:]:
-                remedy = (
-                    "data.size=[height, width]" if number < 2 else "training.evaluation_batch=1"
-                )
-                raise DataError(
-                    f"samples of {self._source} differ in size ({column.shape[1:]} and "
-                    f"{part.shape}), so they make no batch; set {remedy}"
-                )
-            _copy(part, column[place, ...])
-
-
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     """An empty array that TensorFlow takes over as it is; any other it copies."""
     size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
@@ -254,46 +270,6 @@ def _copy(part: np.ndarray, place: np.ndarray) -> None:
     # Turned or flipped: NumPy's innermost loop would run over the few bands of each pixel.
     for band in range(part.shape[2]):
         place[..., band] = part[..., band]
-
-
-def _in_order(
-    jobs: Iterable[list[Any]],
-    work: Callable[[Any], tuple[np.ndarray, ...]],
-    workers: int,
-    source: str,
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Batches of lists of jobs that are worked on in threads, in order, about two lists ahead."""
-    _keep_freed_memory()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="dlbench-data")
-    pending: deque[tuple[_Batch, list[Future[None]]]] = deque()
-
-    def first() -> tuple[np.ndarray, ...]:
-        batch, futures = pending.popleft()
-        for future in futures:
-            future.result()
-        return batch.columns
-
-    try:
-        for listed in jobs:
-            batch = _Batch(len(listed), source)
-            futures = [pool.submit(batch.fill, i, work, job) for i, job in enumerate(listed)]
-            pending.append((batch, futures))
-            if len(pending) > 2:
-                yield first()
-        while pending:
-            yield first()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _signature(data: DataSet, size: tuple[int, int] | None) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    height, width = size or (None, None)
-    return (
-        tf.TensorSpec((None, height, width, len(data.bands)), tf.as_dtype(data.dtype)),
-        tf.TensorSpec((None, height, width), tf.uint8)
-        if data.classes
-        else tf.TensorSpec((None, height, width, len(data.outputs)), tf.float32),
-    )
 
 
 def _count(data: DataSet, split: str) -> int:

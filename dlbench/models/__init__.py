@@ -53,6 +53,8 @@ class Entry:
     options: type[Section]
     task: str = "segmentation"
     """As `DataSet.task`."""
+    stride: int = 32
+    """Pixels that the deepest layer makes one of."""
     input_range: tuple[float, float] | None = None
     """What the smallest and largest values of a data set are mapped to; None: they stay."""
 
@@ -63,10 +65,12 @@ SYMMETRIC = (-1.0, 1.0)
 MODELS: dict[str, Entry] = {
     "segnet": Entry("segnet", "segnet", SegNetOptions, input_range=SYMMETRIC),
     # SegNet-Basic normalises raw grey values itself, by its first (LRN) layer.
-    "segnet_basic": Entry("segnet", "segnet_basic", SegNetOptions, input_range=BYTES),
+    "segnet_basic": Entry("segnet", "segnet_basic", SegNetOptions, stride=16, input_range=BYTES),
     "segnet_bayesian": Entry("segnet", "segnet", BayesianOptions, input_range=SYMMETRIC),
-    "segnet_basic_bayesian": Entry("segnet", "segnet_basic", BayesianOptions, input_range=BYTES),
-    "deepvel": Entry("deepvel", "deepvel", DeepVelOptions, task="velocity"),
+    "segnet_basic_bayesian": Entry(
+        "segnet", "segnet_basic", BayesianOptions, stride=16, input_range=BYTES
+    ),
+    "deepvel": Entry("deepvel", "deepvel", DeepVelOptions, task="velocity", stride=1),
 }
 
 
@@ -81,6 +85,11 @@ def check(name: str, options: dict[str, Any]) -> dict[str, Any]:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         known = ", ".join(entry.options.model_fields)
         raise ConfigError(f"model.options of '{name}': {wrong}; known options: {known}") from None
+
+
+def stride_of(name: str) -> int:
+    """The stride of a network of this name, of ours or not; tiles start on its multiples."""
+    return MODELS[name].stride if name in MODELS else max(e.stride for e in MODELS.values())
 
 
 def check_task(name: str, dataset: str, task: str) -> None:

@@ -33,6 +33,9 @@ class CrossEntropy:
     def count(self, target: tf.Tensor) -> tf.Tensor:
         return tf.math.count_nonzero(target != IGNORE, dtype=tf.float32)
 
+    def void(self, target: tf.Tensor) -> tf.Tensor:
+        return tf.fill(tf.shape(target), tf.constant(IGNORE, target.dtype))
+
     def summed(self, prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         valid = target != IGNORE
         index = tf.cast(tf.where(valid, target, 0), tf.int32)
@@ -100,12 +103,12 @@ class SegmentationScorer:
         self._losses = np.zeros((chunks, 2))
 
     def update(
-        self, chunk: int, prediction: tf.Tensor, target: tf.Tensor, native: tf.Tensor
+        self, chunk: int, prediction: tf.Tensor, target: np.ndarray, native: np.ndarray
     ) -> None:
-        self._confusion.update(target.numpy(), _labels(prediction))
+        self._confusion.update(target, _labels(prediction))
         resized = tf.image.resize(prediction, native.shape[1:3])
-        self._native.update(native.numpy(), _labels(resized))
-        self._losses[chunk] = _log_loss(prediction.numpy(), target.numpy())
+        self._native.update(native, _labels(resized))
+        self._losses[chunk] = _log_loss(prediction.numpy(), target)
 
     def result(self, ranks: SingleProcess) -> SegmentationEvaluation:
         for matrix, name in ((self._confusion, "confusion"), (self._native, "native_confusion")):

@@ -23,6 +23,9 @@ class Loss(Protocol):
     def count(self, target: tf.Tensor) -> tf.Tensor:
         """How much of ``target`` counts, a float32 scalar."""
 
+    def void(self, target: tf.Tensor) -> tf.Tensor:
+        """A target like ``target`` in which nothing counts."""
+
     def summed(self, prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         """The loss summed over what counts, a float32 scalar."""
 

@@ -26,6 +26,9 @@ class SquaredError:
         outputs = tf.cast(tf.shape(target)[-1], tf.float32)
         return outputs * tf.math.count_nonzero(_known(target), dtype=tf.float32)
 
+    def void(self, target: tf.Tensor) -> tf.Tensor:
+        return tf.fill(tf.shape(target), tf.constant(np.nan, target.dtype))
+
     def summed(self, prediction: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
         known = _known(target)[..., None]
         # The target is replaced before it is used: the gradient of 0 * NaN would be NaN.
@@ -92,11 +95,10 @@ class VelocityScorer:
         self._sums = np.zeros((chunks, 6, len(names)))
 
     def update(
-        self, chunk: int, prediction: tf.Tensor, target: tf.Tensor, native: tf.Tensor
+        self, chunk: int, prediction: tf.Tensor, target: np.ndarray, native: np.ndarray
     ) -> None:
         moments = Moments(len(self._names))
-        truth = target.numpy()
-        moments.update(truth, prediction.numpy(), valid=np.isfinite(truth).all(axis=-1))
+        moments.update(target, prediction.numpy(), valid=np.isfinite(target).all(axis=-1))
         self._sums[chunk] = moments.sums
 
     def result(self, ranks: SingleProcess) -> VelocityEvaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 from dlbench.bench.split import Waits
+from dlbench.data.pipeline import Batch
 from dlbench.distributed import SingleProcess
 from dlbench.tasks.segmentation import CrossEntropy
 from dlbench.training import Trainer
@@ -110,25 +112,23 @@ def trainer_of(ranks: SingleProcess, work: Pause | None = None) -> Trainer:
     return trainer
 
 
-def batches(pause: Pause | None = None) -> tf.data.Dataset:
-    def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        generator = np.random.default_rng(0)
-        while True:
-            if pause:
-                pause.sleep()
-            image = generator.normal(size=(2, 8, 8, 3)).astype(np.float32)
-            yield image, generator.integers(0, 3, (2, 8, 8), np.uint8)
+def batches(pause: Pause | None = None) -> Iterator[Batch]:
+    generator = np.random.default_rng(0)
+    while True:
+        if pause:
+            pause.sleep()
+        image = generator.normal(size=(2, 8, 8, 3)).astype(np.float32)
+        yield image, generator.integers(0, 3, (2, 8, 8), np.uint8)
 
-    options = tf.data.Options()
-    options.experimental_optimization.inject_prefetch = False  # which would hide a stall
-    dataset = tf.data.Dataset.from_generator(
-        generate,
+
+def as_keras_draws_them() -> tf.data.Dataset:
+    return tf.data.Dataset.from_generator(
+        batches,
         output_signature=(
             tf.TensorSpec((None, 8, 8, 3), tf.float32),
             tf.TensorSpec((None, 8, 8), tf.uint8),
         ),
     )
-    return dataset.with_options(options)
 
 
 def timed(step: Callable[[], Any], steps: int) -> list[float]:
@@ -143,15 +143,14 @@ def timed(step: Callable[[], Any], steps: int) -> list[float]:
 def test_each_part_of_a_step_is_what_was_planted() -> None:
     stall, work, sums, between = Pause(0.06), Pause(0.08), Pause(0.04), Pause(0.12)
     trainer = trainer_of(SlowRanks(sums, between), work)
-    trainer.make_train_function()
-    inputs = iter(batches(stall))
-    logs = trainer.train_function(inputs)
+    inputs = batches(stall)
+    logs = trainer.step(inputs)
     assert set(logs) == {"loss"}, "Keras shows all that a step returns"
     pauses = (stall, work, sums, between)
     for pause in pauses:
         pause.lasted.clear()
         pause.ended.clear()
-    steps = timed(lambda: float(trainer.train_function(inputs)["loss"]), 6)
+    steps = timed(lambda: float(trainer.step(inputs)["loss"]), 6)
 
     input_s = trainer.waits.input_s[-6:]
     comm_s = [waited for waited in trainer.waits.comm_s[-6:] if waited is not None]
@@ -172,39 +171,50 @@ def test_each_part_of_a_step_is_what_was_planted() -> None:
 def test_one_rank_waits_for_no_other_and_ready_input_is_not_waited_for() -> None:
     work = Pause(0.05)
     trainer = trainer_of(SingleProcess(), work)
-    ready = batches().take(1).cache().repeat().prefetch(2)
-    history = trainer.fit(ready, steps_per_epoch=5, verbose=0, shuffle=False).history
+    ready = itertools.repeat(next(batches()))
+    history = trainer.fit(ready, steps_per_epoch=5, verbose=0).history
     assert set(history) == {"loss"}
     assert len(trainer.waits.input_s) == 5
     assert min(trainer.waits.input_s[1:]) < 0.02 * 0.05
     assert all(waited is not None and waited < 0.02 * 0.05 for waited in trainer.waits.comm_s)
 
 
+def our_steps(trainer: Trainer) -> Callable[[], dict[str, Any]]:
+    inputs = batches()
+    return lambda: trainer.step(inputs)
+
+
+def keras_steps(trainer: Trainer) -> Callable[[], dict[str, Any]]:
+    keras.Model.make_train_function(trainer)
+    inputs = iter(as_keras_draws_them())
+    return lambda: trainer.train_function(inputs)
+
+
 def test_the_numbers_are_those_of_keras_own_training_function() -> None:
-    def weights(make: Callable[[Trainer], None]) -> list[np.ndarray]:
+    def weights(steps: Callable[[Trainer], Callable[[], dict[str, Any]]]) -> list[np.ndarray]:
         trainer = trainer_of(SingleProcess())
-        make(trainer)
-        inputs = iter(batches())
+        step = steps(trainer)
         for _ in range(3):
-            trainer.train_function(inputs)
+            step()
         return [variable.numpy() for variable in trainer.network.trainable_variables]
 
-    ours, theirs = weights(Trainer.make_train_function), weights(keras.Model.make_train_function)
-    for mine, other in zip(ours, theirs, strict=True):
+    for mine, other in zip(weights(our_steps), weights(keras_steps), strict=True):
         np.testing.assert_array_equal(mine, other)
 
 
 @pytest.mark.slow
 def test_the_split_costs_less_than_half_a_percent_of_a_tenth_of_a_second() -> None:
     """A step that does nothing, with and without it, in turn."""
-    functions = []
-    for make in (Trainer.make_train_function, keras.Model.make_train_function):
-        trainer = trainer_of(SingleProcess())
-        make(trainer)
-        functions.append((trainer.train_function, iter(batches().take(1).cache().repeat())))
+    held = next(batches())
+    trainers = [trainer_of(SingleProcess()) for _ in range(2)]
+    keras.Model.make_train_function(trainers[1])
+    kept = iter(tf.data.Dataset.from_tensors(held).repeat())
     ours, theirs = (
-        [timed(lambda f=f, i=i: float(f(i)["loss"]), 1)[0] for _ in range(300)]  # type: ignore[misc]
-        for f, i in functions
+        [timed(lambda s=step: float(s()["loss"]), 1)[0] for _ in range(300)]  # type: ignore[misc]
+        for step in (
+            lambda: trainers[0].step(itertools.repeat(held)),
+            lambda: trainers[1].train_function(kept),
+        )
     )
     assert np.percentile(ours, 20) - np.percentile(theirs, 20) < 0.005 * 0.1
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from dlbench.bench import steps
+from dlbench.bench import split, steps
 from dlbench.bench.steps import StepTracer, breakdown
 
 MS = 10**9  # ps
@@ -58,7 +58,12 @@ def test_each_instant_is_given_to_what_ran() -> None:
     host = plane(
         "/host:CPU",
         {
-            "python": [*PYTHON, ("EagerExecute: Something", 10, 50), ("no.op::Name", 10, 50)],
+            "python": [
+                *PYTHON,
+                (split.INPUT, 9, 12),
+                ("EagerExecute: Something", 10, 50),
+                ("no.op::Name", 10, 50),
+            ],
             "tf_Compute/1": [
                 ("StatefulPartitionedCall/a/conv:_MklNativeFusedConv2D", 12, 20),
                 ("g/a/Conv2DBackpropFilter:Conv2DBackpropFilter", 36, 40),
@@ -72,10 +77,6 @@ def test_each_instant_is_given_to_what_ran() -> None:
                 ("If/then/optimizer/adam/Sub:Sub", 22, 25),
                 ("before/the/steps:Relu", 0, 9),
             ],
-            "tf_data_iterator_get_next/3": [("IteratorGetNextOp::DoCompute", 9, 12)],
-            # What prepares the next batch runs beside the step.
-            "tf_Compute/4": [("PyFunc:PyFunc", 10, 50)],
-            "tf_data_iterator_resource/5": [("map/Cast:Cast", 10, 50)],
         },
     )
     found = breakdown([host], ranks=1)

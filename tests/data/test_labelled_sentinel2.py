@@ -178,6 +178,22 @@ def test_time_series(landscapes: Path) -> None:
             opened(landscapes, "sentinel2_cdl", dates=dates)
 
 
+def test_dates_are_those_of_sensing(landscapes: Path, tmp_path: Path) -> None:
+    """Earth Engine's index of a product holds the date of its processing too."""
+    names = {
+        "S2_HARMONIZED_20170421": "20170421T101031_20170804T101033_T33UVP",
+        "S2_HARMONIZED_20170804": "20170804T101029_20170804T101034_T33UVP",
+    }
+    for old, new in names.items():
+        shutil.copy(landscapes / f"land_cover/imagery/{old}.tif", tmp_path / f"{new}.tif")
+    (found,) = images(tmp_path, "2017-08-04")
+    assert found.bands == tuple(f"20170804/{band}" for band in ("B02", "B03", "B04", "B08"))
+    (both,) = images(tmp_path, "all")
+    assert {band.partition("/")[0] for band in both.bands} == {"20170421", "20170804"}
+    with pytest.raises(DataError, match="has no scene of 20170805; it has those of 20170421, 2017"):
+        images(tmp_path, "2017-08-05")
+
+
 def test_splits_by_whole_scenes(landscapes: Path) -> None:
     scenes = {"train": ["S2_HARMONIZED_20170421"], "val": ["S2_HARMONIZED_20170804"]}
     data = opened(landscapes, "land_cover", classes=LAND_COVER, scenes=scenes)

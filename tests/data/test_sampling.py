@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def _epochs(ranks: int, batch: int, steps: int, start: tuple[int, int] = (0, 0))
             Pixels(Path("/")), batch=batch, ranks=ranks, rank=rank, seed=5, epochs_from=start,
             augmentation=Augmentation(flip_left_right=False), size=None, likely=LIKELY,
         )  # fmt: skip
-        parts.append([(i.numpy(), t.numpy()) for i, t in batches.take(steps)])
+        parts.append(list(itertools.islice(batches, steps)))
     found = []
     for step in zip(*parts, strict=True):
         for image, target in step:
@@ -114,8 +115,8 @@ def test_one_rank_and_four_see_the_same_and_a_resumed_epoch_goes_on() -> None:
     assert sorted(alone[:13, 0, 0]) != alone[:13, 0, 0].tolist()
     assert (alone[:13] != alone[13:]).any()
     np.testing.assert_array_equal(_epochs(4, 1, 8), alone)
-    np.testing.assert_array_equal(_epochs(1, 4, 6, (0, 2)), alone[8:])
-    np.testing.assert_array_equal(_epochs(4, 1, 3, (1, 1)), alone[17:])
+    np.testing.assert_array_equal(_epochs(1, 4, 6, (0, 8)), alone[8:])
+    np.testing.assert_array_equal(_epochs(4, 1, 3, (1, 4)), alone[17:])
 
 
 def test_values_have_no_classes(granulation_tree: Path) -> None:

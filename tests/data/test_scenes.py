@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
+from benchmarks.pixel_classifier import logistic_regression
 from dlbench.data import DataError, build, miniatures, scenes
 from dlbench.data.suburb import scene
 from dlbench.data.vaihingen import AREAS
@@ -105,7 +104,7 @@ def test_the_colour_of_a_pixel_does_not_give_its_class(
 ) -> None:
     """Multinomial logistic regression on the bands stays at mIoU <= 0.5 on the val scenes."""
     x, y = _pixels(default_scenes["train"], 2000)
-    predict = _logistic_regression(x, y, balanced)
+    predict = logistic_regression(x, y, CLASSES, balanced=balanced)
     x_val, y_val = _pixels(default_scenes["val"], 50_000)
     confusion = np.bincount(y_val * CLASSES + predict(x_val), minlength=CLASSES**2)
     confusion = confusion.reshape(CLASSES, CLASSES)
@@ -120,25 +119,3 @@ def _pixels(tiles: list, count: int) -> tuple[np.ndarray, np.ndarray]:
     x = [image.reshape(-1, 3)[p] for (image, _), p in zip(tiles, picks, strict=True)]
     y = [label.ravel()[p] for (_, label), p in zip(tiles, picks, strict=True)]
     return np.concatenate(x) / 255, np.concatenate(y).astype(int)
-
-
-def _logistic_regression(x: np.ndarray, y: np.ndarray, balanced: bool):  # type: ignore[no-untyped-def]
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
-
-    def design(values: np.ndarray) -> np.ndarray:
-        return np.column_stack([(values - mean) / deviation, np.ones(len(values))])
-
-    inputs, truth = design(x), np.eye(CLASSES)[y]
-    weights = 1 / np.bincount(y, minlength=CLASSES)[y] if balanced else np.ones(len(y))
-    weights = weights / weights.sum()
-
-    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        logits = log_softmax(inputs @ flat.reshape(-1, CLASSES), axis=1)
-        gradient = inputs.T @ ((np.exp(logits) - truth) * weights[:, None])
-        value = -(weights * logits[np.arange(len(y)), y]).sum() + 1e-6 * (flat**2).sum()
-        return float(value), gradient.ravel() + 2e-6 * flat
-
-    start = np.zeros(inputs.shape[1] * CLASSES)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000})
-    assert found.success, found.message
-    return lambda values: (design(values) @ found.x.reshape(-1, CLASSES)).argmax(axis=1)

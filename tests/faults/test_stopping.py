@@ -63,17 +63,34 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
         )  # fmt: skip
 
 
-@pytest.mark.slow  # eight runs
-def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(street: Path) -> None:
+MIXED = ["training.precision=mixed_float16"]
+
+
+@pytest.mark.slow  # five to eight runs each
+@pytest.mark.parametrize(
+    ("ranks", "steps", "every", "more"),
+    [
+        (1, 7, 3, []),
+        (1, 4, 2, [*MIXED, "training.accumulate_steps=2"]),
+        (2, 4, 3, []),
+        (2, 4, 3, ["distributed.batch_norm=sync", "distributed.compression=bf16"]),
+        (2, 4, 3, [*MIXED, "distributed.batch_norm=sync", "distributed.compression=fp16"]),
+        (2, 2, 1, [*MIXED, "training.accumulate_steps=2"]),
+    ],
+)
+def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(
+    street: Path, ranks: int, steps: int, every: int, more: list[str]
+) -> None:
+    """``steps`` an epoch, a checkpoint after ``every`` so many."""
     folder = street.parent
-    status, output = run(
-        folder, command("whole", 1, "training.checkpoint_every=3", "training.keep_checkpoints=100")
-    )
+    more = [*more, f"training.checkpoint_every={every}", "training.keep_checkpoints=100"]
+    status, output = run(folder, command("whole", ranks, *more))
     assert status == 0, output
+    assert f", {steps} steps an epoch" in output
     kept = sorted((folder / "runs/whole/checkpoints").glob("last-*.npz"))
-    steps = [checkpoint.load(path)[1]["step"] for path in kept]
-    assert len(kept) == EPOCHS * 3 - 1
-    assert set(steps) == {0, 3, 6}
+    done = {checkpoint.load(path)[1]["step"] for path in kept}
+    assert done == set(range(0, steps, every))
+    assert len(kept) == EPOCHS * len(done) - 1
     for path in kept:
         copy = folder / "runs" / "copy"
         shutil.rmtree(copy, ignore_errors=True)
@@ -81,7 +98,7 @@ def test_every_checkpoint_of_a_run_goes_on_to_the_same_bits(street: Path) -> Non
         shutil.copy(path, copy / "checkpoints" / "last.npz")
         text = (folder / "runs/whole/config.yaml").read_text()
         (copy / "config.yaml").write_text(text.replace("name: whole", "name: copy"))
-        status, output = run(folder, command("copy", 1))
+        status, output = run(folder, command("copy", ranks, *more))
         assert status == 0, output
         assert_equal(folder, "copy")
 

@@ -7,6 +7,7 @@ the arrays of FOLDER/arrays.npz. The findings are compared in the tests, not her
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -136,6 +137,7 @@ def fit(
     epochs: int = 2,
     precision: str = "float32",
     learning_rate: float = 0.1,
+    micro_batches: int = 1,
 ) -> dict[str, Any]:
     """Train as `dlbench.train` does, by SGD without momentum."""
     steps = pipeline.steps_per_epoch(data.count("train"), GLOBAL_BATCH // ranks.size, ranks.size)
@@ -146,7 +148,13 @@ def fit(
         settings, steps_per_epoch=steps, epochs=epochs, ranks=ranks.size, precision=precision
     )
     optimizer.build(network.trainable_variables)
-    trainer = Trainer(network, ranks, CrossEntropy(np.array(CLASS_WEIGHTS)), weight_decay=1e-3)
+    trainer = Trainer(
+        network,
+        ranks,
+        CrossEntropy(np.array(CLASS_WEIGHTS)),
+        weight_decay=1e-3,
+        micro_batches=micro_batches,
+    )
     trainer.compile(optimizer=optimizer, jit_compile=False)
     batches = pipeline.training_batches(
         data,
@@ -160,9 +168,7 @@ def fit(
     )
     clock = Steps(ranks)
     before = digest(network.trainable_variables)
-    trainer.fit(
-        batches, steps_per_epoch=steps, epochs=epochs, callbacks=[clock], verbose=0, shuffle=False
-    )
+    trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, callbacks=[clock], verbose=0)
     statistics = [v for v in network.non_trainable_variables if v.dtype == "float32"]
     local = digest(statistics)
     trainer.average_statistics()
@@ -176,12 +182,17 @@ def fit(
 
 
 def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dict[str, Any]:
-    """7 samples in global batches of 4: steps of 4 and 3, where the last of four ranks idles."""
+    """7 samples in global batches of 4: steps of 4 and 3, where the last of four ranks idles.
+
+    In two micro-batches a rank of two has one sample in each, one of four but half as many samples.
+    """
     sync = distributed.sync_batch_normalization(ranks) if ranks.size > 1 else None
     cases = {
         "sync": ("segnet_basic", sync, ranks),
         "none": ("segnet", keras.layers.Activation, ranks),
         "local": ("segnet_basic", None, ranks),
+        "accumulated": ("segnet", keras.layers.Activation, ranks),
+        "accumulated sync": ("segnet_basic", sync, ranks),
     }
     if ranks.size > 1:
         half = distributed.Horovod(config.Distributed(compression="fp16"))
@@ -190,7 +201,8 @@ def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dic
     for case, (name, normalization, through) in cases.items():
         net = network(name, normalization)
         rate = 0.1 if normalization is not keras.layers.Activation else 0.02
-        found[case] = fit(net, Toy(7), through, learning_rate=rate)
+        parts = 2 if case.startswith("accumulated") else 1
+        found[case] = fit(net, Toy(7), through, learning_rate=rate, micro_batches=parts)
         for path, value in collect(variables_of(net)).items():
             arrays[f"{case}/{path}"] = value
     return found
@@ -206,10 +218,11 @@ def frozen_loss(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> lis
     # Mirrored samples would have other logits: the order alone is drawn.
     loss = CrossEntropy(np.array(CLASS_WEIGHTS))
     total = pixels = 0.0
-    for image, target in pipeline.training_batches(
+    batches = pipeline.training_batches(
         data, batch=GLOBAL_BATCH // ranks.size, ranks=ranks.size, rank=ranks.rank, seed=3,
         augmentation=config.Augmentation(flip_left_right=False), size=None,
-    ).take(2):  # fmt: skip
+    )  # fmt: skip
+    for image, target in itertools.islice(batches, 2):
         total += float(ranks.sum(loss.summed(net(image), target), "frozen"))
         pixels += float(ranks.sum(loss.count(target), "frozen_pixels"))
     return [total, pixels]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,19 +75,13 @@ class Bands:
             if top >= bottom or left >= right:
                 continue
             here = np.s_[top - row : bottom - row, left - column : right - column]
-            masks = () if self.alpha is None else (self.alpha,)
-            read, valid[here] = block_cache.read_window(
-                part.file, top - part.row, left - part.column, bottom - top, right - left,
-                (*self.indexes, *masks),
+            values[here], valid[here] = read_masked(
+                block_cache.read_window,
+                (part.file, top - part.row, left - part.column, bottom - top, right - left),
+                self.indexes, self.alpha, self.collar,
             )  # fmt: skip
-            values[here] = read[..., : len(self.indexes)]
-            if masks:
-                valid[here] &= read[..., -1] != 0
         low, high = self.between
-        valid &= ((values > low) & (values < high)).all(axis=-1)
-        if self.collar is not None:
-            valid &= (values != self.collar).any(axis=-1)
-        return values, valid
+        return values, valid & ((values > low) & (values < high)).all(axis=-1)
 
     def on_grid(self, window: Grid, resampling: str) -> tuple[np.ndarray, np.ndarray]:
         """The same on any grid of the CRS, with one of `RESAMPLINGS`.
@@ -123,6 +117,25 @@ class Bands:
         )
         warped = np.moveaxis(warped, 0, -1)
         return warped, valid[under] & np.isfinite(warped).all(axis=-1)
+
+
+def read_masked(
+    read: Callable[..., tuple[np.ndarray, np.ndarray]],
+    window: tuple[Path, int, int, int, int],
+    indexes: tuple[int, ...],
+    alpha: int | None,
+    collar: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What ``read`` (`raster.read_window` or its twin) gives for the bands ``indexes`` of a window,
+    known where ``alpha``, a further band, is not 0 and the bands are not ``collar`` together.
+    """
+    masks = () if alpha is None else (alpha,)
+    values, valid = read(*window, (*indexes, *masks))
+    if masks:
+        values, valid = values[..., :-1], valid & (values[..., -1] != 0)
+    if collar is not None:
+        valid = valid & (values != collar).any(axis=-1)
+    return values, valid
 
 
 def open_bands(

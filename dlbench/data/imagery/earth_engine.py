@@ -33,6 +33,11 @@ MIXER = re.compile(r"(?P<name>.*?)[-_]?mixer\.json", re.IGNORECASE)
 PATCHES = r"[-_]?(\d{5})?\.tfrecord(\.gz)?"
 """What follows the name."""
 SUFFIXES = (".tfrecord", ".tfrecord.gz")
+NO_TABLES = (
+    "tables have no place on a map, so they are not read: export the image that they were sampled "
+    "from (Export.image.toDrive, fileFormat 'GeoTIFF', or 'TFRecord' with its mixer file), and "
+    "the labels as an image or as shapes"
+)
 LARGEST = 10**6
 """Pixels along the side of an image, and patches in one: a damaged mixer may tell of any number."""
 VERSION = 1
@@ -88,12 +93,32 @@ def mixers(entries: Sequence[Path]) -> list[Mixer]:
     parts = {part: mixer for mixer in read for part in mixer.parts()}
     for entry in patches:
         if entry not in parts:
+            _refuse_table(entry)
             raise DataError(
                 f"{entry} has no mixer file beside it (NAME-mixer.json), so the place of its "
-                "patches is unknown; fetch it too (exports with a maskedThreshold have none)"
+                "patches is unknown; fetch it too, or export the image anew: tables of "
+                "neighbourhoods have none, nor have exports with a maskedThreshold"
             )
     asked = {parts[entry].file for entry in patches}
     return [mixer for mixer in read if mixer.file in asked or mixer.file in entries]
+
+
+def _refuse_table(file: Path) -> None:
+    """Raise `DataError` for records that are features of a table rather than patches: numbers of
+    several counts, such as a label beside a neighbourhood of each band, or single ones."""
+    example = next(tfrecord.read(file), {})
+    counts = {name: values.size for name, values in example.items()}
+    if not counts or (len(set(counts.values())) == 1 and min(counts.values()) > 1):
+        return
+    held = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items())[:6])
+    more = ", ..." if len(counts) > 6 else ""
+    raise DataError(f"{file} is a table of features ({held}{more} values in each); {NO_TABLES}")
+
+
+def refuse_csv(file: Path) -> None:
+    """Raise `DataError` for a file whose name is that of a table as text."""
+    if file.suffix.lower() == ".csv":
+        raise DataError(f"{file} is a table; {NO_TABLES}")
 
 
 def read_mixer(file: Path) -> Mixer:

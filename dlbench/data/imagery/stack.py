@@ -33,15 +33,20 @@ _PRODUCT = re.compile(
 )
 
 
-def acquired(name: str) -> str | None:
-    """The day on which what a name tells of was taken, as YYYYMMDD: of a product's name that of
-    acquisition, else the last; None where there is no date.
+def days_of(name: str) -> list[str]:
+    """The days on which what a name tells of may have been taken, as YYYYMMDD: of a product's name
+    that of acquisition alone, else all of its dates.
 
-    >>> acquired("LC08_L2SP_044033_20180901_20200828_02_T1")
-    '20180901'
+    >>> days_of("LC08_L2SP_044033_20180901_20200828_02_T1")
+    ['20180901']
     """
     product = _PRODUCT.search(name)
-    return max(dates_in(product[0] if product else name), default=None)
+    return dates_in(product[0] if product else name)
+
+
+def acquired(name: str) -> str | None:
+    """The last of `days_of`; None where there is no date."""
+    return max(days_of(name), default=None)
 
 
 @dataclass
@@ -75,7 +80,7 @@ def stack(scenes: Sequence[Imagery]) -> Stack:
             )
         if other.dtype != first.dtype:
             raise DataError(f"{other.file} is {other.dtype}, but {first.file} is {first.dtype}")
-    labels = [next(iter(dates_in(scene.name)), "") for scene in scenes]
+    labels = [next(iter(days_of(scene.name)), "") for scene in scenes]
     if "" in labels or len(set(labels)) < len(labels):
         labels = [scene.name for scene in scenes]
     if len(set(labels)) < len(labels):

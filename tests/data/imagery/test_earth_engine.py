@@ -15,6 +15,7 @@ from dlbench.data.facts import facts
 from dlbench.data.imagery import earth_engine, tfrecord
 from dlbench.data.imagery.earth_engine import as_geotiff, mixers, read_mixer, write_patches
 from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.labelled_sentinel2 import images
 from dlbench.data.miniatures import land_cover
 from dlbench.data.miniatures.earth_engine import write_tfrecord_export
 
@@ -182,6 +183,34 @@ def test_files_that_are_missing(geotiff: Path, tmp_path: Path) -> None:
         open_sentinel2(mixer.parent)
     with pytest.raises(DataError, match="does not exist"):
         raster_input.opened(mixer, None, 4, None)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "patches", "squares", "csv"])
+def test_tables_are_told_from_images(tmp_path: Path, kind: str) -> None:
+    """Each is refused with what it is and what to export instead."""
+    size = {"numbers": 1, "patches": 25, "squares": 25}.get(kind, 0)
+    path = tmp_path / "imagery" / ("training.csv" if kind == "csv" else "training.tfrecord.gz")
+    path.parent.mkdir()
+    if kind == "csv":
+        path.write_text("system:index,B2,B3,label,.geo\n0,431,640,3,{}\n")
+        message = r"training\.csv is a table; tables have no place on a map.*export the image"
+    else:
+        with path.open("wb") as file, tfrecord.Writer(file, compressed=True) as writer:
+            for _ in range(3):
+                bands = {band: np.arange(size, dtype=np.float32) for band in ("B2", "B3")}
+                count = size if kind == "squares" else 1
+                writer.write({**bands, "label": np.ones(count, np.float32)})
+        message = rf"is a table of features \(B2 \({size}\), B3 \({size}\), label \(1\) values in"
+    if kind == "squares":
+        message = "has no mixer file beside it.*tables of neighbourhoods have none"
+    for attempt in (
+        lambda: open_sentinel2(path),
+        lambda: open_sentinel2(path.parent),
+        lambda: images(path.parent),
+        lambda: raster_input.opened(path, None, 2, None),
+    ):
+        with pytest.raises(DataError, match=message):
+            attempt()
 
 
 def test_the_miniature_trains_as_its_other_form_does(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlbench.data.imagery.stack import acquired, dates_in
+from dlbench.data.imagery.stack import acquired, dates_in, days_of
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ from dlbench.data.imagery.stack import acquired, dates_in
 )
 def test_the_day_on_which_a_product_was_taken(name: str, day: str | None) -> None:
     assert acquired(name) == day
+
+
+def test_days_on_which_something_may_have_been_taken() -> None:
+    assert days_of("20170226T102021_20170301T102458_T32TNM") == ["20170226"]
+    assert days_of("togo_2019-02-06_2020-02-01") == ["20190206", "20200201"]
 
 
 def test_landsat_is_older_than_sentinel2() -> None:

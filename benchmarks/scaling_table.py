@@ -1,0 +1,126 @@
+"""One process against ranks, and what steers the ranks' sums, launched in turn for some rounds.
+
+    python -m benchmarks.scaling_table OUT.jsonl [--rounds 5] [--studies shares ...]
+                                                 [--models segnet deepvel]
+
+A study is a few ways to train a network on synthetic input with one global batch on all cores. In
+each round every way is a job of its own, in turned order; a job is a line of OUT.jsonl at once, and
+a second call goes on where the first stopped. Prints the table of all that the file holds:
+throughput is all samples by the slowest rank's time, as the median of the launches, and is divided
+by that of the study's first way in the same round (median, smallest, largest). Waiting for other
+ranks is a step's share of time in which its pass stood still for a sum, the mean of the ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import launching, training_cases
+from benchmarks.launching import Spec
+from benchmarks.rounds import Launched, grouped, measure, read, spread
+
+GLOBAL_BATCH = 8
+WARMUP = 2
+STEPS = {"segnet": 4, "deepvel": 12, "segnet_basic": 12}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the cores are used."""
+
+    ranks: int = 2
+    distributed: dict[str, Any] = field(default_factory=dict)
+    kind: str = "train"
+
+
+STUDIES: dict[str, dict[str, Way]] = {
+    "shares": {"1 process": Way(ranks=1), "2 ranks": Way()},
+    "overlap": {"beside the backward pass": Way(), "after it": Way(kind="train_then_sum")},
+    "fusion": {
+        f"{megabytes} MB, {cycle_ms} ms": Way(
+            distributed={"fusion_threshold_mb": megabytes, "cycle_time_ms": cycle_ms}
+        )
+        for cycle_ms in (10, 1, 50)
+        for megabytes in (128, 16, 0)
+    },
+    "compression": {
+        name: Way(distributed={"compression": name}) for name in ("none", "fp16", "bf16")
+    },
+}
+
+
+def measured(path: Path, rounds: int, studies: Sequence[str], models: Sequence[str]) -> None:
+    """Add to ``path`` the launches that it lacks."""
+    cores = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+
+        def launch(case: str, peer: str) -> Launched:
+            study, model = case.split(" ")
+            way = STUDIES[study][peer]
+            content = training_cases.content(
+                model,
+                Path(folder),
+                threads=max(1, cores // way.ranks),
+                batch=GLOBAL_BATCH // way.ranks,
+            )
+            content["distributed"] = way.distributed
+            spec = Spec(way.kind, f"{case} {peer}", content, WARMUP, STEPS[model])
+            ranks = launching.launch(spec, way.ranks)["ranks"]
+            kept = ("samples", "wall_s", "comm_wait_s", "peak_bytes")
+            return {"ranks": [{name: rank[name] for name in kept} for rank in ranks]}
+
+        cases = {f"{study} {model}": tuple(STUDIES[study]) for study in studies for model in models}
+        measure(path, rounds, cases, launch)
+
+
+def throughput(launched: Launched) -> float:
+    """Samples a second."""
+    ranks = launched["ranks"]
+    return float(sum(rank["samples"] for rank in ranks) / max(rank["wall_s"] for rank in ranks))
+
+
+def table(launches: list[Launched]) -> str:
+    """Markdown, a row for each study, network and way."""
+    rows = [
+        "| study | way | launches | samples/s | / the first | waiting for other ranks |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for case, peers in grouped(launches).items():
+        first = peers[next(iter(STUDIES[case.split(" ")[0]]))]
+        for peer, rounds in peers.items():
+            speeds = [throughput(one) for one in rounds.values()]
+            ratios = [throughput(rounds[n]) / throughput(first[n]) for n in rounds if n in first]
+            ratio = "" if rounds is first or not ratios else spread(ratios, 3)
+            waits = [
+                rank["comm_wait_s"] / rank["wall_s"]
+                for one in rounds.values()
+                for rank in one["ranks"]
+            ]
+            rows.append(
+                f"| {case} | {peer} | {len(rounds)} | {statistics.median(speeds):.3f} | {ratio} | "
+                f"{statistics.median(waits):.1%} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="OUT.jsonl")
+    parser.add_argument("--rounds", type=int, default=5, help="0 only prints the table")
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
+    parser.add_argument("--models", nargs="+", choices=STEPS, default=["segnet", "deepvel"])
+    given = parser.parse_args()
+    if given.rounds:
+        measured(given.out, given.rounds, given.studies, given.models)
+    print(table(read(given.out)), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What the command line of a map asks for: see `dlbench.predict_map`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlbench import command_line
+from dlbench.config import ConfigError
+from dlbench.data.imagery import earth_engine
+from dlbench.raster_output import mixer_beside
+
+USAGE = (
+    "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|OUT.tfrecord.gz|FOLDER] "
+    "[checkpoint=best|last] [bands=1,2,3] [tile=512] [overlap=64] [batch=4] [samples=8] "
+    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [picture=OUT.png] "
+    "[overwrite=false]; of Sentinel-2 [dates=20220421,...] [harmonized=true|false]; of it and "
+    "Landsat [mask_clouds=true|false]"
+)
+SUFFIXES = (".tif", ".tiff")
+SENTINEL2 = ("dates", "harmonized", "mask_clouds")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The command line."""
+
+    run: Path
+    scenes: tuple[Path, ...]
+    picture: Path | None
+    outputs: dict[str, tuple[Path, ...]]
+    """For each scene its ``classes`` and, where wanted, ``probabilities`` and ``uncertainty``."""
+    checkpoint: str
+    bands: str | None
+    tile: int
+    overlap: int
+    batch: int
+    samples: int | None
+    reading: dict[str, Any]
+    """What is told of satellites' scenes, in place of what was told in training."""
+
+    @property
+    def network(self) -> str:
+        kind = "" if self.run.suffix == ".keras" else f", checkpoint {self.checkpoint}"
+        return f"{self.run}{kind}"
+
+
+def parse(arguments: list[str]) -> Request:
+    """The checked command line. Raises `ConfigError`."""
+    line = command_line.parse(
+        arguments,
+        USAGE,
+        {"tile": 512, "overlap": 64, "batch": 4, "samples": 0},
+        {"checkpoint", "bands", "probabilities", "uncertainty", "picture", "overwrite", *SENTINEL2},
+    )
+    run, *places = map(Path, line.places)
+    line.refuse_checkpoint_of_file(run)
+    scenes = places[:-1] or places
+    where = {"classes": places[-1] if len(places) > 1 else Path()}
+    for kind in ("probabilities", "uncertainty"):
+        if kind in line.options:
+            where[kind] = Path(line.options[kind])
+    outputs = {kind: _outputs(kind, place, scenes) for kind, place in where.items()}
+    for kind, paths in outputs.items():
+        for path in paths:
+            patches = earth_engine.SUFFIXES if kind == "classes" else ()
+            line.require_new(path, SUFFIXES + patches, USAGE)
+            if path.name.endswith(patches):
+                line.require_new(mixer_beside(path), (".json",), USAGE)
+    picture = Path(line.options["picture"]) if "picture" in line.options else None
+    if picture is not None:
+        line.require_new(picture, (".png",), USAGE)
+        if len(scenes) > 1 or not outputs["classes"][0].name.endswith(SUFFIXES):
+            raise ConfigError(
+                f"picture={picture} is drawn of one map, a .tif; here are {len(scenes)} scenes and "
+                f"{outputs['classes'][0]}: leave it out"
+            )
+    every = [path for paths in outputs.values() for path in paths]
+    for path in every:
+        if every.count(path) > 1:
+            raise ConfigError(f"two maps would be written to {path}; give them other names")
+        if any(path.exists() and scene.exists() and path.samefile(scene) for scene in scenes):
+            raise ConfigError(f"{path} is read, so it cannot be written; give another name")
+    return Request(
+        run=run,
+        scenes=tuple(scenes),
+        picture=picture,
+        outputs=outputs,
+        checkpoint=line.options.get("checkpoint", "best"),
+        bands=line.options.get("bands"),
+        tile=line.numbers["tile"],
+        overlap=line.numbers["overlap"],
+        batch=line.numbers["batch"],
+        samples=line.numbers["samples"] or None,
+        reading=_reading(line.options),
+    )
+
+
+def _reading(options: dict[str, str]) -> dict[str, Any]:
+    reading: dict[str, Any] = {
+        name: options[name] == "true" for name in SENTINEL2 if name != "dates" and name in options
+    }
+    if "dates" in options:
+        reading["dates"] = options["dates"].split(",")
+    return reading
+
+
+def _outputs(kind: str, place: Path, scenes: list[Path]) -> tuple[Path, ...]:
+    """The file of each scene: ``place`` itself, or SCENE_kind.tif in a folder of this name."""
+    if place.suffix and not place.is_dir():
+        if len(scenes) > 1:
+            raise ConfigError(
+                f"{len(scenes)} scenes cannot go into one file, {place}; give a folder"
+            )
+        return (place,)
+    return tuple(place / f"{scene.stem}_{kind}.tif" for scene in scenes)

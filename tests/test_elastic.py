@@ -1,0 +1,324 @@
+"""What a process does when the ranks of an elastic job change; whole jobs are in `tests/faults`."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dlbench import callbacks, checkpoint, elastic
+from dlbench.config import ConfigError, Experiment, Optimizer
+from dlbench.distributed import SingleProcess
+from dlbench.errors import UserError
+from dlbench.metrics import Score
+from dlbench.runs import RunFolder
+from dlbench.schedule import build_optimizer, schedule_of
+from dlbench.state import STATISTICS, TrainingState
+
+SAMPLES, BATCH, EPOCHS = 26, 2, 5
+
+
+@pytest.fixture
+def in_elastic_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOROVOD_ELASTIC", "1")
+
+
+def state_of(folder: Path, precision: str = "float32") -> TrainingState:
+    """Of one rank, which makes 13 steps an epoch; three ranks make 5."""
+    keras.utils.clear_session()
+    network = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization()])
+    settings = {"training": {"batch": BATCH, "epochs": EPOCHS}}
+    optimizer = build_optimizer(
+        Optimizer(schedule="cosine", warmup_epochs=0),
+        steps_per_epoch=13,
+        epochs=EPOCHS,
+        ranks=1,
+        precision=precision,
+    )
+    optimizer.build(network.trainable_variables)
+    trainer: Any = SimpleNamespace(
+        optimizer=optimizer, network=network, metrics=[keras.metrics.Mean()]
+    )
+    session: Any = SimpleNamespace(
+        experiment=Experiment.model_validate(settings),
+        ranks=SingleProcess(),
+        network=network,
+        task=SimpleNamespace(score=Score("val_miou", "mean IoU", higher=True)),
+        dataset=SimpleNamespace(count=lambda split: SAMPLES),
+    )
+    return TrainingState(session, trainer, RunFolder(folder))
+
+
+def saved_by_three_ranks(folder: Path, precision: str = "float32") -> None:
+    """In the third epoch, after two of its steps; each rank has its own batch-norm statistics."""
+    state = state_of(folder, precision)
+    state.start(False)
+    state.history = [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
+    optimizer: Any = state._trainer.optimizer
+    getattr(optimizer, "inner_optimizer", optimizer).iterations.assign(12)
+    state.save_step(2)
+    state.wait()
+    path = RunFolder(folder).checkpoint("last")
+    arrays, meta = checkpoint.load(path)
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    changes = [{"epoch": 1, "samples": 0, "ranks": 3}]
+    meta |= {"ranks": 3, "done": 2 * 3 * BATCH, "changes": changes}
+    checkpoint.save(path, {**arrays, STATISTICS: rows}, meta)
+
+
+@pytest.mark.usefixtures("in_elastic_job")
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_one_rank_goes_on_where_three_were(tmp_path: Path, precision: str) -> None:
+    saved_by_three_ranks(tmp_path, precision)
+    state = state_of(tmp_path, precision)
+    state.start(True)
+    assert (state.step, state.done, state.ranks_before()) == (2, 12, 3)
+    assert state.steps_left() == 7
+    assert state.changes[1:] == [{"epoch": 3, "samples": 12, "ranks": 1}]
+    assert state.ranks_of_epoch() == "3>1"
+    # Their mean, where each took the mean and the variance of what it saw.
+    values = [value for w in state._statistics for value in np.ravel(w)]
+    np.testing.assert_array_equal(values, [4, 5, 6, 7])
+    # Seven steps of one rank from the end of the third epoch.
+    optimizer = state._trainer.optimizer
+    expected = 1e-3 * 0.5 * (1 + np.cos(np.pi * (3 - 7 / 13) / EPOCHS))
+    assert float(optimizer.learning_rate) == pytest.approx(expected, rel=1e-5)
+    state.save_step(4)
+    assert state.done == 12 + 2 * BATCH
+    state.wait()
+    again = state_of(tmp_path, precision)
+    again.start(True)
+    assert (again.step, again.done, again.ranks_before()) == (4, 16, 1)
+    assert schedule_of(again._trainer.optimizer).ahead == schedule_of(optimizer).ahead
+
+
+def test_other_ranks_are_refused_where_none_may_change(tmp_path: Path) -> None:
+    saved_by_three_ranks(tmp_path)
+    with pytest.raises(ConfigError, match="trained on 3 ranks, now there are 1; .*-np 3"):
+        state_of(tmp_path).start(True)
+
+
+@pytest.mark.usefixtures("in_elastic_job")
+def test_ranks_that_change_twice_at_one_place_are_told_once(tmp_path: Path) -> None:
+    saved_by_three_ranks(tmp_path)
+    path = RunFolder(tmp_path).checkpoint("last")
+    arrays, meta = checkpoint.load(path)
+    meta["changes"].append({"epoch": 3, "samples": 12, "ranks": 2})
+    checkpoint.save(path, arrays, meta | {"ranks": 2})
+    state = state_of(tmp_path)
+    state.start(True)
+    assert [change["ranks"] for change in state.changes] == [3, 1]
+
+
+def test_checkpoints_from_before_ranks_could_change_are_read(tmp_path: Path) -> None:
+    state = state_of(tmp_path)
+    state.start(False)
+    state.save_step(4)
+    state.wait()
+    path = RunFolder(tmp_path).checkpoint("last")
+    arrays, meta = checkpoint.load(path)
+    for name in ("done", "changes", "ahead"):
+        del meta[name]
+    checkpoint.save(path, arrays, meta)
+    state = state_of(tmp_path)
+    state.start(True)
+    assert (state.step, state.done, state.steps_left()) == (4, 8, 9)
+    assert state.changes == [{"epoch": 1, "samples": 0, "ranks": 1}]
+
+
+class Launcher(BaseHTTPRequestHandler):
+    """Answers as Horovod's does."""
+
+    answers: dict[str, bytes]
+
+    def do_GET(self) -> None:
+        found = self.answers.get(self.path)
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(found or b"")))
+        self.end_headers()
+        self.wfile.write(found or b"")
+
+    def do_PUT(self) -> None:
+        self.answers[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    handler: Any = type("Answering", (Launcher,), {"answers": {}})
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def launcher(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """The answers of a launcher, to which this process is rank 2 of 3, on host b."""
+    for name, value in {
+        "ELASTIC": "1", "GLOO_RENDEZVOUS_ADDR": "127.0.0.1", "HOSTNAME": "b",
+        "GLOO_RENDEZVOUS_PORT": str(server.server_port), "RANK": "2", "SIZE": "3",
+        "LOCAL_RANK": "0", "LOCAL_SIZE": "1", "CROSS_RANK": "2", "CROSS_SIZE": "3",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"HOROVOD_{name}", value)
+    monkeypatch.setenv(elastic.AGAIN, "0")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("dlbench.distributed.listen_for_hosts", lambda listener: None)
+    handler: Any = server.RequestHandlerClass
+    return handler.answers
+
+
+@pytest.fixture
+def started_again(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What stands in for the process that would take this one's place: the ends of jobs."""
+    ends: list[str] = []
+    monkeypatch.setattr(elastic, "_start_again", lambda: ends.append("again"))
+    monkeypatch.setattr("dlbench.errors.LAUNCHER_REACTS", 0.0)
+    return ends
+
+
+def lost() -> None:
+    raise RuntimeError("Horovod has been shut down.")
+
+
+def test_a_process_takes_the_rank_that_it_is_given(
+    launcher: dict[str, bytes], started_again: list[str]
+) -> None:
+    launcher["/rank_and_size/b:0"] = b"1,2,0,1,1,2"
+    assert elastic.run("x", lambda: None) == 0
+    assert (os.environ["HOROVOD_RANK"], os.environ["HOROVOD_SIZE"]) == ("1", "2")
+    assert not started_again
+
+
+def test_a_host_that_is_given_none_leaves(
+    launcher: dict[str, bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher["/rank_and_size/b:0"] = b"-1,-1,-1,-1,-1,-1"
+    jobs: list[int] = []
+    assert elastic.run("x", lambda: jobs.append(1)) == 0
+    assert not jobs
+    assert capsys.readouterr().out == "x: b has left the job\n"
+
+
+@pytest.mark.usefixtures("launcher")
+def test_a_launcher_that_is_gone_ends_the_process(
+    server: HTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.shutdown()
+    server.server_close()
+    assert elastic.run("x", lambda: None) == 2
+    assert "x (rank 2): Horovod's launcher does not answer" in capsys.readouterr().err
+
+
+def test_a_process_that_lost_another_starts_again(
+    launcher: dict[str, bytes],
+    started_again: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    launcher["/rank_and_size/b:0"] = b"1,2,0,1,1,2"
+    elastic.run("x", lost)
+    assert started_again == ["again"]
+    told = "x (rank 1): another rank is lost (Horovod has been shut down); those that are left"
+    assert capsys.readouterr().err.startswith(told)
+    # Not for ever, where the ranks do not meet ...
+    monkeypatch.setenv(elastic.AGAIN, str(elastic.MOST_AGAIN))
+    assert elastic.run("x", lost) == 1
+    assert started_again == ["again"]
+    # ... and not where another rank has ended for what only the user can mend.
+    monkeypatch.setenv(elastic.AGAIN, "0")
+    launcher["/dlbench/final"] = b"1"
+    assert elastic.run("x", lost) == 1
+    assert started_again == ["again"]
+
+
+def test_ranks_meet_when_all_are_there(launcher: dict[str, bytes]) -> None:
+    launcher["/dlbench/here-0"] = b"1"
+    late = threading.Timer(0.3, lambda: launcher.update({"/dlbench/here-1": b"1"}))
+    late.start()
+    begun = time.monotonic()
+    elastic.meet()
+    assert time.monotonic() - begun >= 0.2
+    assert launcher["/dlbench/here-2"] == b"1"
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_it_is_told(
+    noted: bool, launcher: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher["/dlbench/here-0"] = b"1"
+    if noted:
+        launcher["/dlbench/lost"] = b"1"
+    else:
+        monkeypatch.setattr(elastic, "MEETING_S", 0.2)
+    with pytest.raises(elastic.AbsentError, match="rank [01] has not come"):
+        elastic.meet()
+    assert launcher["/dlbench/lost"] == b"1", "nobody is to count on this one"
+    # Nor is one that comes later to think that all are there.
+    launcher["/dlbench/here-1"] = b"1"
+    with pytest.raises(elastic.AbsentError):
+        elastic.meet()
+
+
+def test_an_error_of_one_rank_is_told_to_those_that_wait_for_it(
+    launcher: dict[str, bytes],
+) -> None:
+    def broken() -> None:
+        raise OSError("a bug")
+
+    launcher["/rank_and_size/b:0"] = b"1,2,0,1,1,2"
+    with pytest.raises(OSError, match="a bug"):
+        elastic.run("x", broken)
+    assert launcher["/dlbench/lost"] == b"1"
+    assert "/dlbench/final" not in launcher
+
+
+def test_what_only_the_user_can_mend_is_told_to_the_other_ranks(
+    launcher: dict[str, bytes], started_again: list[str]
+) -> None:
+    def mistaken() -> None:
+        raise UserError("a wrong key")
+
+    launcher["/rank_and_size/b:0"] = b"1,2,0,1,1,2"
+    assert elastic.run("x", mistaken) == 2
+    assert launcher["/dlbench/final"] == b"1"
+    assert not started_again
+
+
+@pytest.mark.usefixtures("in_elastic_job")
+@pytest.mark.parametrize(("epochs", "leaves"), [(1, True), (EPOCHS, False)])
+def test_a_run_that_is_complete_waits_for_no_host(
+    tmp_path: Path, epochs: int, leaves: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = state_of(tmp_path)
+    state.history = [{"epoch": epoch + 1} for epoch in range(epochs)]
+    session: Any = SimpleNamespace(
+        experiment=Experiment.model_validate({"training": {"epochs": EPOCHS}}),
+        ranks=SingleProcess(),
+        task=SimpleNamespace(score=None),
+    )
+    stop: Any = SimpleNamespace(received=None)
+    clock: Any = None
+    position = callbacks.Position(session, state, stop, clock)
+    position.set_model(SimpleNamespace(all_stop=True))
+    if leaves:
+        with pytest.raises(elastic.RanksChangedError):
+            position.on_epoch_end(epochs - 1)
+        assert "hosts come or go: saved after epoch 1" in capsys.readouterr().out
+    else:
+        position.on_epoch_end(epochs - 1)
