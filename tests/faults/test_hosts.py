@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from faults.conftest import NoteFault
 from faults.test_ranks import EPOCHS, SOON, arguments, epochs, from_ranks
@@ -87,8 +88,14 @@ class Job:
             pytest.fail(f"still there after {timeout_s} s:\n{self.output[-3000:]}")
 
 
-def left_on(hosts: Hosts) -> list[list[str]]:
-    return [one.cmdline() for host in hosts.names for one in hosts.running(host)]
+def left_on(hosts: Hosts, within_s: float = 10.0) -> list[psutil.Process]:
+    """What still runs on the hosts after so long; Python's own helpers end shortly after a job."""
+    end = time.monotonic() + within_s
+    while left := [one for host in hosts.names for one in hosts.running(host)]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return left
 
 
 def weights(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -100,7 +107,7 @@ def assert_close(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) ->
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         if value.dtype.kind == "f":
-            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
         else:
             np.testing.assert_array_equal(found[name], value, err_msg=name)
 
@@ -129,8 +136,7 @@ def test_a_cut_link_ends_the_job_and_the_next_start_resumes(
     try:
         status = job.end(2 * SOON)
         took = time.monotonic() - begun
-        while (left := left_on(hosts)) and time.monotonic() - begun < 2 * SOON:
-            time.sleep(0.2)
+        left = left_on(hosts, SOON)
     finally:
         hosts.join(host)
     print(f"the launcher ended {took:.0f} s after the cut")
@@ -174,6 +180,6 @@ def test_a_slow_link_costs_time_alone(hosts: Hosts, note_fault: NoteFault) -> No
     assert min(steps_s) > 0.9 * least_s
     assert all(rank["comm_wait_s"] > 0.5 * rank["wall_s"] for rank in record["ranks"])
     note_fault(
-        "the links of all hosts are slow (10 Mbit/s)", job.output, "waiting for other ranks",
+        "the links of all hosts are slow (10 Mbit/s)", job.output, "samples/s on 3 rank(s)",
         "time",
     )  # fmt: skip
