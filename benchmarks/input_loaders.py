@@ -22,7 +22,7 @@ from dlbench.data.isprs import CLASSES
 from dlbench.training import shared
 
 BATCH, WORKERS, SEED = 4, 2, 0
-"""Small batches: the pipeline works up to five ahead, of which the last are beyond the epoch."""
+"""Small batches: the pipeline begins some ahead, of which the last are beyond the epoch."""
 STILL = config.Augmentation(flip_left_right=False)
 Epoch = Iterator[tuple[Any, ...]]
 """Images and targets of batches, as tensors or arrays; none is kept, as training keeps none."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import planted, sums, training_cases
 from benchmarks.launching import Spec
+from dlbench import distributed
 from dlbench.bench import conditions, energy, timing
 from dlbench.bench.memory import PeakMemory
 from dlbench.checkpoint import write_atomically
@@ -132,10 +133,10 @@ def allreduce(session: Session) -> Job:
 
 def gradients(session: Session) -> dict[str, int]:
     """How many tensors a rank sends in a training step, and their bytes on the way."""
-    variables = session.network.trainable_variables
-    width = 4 if session.experiment.distributed.compression == "none" else 2
-    values = sum(int(np.prod(variable.shape)) for variable in variables)
-    return {"tensors": len(variables), "bytes": width * values}
+    values = [int(np.prod(v.shape)) for v in session.network.trainable_variables]
+    whole = session.experiment.distributed.compression == "none"
+    widths = [4 if whole or count <= distributed.SMALL else 2 for count in values]
+    return {"tensors": len(values), "bytes": int(np.dot(widths, values))}
 
 
 KINDS: dict[str, Callable[[Session], Job]] = {

@@ -174,8 +174,8 @@ class Training(Section):
     """Samples per rank at a time, and per step unless `accumulate_steps` says otherwise."""
     accumulate_steps: Positive = 1
     """Micro-batches of a step: their gradients are added up on each rank, then summed over ranks,
-    then the optimiser makes its step. N of them are a step on a batch N times larger in the memory
-    of one, but for batch normalisation, which sees one at a time."""
+    then the optimiser makes its step. N of them are a step on a batch N times larger, but for batch
+    normalisation, which sees one at a time, in the memory of one; their samples wait in memory."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     class_weights: ClassWeights = ClassWeights()
     drop_remainder: bool = False

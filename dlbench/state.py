@@ -263,7 +263,7 @@ class TrainingState:
         samples = meta["step"] * self._training.samples_per_step * meta["ranks"]
         meta.setdefault("done", min(samples, self._samples))
         meta.setdefault("changes", [{"epoch": 1, "samples": 0, "ranks": meta["ranks"]}])
-        if meta["ranks"] != self._ranks.size:
+        if meta["ranks"] != self._ranks.size and meta["epoch"] < self._training.epochs:
             self._change_ranks(arrays, meta)
         return arrays, meta
 

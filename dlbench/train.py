@@ -72,6 +72,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         training.recompute,
         batch,
         training.accumulate_steps,
+        one_size=experiment.data.size is not None,
     )
     optimizer = build_optimizer(
         experiment.optimizer,

@@ -7,7 +7,7 @@ that is; so N ranks with batch b follow one rank with batch N*b.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ class Trainer(keras.Model):
     Gradients are summed over ranks before the optimiser sees them, outside any data-dependent
     branch: an inf on one rank becomes an inf on all, and all skip that step together. ``batch`` is
     how many samples a rank has in a step, which it trains on in so many ``micro_batches``, one
-    after the other, in the memory of one.
+    after the other, in the memory of one. ``one_size``: all samples are of the first one's size.
     """
 
     train_function: Any
@@ -71,6 +71,7 @@ class Trainer(keras.Model):
         recompute: Literal[False, True, "normalization"] = False,
         batch: int = 1,
         micro_batches: int = 1,
+        one_size: bool = True,
     ) -> None:
         super().__init__(name="trainer")
         self.network = network
@@ -87,7 +88,8 @@ class Trainer(keras.Model):
         self.waits = split.Waits()
         """What each step waited for."""
         self._batches: Iterator[Batch] = iter(())
-        self._kinds: list[tf.TensorSpec] = []
+        self._one_size = one_size
+        self._graph: Any = None
         self.stopping = tf.Variable(0.0, trainable=False)
         """Not 0 on a rank that is asked to stop ..."""
         self.all_stop = False
@@ -110,7 +112,8 @@ class Trainer(keras.Model):
         try:
             return super().fit(tf.data.Dataset.range(1).repeat(), shuffle=False, **options)
         finally:
-            self._batches = iter(())  # ends the threads that read ahead
+            if isinstance(self._batches, Generator):
+                self._batches.close()  # ends the threads that read ahead
 
     def make_train_function(self, force: bool = False) -> None:
         """As Keras builds it for one step an execution, but for where batches come from; without
@@ -124,22 +127,18 @@ class Trainer(keras.Model):
         with tf.profiler.experimental.Trace(split.INPUT):
             batch = tuple(map(shared, next(batches)))
         input_s = time.perf_counter() - begun
-        logs = self.waits.observed(input_s, self._traced(batch)(batch))
+        if self._graph is None:
+            self._graph = tf.function(self.train_step, input_signature=[self._kinds(batch)])
+        logs = self.waits.observed(input_s, self._graph(batch))
         self.all_stop = float(logs.pop(STOPPING)) > 0.0
         return logs
 
-    def _traced(self, batch: tuple[tf.Tensor, ...]) -> Any:
-        """`train_step` as a graph for batches of any length; of any size, once sizes differ."""
-        kinds = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in batch]
-        if self._kinds:
-            kinds = [
-                kind.most_specific_common_supertype([other])
-                for kind, other in zip(self._kinds, kinds, strict=True)
-            ]
-        if kinds != self._kinds:
-            self._kinds = kinds
-            self._graph = tf.function(self.train_step, input_signature=[tuple(kinds)])
-        return self._graph
+    def _kinds(self, batch: tuple[tf.Tensor, ...]) -> tuple[tf.TensorSpec, ...]:
+        """Of all batches, any length, on every rank: `_nominal` goes by what is fixed in them."""
+        fixed = 1 if self._one_size else 3
+        return tuple(
+            tf.TensorSpec((*fixed * [None], *part.shape[fixed:]), part.dtype) for part in batch
+        )
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, Any]:
         image, target = data

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from dlbench import training
 from dlbench.distributed import SingleProcess
@@ -60,6 +61,22 @@ def test_weight_decay_reaches_kernels_alone(scaled: bool) -> None:
             with_decay, expected, rtol=1e-3, atol=1e-5, err_msg=variable.path
         )
     assert kernels == 9
+
+
+@pytest.mark.parametrize("one_size", [True, False])
+def test_ranks_divide_alike_whatever_size_they_see_first(one_size: bool) -> None:
+    """Synchronised batch-norm adds up their gradients before what counts on all is known."""
+
+    def divisor(side: int) -> float:
+        trainer = Trainer(
+            small_network(), SingleProcess(), CrossEntropy(np.ones(3)), one_size=one_size
+        )
+        batch = tf.zeros((1, side, side, 3)), tf.zeros((1, side, side), tf.uint8)
+        image, target = trainer._kinds(batch)
+        assert image.shape[3] == 3
+        return trainer._nominal(target)
+
+    assert (divisor(32) == divisor(128)) is not one_size
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

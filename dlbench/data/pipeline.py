@@ -125,7 +125,8 @@ def training_batches(
         image, target = augment(image, target, size, augmentation, generator, data.value_range)
         return image, target if counts else np.full_like(target, void)
 
-    return Batches(jobs, work, workers, f"{data.name}/{split} at {data.root}")
+    kinds = data.dtype, _target_kind(data)
+    return Batches(jobs, work, workers, kinds, f"{data.name}/{split} at {data.root}")
 
 
 def evaluation_batches(
@@ -156,7 +157,9 @@ def evaluation_batches(
         image, native = reader(index, None)
         return *fit(image, native, size), native, np.asarray(index, np.int64)
 
-    return Batches(jobs, work, workers, f"{data.name}/{split} at {data.root}")
+    target = _target_kind(data)
+    kinds = data.dtype, target, target, np.dtype(np.int64)
+    return Batches(jobs, work, workers, kinds, f"{data.name}/{split} at {data.root}")
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,8 @@ class Batches:
     jobs: Callable[[], Iterable[list[Any]]]
     work: Callable[[Any], Batch]
     workers: int
+    kinds: tuple[np.dtype[Any], ...]
+    """Of the arrays of a batch, whatever a reader gives."""
     source: str
     """What an error calls the samples."""
 
@@ -189,7 +194,10 @@ class Batches:
         columns: Batch = ()
         for place, job in enumerate(jobs):
             sample = self.work(job)
-            columns = columns or tuple(_aligned((len(jobs), *p.shape), p.dtype) for p in sample)
+            columns = columns or tuple(
+                _aligned((len(jobs), *part.shape), kind)
+                for part, kind in zip(sample, self.kinds, strict=True)
+            )
             for number, (column, part) in enumerate(zip(columns, sample, strict=True)):
                 if part.shape != column.shape[1:]:
                     remedy = (
@@ -270,6 +278,10 @@ def _copy(part: np.ndarray, place: np.ndarray) -> None:
     # Turned or flipped: NumPy's innermost loop would run over the few bands of each pixel.
     for band in range(part.shape[2]):
         place[..., band] = part[..., band]
+
+
+def _target_kind(data: DataSet) -> np.dtype[Any]:
+    return np.dtype(np.uint8 if data.classes else np.float32)
 
 
 def _count(data: DataSet, split: str) -> int:

@@ -49,7 +49,7 @@ class Scorer(Protocol):
     """Sums of one evaluation, chunk by chunk of the split."""
 
     def update(
-        self, chunk: int, prediction: tf.Tensor, target: tf.Tensor, native: tf.Tensor
+        self, chunk: int, prediction: tf.Tensor, target: np.ndarray, native: np.ndarray
     ) -> None:
         """Add what `prediction.Predictor` gave for a chunk; ``native`` is the target unresized."""
 

@@ -239,6 +239,18 @@ def test_images_travel_in_their_own_dtype() -> None:
     assert (image.shape, target.shape) == ((2, 8, 8, 2), (2, 8, 8))
 
 
+def test_batches_are_of_the_declared_kinds_whatever_a_reader_gives() -> None:
+    class Foreign(Numbered):
+        def read(self, *place: Any) -> Sample:
+            image, target = super().read(*place)
+            return image.astype(">u2"), target.astype(np.int64)
+
+    ((image, target),) = _batches(Foreign(4), 1, size=None)
+    assert (image.dtype, target.dtype) == (np.dtype(np.uint16), np.dtype(np.uint8))
+    ((expected, _),) = _batches(Numbered(4), 1, size=None)
+    np.testing.assert_array_equal(image, expected)
+
+
 @pytest.mark.parametrize("count", [1, 7, 13, 16])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_evaluation_chunks_do_not_depend_on_ranks(count: int, ranks: int) -> None:
