@@ -112,6 +112,7 @@ def test_a_run_counts_steps_of_the_optimiser(street: Path, launch: Callable[...,
         "name=run", "data.name=camvid", "data.root=street", "data.size=[32,32]",
         "model.name=segnet_basic", "model.options.width=0.05", "training.epochs=2",
         "training.batch=1", "training.accumulate_steps=3", "optimizer.warmup_epochs=2",
+        "optimizer.learning_rate=0.001",
     ]  # fmt: skip
     ended = launch(["-m", "dlbench.train", *arguments], street.parent)
     assert ended.status == 0, ended.output
