@@ -22,7 +22,7 @@ from dlbench.report.__main__ import main
 
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.skipif(missing(cores=True) is not None, reason=str(missing(cores=True))),
 ]
 WORKLOAD = "scaling-weak/segnet/float32"
 CORES = 0.6
