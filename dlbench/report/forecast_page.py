@@ -122,24 +122,30 @@ def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float | 
         "compute, ms: forecast", "measured", "within",
         "exposed, ms: forecast", "measured", "within",
     ]  # fmt: skip
-    rows = []
+    rows, aside = [], []
     for one in made:
         seen = [other for other in measured if (other.ranks, other.link) == (one.ranks, link)]
         row = [str(one.ranks), str(len(seen))]
-        for forecast, values in (
-            (one.step_s, [other.step_s for other in seen]),
-            (one.compute_s, [max(other.own_s) for other in seen]),
-            (one.exposed_s, [other.exposed_s for other in seen]),
+        for name, forecast, values in (
+            ("step", one.step_s, [other.step_s for other in seen]),
+            ("compute", one.compute_s, [max(other.own_s) for other in seen]),
+            ("exposed", one.exposed_s, [other.exposed_s for other in seen]),
         ):
             listed = ", ".join(f"{1e3 * value:.1f}" for value in values)
             row += [_shown(forecast), listed, f"{sum(map(forecast.holds, values))}/{len(values)}"]
+            sides = {"below" if value < forecast.middle else "above" for value in values}
+            if len(values) > 1 and len(sides) == 1:
+                aside.append(f"{name} on {one.ranks} ranks ({sides.pop()})")
         if seen:
             rows.append(row)
     if not rows:
         raise UserError(
             f"no launch of --measured is on as many ranks as were asked for, over {rate(link)}"
         )
-    return table(head, rows)
+    lines = table(head, rows)
+    if aside:
+        lines += ["", f"All launches lie on one side of the forecast's middle: {', '.join(aside)}."]
+    return lines
 
 
 def _shown(one: Range, scale: float = 1e3, digits: int = 1) -> str:
