@@ -31,11 +31,11 @@ def chosen_ranks(config: pytest.Config) -> tuple[int, ...]:
 
 
 def most_on_a_host(config: pytest.Config) -> int:
-    """Of the chosen ranks: how many share a host's cores."""
+    """Of the chosen ranks: how many share the cores of the host that has most of them."""
     most = max(chosen_ranks(config))
     if (hosts := config.getoption("hosts")) is None:
         return most
-    return min(most, *(int(host.partition(":")[2]) for host in hosts.split(",")))
+    return min(most, max(int(host.partition(":")[2]) for host in hosts.split(",")))
 
 
 def places() -> int:

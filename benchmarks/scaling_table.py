@@ -8,7 +8,8 @@ each round every way is a job of its own, in turned order; a job is a line of OU
 a second call goes on where the first stopped. Prints the table of all that the file holds:
 throughput is all samples by the slowest rank's time, as the median of the launches, and is divided
 by that of the study's first way in the same round (median, smallest, largest). Waiting for other
-ranks is a step's share of time in which its pass stood still for a sum, the mean of the ranks.
+ranks is a step's share of time in which its pass stood still for a sum: the median over all
+launches' ranks.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def table(launches: list[Launched]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for case, peers in grouped(launches).items():
-        first = peers[next(iter(STUDIES[case.split(" ")[0]]))]
+        first = peers.get(next(iter(STUDIES[case.split(" ")[0]])), {})
         for peer, rounds in peers.items():
             speeds = [throughput(one) for one in rounds.values()]
             ratios = [throughput(rounds[n]) / throughput(first[n]) for n in rounds if n in first]

@@ -54,3 +54,14 @@ def test_table(launches: list[tuple[Spec, int]], tmp_path: Path) -> None:
         f"| shares deepvel | 1 process | 2 | {first:.3f} |  | 10.0% |",
         f"| shares deepvel | 2 ranks | 2 | {second:.3f} | 0.917 (0.500 to 1.333) | 10.0% |",
     ]
+
+
+def test_table_without_the_first_way(launches: list[tuple[Spec, int]], tmp_path: Path) -> None:
+    """Where no launch of it succeeded: nothing to divide by, and no row of its own."""
+    out = tmp_path / "out.jsonl"
+    scaling_table.measured(out, 1, ["shares"], ["deepvel"])
+    left = [one for one in read(out) if one["peer"] != "1 process"]
+    samples = scaling_table.GLOBAL_BATCH * scaling_table.STEPS["deepvel"]
+    assert scaling_table.table(left).splitlines()[2:] == [
+        f"| shares deepvel | 2 ranks | 1 | {samples / 2:.3f} |  | 10.0% |"
+    ]

@@ -71,15 +71,15 @@ def forecast(arguments: argparse.Namespace) -> int:
 
     used: list[Record] = []
 
-    def launches(files: list[str] | None, least: int) -> list[model.Launch]:
-        if not files:
-            return []
-        found = read_many(tables.expand(files))
-        used.extend(found)
-        return model.usable(found, arguments.workload, least)
+    def read(files: list[str]) -> list[Record]:
+        used.extend(found := read_many(tables.expand(files)))
+        return found
 
-    usable = launches(arguments.files, model.LEAST)
-    measured, load = launches(arguments.measured, 1), launches(arguments.load, 0)
+    kind, usable = model.usable(read(arguments.files), arguments.workload)
+    measured, load = (
+        model.alike(read(files), kind, option) if files else []
+        for files, option in ((arguments.measured, "--measured"), (arguments.load, "--load"))
+    )
     chosen, link = model.chosen_link(usable, arguments.bandwidth)
     made = model.forecast(chosen, arguments.ranks, link, load)
     text = forecast_page.markdown(chosen, made, link, measured, load, used)

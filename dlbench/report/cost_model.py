@@ -44,6 +44,8 @@ class Launch:
     """Bytes of a rank's gradients, on their way."""
     sums: tuple[tuple[float, float], ...]
     """(bytes, seconds) of sums with nothing else to do; none on one rank."""
+    when: tuple[float, float] | None = None
+    """Unix times at which its steps began and ended."""
 
     @property
     def exposed_s(self) -> float:
@@ -75,6 +77,7 @@ class Launch:
             tuple(own),
             int(gradients["bytes"]),  # type: ignore[arg-type]
             tuple(zip(sums["bytes"], sums["seconds"], strict=True)) if several else (),  # type: ignore
+            (record.created.timestamp() - record.ranks[0].wall_s, record.created.timestamp()),
         )
 
 
@@ -90,12 +93,16 @@ class Model:
     overlap: float
     trailing: float
 
-    def sum_s(self, size: float, ranks: int, link: float) -> float:
-        """``link`` in bits/s, infinite within a host."""
+    def sum_s(self, size: float, ranks: int, link: float | None) -> float:
+        """``link`` in bits/s, infinite within a host; None: the one that was fitted, of unknown
+        rate."""
         ring = 2 * (ranks - 1) / ranks * size
-        return self.wait + (ranks - 1) * self.hop + ring * (self.host + 8 * self.link / link)
+        over = 0.0 if link is None else 8 * self.link / link
+        return self.wait + (ranks - 1) * self.hop + ring * (self.host + over)
 
-    def exposed_s(self, gradients: float, compute_s: float, ranks: int, link: float) -> float:
+    def exposed_s(
+        self, gradients: float, compute_s: float, ranks: int, link: float | None
+    ) -> float:
         """What a step waits for; 0 on one rank."""
         if ranks == 1:
             return 0.0
@@ -107,9 +114,10 @@ def fit(launches: Sequence[Launch], hops: float = 0.0) -> Model:
     """The least squares of relative deviations: of the sums first, then of the exposed times, with
     no parameter below 0.
 
-    All ``launches`` have more than one rank and a known link. What a sum of nothing takes is
-    divided into ``wait`` and ``hop`` by their numbers of ranks; where these are all the same,
-    ``hops`` of it, from 0 to 1, are taken for hops. Of one link alone, ``host`` is all of it.
+    All ``launches`` have more than one rank, and a known link unless all have the same unknown one.
+    What a sum of nothing takes is divided into ``wait`` and ``hop`` by their numbers of ranks;
+    where these are all the same, ``hops`` of it, from 0 to 1, are hops. Of one link alone,
+    ``host`` is all of it.
     """
     ranks = np.array([one.ranks for one in launches for _ in one.sums], float)
     links = np.array([one.link for one in launches for _ in one.sums], float)
@@ -127,7 +135,7 @@ def fit(launches: Sequence[Launch], hops: float = 0.0) -> Model:
 
 def is_told(values: Values) -> bool:
     """Whether a dependence on ``values`` can be seen in them."""
-    return len(set(values)) > 1
+    return len(np.unique(values)) > 1  # which takes all NaN, the unknown link's, for one
 
 
 def _overlap(launches: Sequence[Launch], sums: Model) -> tuple[float, float]:
@@ -135,11 +143,8 @@ def _overlap(launches: Sequence[Launch], sums: Model) -> tuple[float, float]:
     step = np.array([one.step_s for one in launches])
     compute = np.array([max(one.own_s) for one in launches])
     exposed = np.array([one.exposed_s for one in launches])
-    placed = [(one.ranks, float(one.link)) for one in launches if one.link is not None]
-    whole = np.array(
-        [sums.sum_s(one.gradients, *at) for one, at in zip(launches, placed, strict=True)]
-    )
-    empty = np.array([sums.sum_s(0.0, *at) for at in placed]) / step
+    whole = np.array([sums.sum_s(one.gradients, one.ranks, one.link) for one in launches])
+    empty = np.array([sums.sum_s(0.0, one.ranks, one.link) for one in launches]) / step
     # Of every share (shares, launches): what is left once the trailing part is at its best.
     beyond = np.maximum(whole - SHARES[:, None] * compute, 0.0)
     rest = (exposed - beyond) / step

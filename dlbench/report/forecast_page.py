@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 
 from dlbench.errors import UserError
 from dlbench.report.cost_model import Launch, Model, fit, is_told
-from dlbench.report.forecast import DRAWS, LEVEL, Forecast, Range, rate
+from dlbench.report.forecast import DRAWS, LEVEL, Forecast, Range, rate, side_by_side
 from dlbench.report.markdown import escaped, table
 from dlbench.report.records import Record
 
@@ -17,7 +18,7 @@ from dlbench.report.records import Record
 def markdown(
     launches: Sequence[Launch],
     made: Sequence[Forecast],
-    link: float,
+    link: float | None,
     measured: Sequence[Launch] = (),
     load: Sequence[Launch] = (),
     records: Sequence[Record] = (),
@@ -40,7 +41,8 @@ def markdown(
         for one in made
     ]  # fmt: skip
     lines = [f"# Forecast of a training step over {rate(link)}", "", *table(head, rows)]
-    lines += ["", *_origin(records), *_explained(launches, model, load)]
+    times = _times({"to fit": launches, "under load": load, "measured beside": measured})
+    lines += ["", *_origin(records), *times, *_explained(launches, model, load)]
     if measured:
         lines += ["", "## Beside what was measured", "", *_beside(made, measured, link)]
     return "\n".join(lines) + "\n"
@@ -60,6 +62,16 @@ def _origin(records: Sequence[Record]) -> list[str]:
     return [escaped("- Records of {}; commit {}; setup {}: {}.".format(*told))] if told else []
 
 
+def _times(groups: dict[str, Sequence[Launch]]) -> list[str]:
+    """When the launches ran: what a machine is like changes."""
+    told = []
+    for name, launches in groups.items():
+        if ends := [end for one in launches if one.when for end in one.when]:
+            begin, end = (datetime.fromtimestamp(pick(ends), UTC) for pick in (min, max))
+            told.append(f"{name} {begin:%Y-%m-%d %H:%M} to {end:%H:%M}")
+    return [f"- Launches (UTC): {'; '.join(told)}."] if told else []
+
+
 def _machine(record: Record) -> str:
     cpu = record.setup.environment.get("cpu")
     found = cpu if isinstance(cpu, dict) else {}
@@ -70,7 +82,7 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
     several = [one for one in launches if one.ranks > 1]
     groups: dict[str, int] = defaultdict(int)
     for one in launches:
-        where = "" if one.ranks == 1 or one.link is None else f" over {rate(one.link)}"
+        where = "" if one.ranks == 1 else f" over {rate(one.link)}"
         groups[f"{one.ranks} rank(s){where}"] += 1
     counts = "; ".join(f"{name}: {number}" for name, number in sorted(groups.items()))
     lines = [
@@ -82,7 +94,11 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
         f"each rank after the first; a byte {1e9 * model.host:.3f} ns in the hosts"
         + (f" and {model.link:.3f} times what the link is made for." if model.link else "."),
         "- Compute is a rank's own work as measured "
-        + (f"under the load of {len(load)} further launches" if load else "beside communication")
+        + (
+            f"under the load of {len(load)} further launches at {len(side_by_side(load))} times"
+            if load
+            else "beside communication"
+        )
         + ": the forecast is for ranks that have as many cores or GPUs of their own, with the same "
         "batch each.",
     ]
@@ -92,31 +108,44 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
             "grows with the ranks is not known; the interval reaches from none of it to all, the "
             "line above has none."
         )
+        if len({one.link for one in several}) == 1:
+            lines.append(
+                "- They are over one link, too: what the backward pass hides and what trails "
+                "behind it cannot be told apart; the two numbers above are one of many such pairs."
+            )
     return lines
 
 
-def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float) -> list[str]:
+def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float | None) -> list[str]:
     head = [
         "ranks", "launches", "step, ms: forecast", "measured", "within",
+        "compute, ms: forecast", "measured", "within",
         "exposed, ms: forecast", "measured", "within",
     ]  # fmt: skip
-    rows = []
+    rows, aside = [], []
     for one in made:
         seen = [other for other in measured if (other.ranks, other.link) == (one.ranks, link)]
         row = [str(one.ranks), str(len(seen))]
-        for forecast, values in (
-            (one.step_s, [other.step_s for other in seen]),
-            (one.exposed_s, [other.exposed_s for other in seen]),
+        for name, forecast, values in (
+            ("step", one.step_s, [other.step_s for other in seen]),
+            ("compute", one.compute_s, [max(other.own_s) for other in seen]),
+            ("exposed", one.exposed_s, [other.exposed_s for other in seen]),
         ):
             listed = ", ".join(f"{1e3 * value:.1f}" for value in values)
             row += [_shown(forecast), listed, f"{sum(map(forecast.holds, values))}/{len(values)}"]
+            sides = {"below" if value < forecast.middle else "above" for value in values}
+            if len(values) > 1 and len(sides) == 1:
+                aside.append(f"{name} on {one.ranks} ranks ({sides.pop()})")
         if seen:
             rows.append(row)
     if not rows:
         raise UserError(
             f"no launch of --measured is on as many ranks as were asked for, over {rate(link)}"
         )
-    return table(head, rows)
+    lines = table(head, rows)
+    if aside:
+        lines += ["", f"All launches lie on one side of the forecast's middle: {', '.join(aside)}."]
+    return lines
 
 
 def _shown(one: Range, scale: float = 1e3, digits: int = 1) -> str:

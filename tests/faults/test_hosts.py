@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def wanted(hosts: Hosts, launch: Callable[..., Any]) -> dict[str, np.ndarray]:
     here = launch(command, hosts.folder, ranks=3, timeout=LONGEST)
     assert here.status == 0, here.output
     return weights(hosts.folder, "here")
+
+
+@pytest.fixture(autouse=True)
+def ended(hosts: Hosts) -> Iterator[None]:
+    """What a failed test leaves on the hosts is not there in the next one."""
+    yield
+    left = [process for host in hosts.names for process in hosts.running(host)]
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=10)
 
 
 class Job:

@@ -22,12 +22,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).parents[2]
+APART = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 TOOLS = ("unshare", "nsenter", "ip", "tc", "ssh", "mount")
 QUOTA = Path("/sys/fs/cgroup/cpu")
 """Where the kernel's groups of processes with a share of the cores lie (cgroup, version 1)."""
@@ -40,8 +42,8 @@ the rate is kept; a queue, as a switch's, holds 50 ms."""
 SSH_CONFIG = "Host *\n    IdentityFile {}\n    UserKnownHostsFile /dev/null\n    LogLevel ERROR\n"
 
 
-def missing() -> str | None:
-    """What hosts need and this machine lacks; None if nothing."""
+def missing(cores: bool = False) -> str | None:
+    """What hosts (with a share of the ``cores``) need and this machine lacks; None if nothing."""
     if importlib.util.find_spec("asyncssh") is None:
         return (
             "asyncssh is not installed: .venv/bin/pip install -c install/constraints.txt asyncssh"
@@ -53,8 +55,10 @@ def missing() -> str | None:
     tried = "ip link add p type veth peer name q && tc qdisc add dev p root tbf " + TBF.format(
         "1gbit"
     )
-    if subprocess.run(["unshare", "--net", "sh", "-c", tried], capture_output=True).returncode:
+    if subprocess.run(["unshare", *APART, "sh", "-c", tried], capture_output=True).returncode:
         return "this kernel or container lets nobody make namespaces, veth links or tbf"
+    if cores and not os.access(QUOTA, os.W_OK):
+        return f"{QUOTA} cannot be written: shares of the cores are of cgroup version 1"
     return None
 
 
@@ -86,9 +90,10 @@ class Hosts:
         for process in self._processes:
             process.wait()
         for pid in self._first.values():
-            psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=10)
+            with suppress(psutil.Error):
+                psutil.Process(pid).wait(timeout=10)
         for name in self.names:
-            if self._group(name).exists():
+            with suppress(OSError):  # none, or still in use: the others go all the same
                 self._group(name).rmdir()
 
     def start(self, host: str, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -154,7 +159,8 @@ class Hosts:
         self.folder.mkdir(parents=True, exist_ok=True)
         for group in QUOTA.glob("dlbench-*"):  # the one thing that a killed test leaves
             if not psutil.pid_exists(int(group.name.split("-")[1])):
-                group.rmdir()
+                with suppress(OSError):  # in use: of another container, whose pids are not ours
+                    group.rmdir()
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(self.folder / "key")
         (self.folder / "key").chmod(0o600)
@@ -174,8 +180,7 @@ class Hosts:
 
     def _add(self, name: str) -> None:
         server = [sys.executable, str(ROOT / "tests/ranks/ssh_server.py"), str(self.folder), name]
-        apart = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        process = self._begin(["unshare", *apart, *server])
+        process = self._begin(["unshare", *APART, *server])
         assert process.stdout is not None
         answer = process.stdout.readline()
         assert answer == b"ready\n", f"the sshd of {name} did not start: {answer!r}"

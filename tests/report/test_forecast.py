@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def launch(ranks: int, link: float, generator: np.random.Generator, noise: float
     small = TRUE.wait + TRUE.hop * (ranks - 1)
     byte = 2 * (ranks - 1) / ranks * (TRUE.host + TRUE.link / (link / 8))
     sums = [(size, (small + size * byte) * off()) for size in SIZES]
-    left = small + GRADIENTS * byte - TRUE.overlap * max(own)
+    left = (small + GRADIENTS * byte) * off() - TRUE.overlap * max(own)
     exposed = max(left, 0.0) + TRUE.trailing * small
     step = max(own) + exposed + COMPUTE * float(generator.normal(0.0, noise))
     return Launch(ranks, link, step, tuple(own), GRADIENTS, tuple(sums))
@@ -59,14 +60,16 @@ def test_without_noise_the_parameters_are_found() -> None:
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-3), name
 
 
-@pytest.mark.parametrize("counts", [(1, 2), (1, 2, 3)])
-def test_the_interval_holds_further_launches_at_the_stated_rate(counts: tuple[int, ...]) -> None:
-    """On ranks and over a link that were not measured."""
+@pytest.mark.parametrize(("counts", "link"), [((1, 2), 5e8), ((1, 2, 3), 5e8), ((1, 2, 3), 5e7)])
+def test_the_interval_holds_further_launches_at_the_stated_rate(
+    counts: tuple[int, ...], link: float
+) -> None:
+    """On ranks and over a link that were not measured, one slower than any that was."""
     held = []
     for seed in range(40):
         generator = np.random.default_rng(seed)
-        (made,) = forecast(launches(generator, counts), [6], link=5e8, draws=200)
-        seen = [launch(6, 5e8, generator) for _ in range(10)]
+        (made,) = forecast(launches(generator, counts), [6], link=link, draws=200)
+        seen = [launch(6, link, generator) for _ in range(10)]
         held.append(np.mean([made.step_s.holds(one.step_s) for one in seen]))
     # 40 fits: their mean is known to 0.03 or so. Of one number of ranks the interval also covers
     # what cannot be known.
@@ -136,7 +139,7 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_compute_under_load_is_taken_as_it_is() -> None:
     generator = np.random.default_rng(0)
-    found = launches(generator)
+    found = launches(generator, noise=0.005)
     (bare,) = forecast(found, [3], 1e9, draws=100)
     slow = [replace(launch(1, np.inf, generator), own_s=(0.3,)) for _ in range(6)]
     (loaded,) = forecast(found, [3], 1e9, slow, draws=100)
@@ -149,7 +152,7 @@ def test_compute_under_load_is_taken_as_it_is() -> None:
 
 def refusal(found: list[Record], bandwidth: float | None = None, workload: Any = None) -> str:
     with pytest.raises(UserError) as told:
-        chosen_link(usable(found, workload), bandwidth)
+        chosen_link(usable(found, workload)[1], bandwidth)
     return str(told.value)
 
 
@@ -165,7 +168,10 @@ def test_what_cannot_be_forecast_is_told() -> None:
     again = [one.model_copy(update={"setup": other}) for one in fast]
     told = refusal(slow + again)
     assert "these files hold scaling-weak/segnet/float32 at batch 4, A; scaling-weak" in told
-    assert len(chosen_link(usable(slow + fast), 5e9)[0]) == 10
+    assert len(chosen_link(usable(slow + fast)[1], 5e9)[0]) == 10
+    for one in (*slow[:4], *fast[:3]):
+        one.ranks[0].conditions["link_bits_per_s"] = None
+    assert "only 3 launches of several ranks are over a known link" in refusal(slow + fast, 5e9)
 
 
 def test_a_link_of_unknown_rate_is_forecast_as_it_is() -> None:
@@ -174,10 +180,70 @@ def test_a_link_of_unknown_rate_is_forecast_as_it_is() -> None:
     found = [record(one, number, 1e9) for number, one in enumerate(launches)]
     for one in found:
         one.ranks[0].conditions["link_bits_per_s"] = None
-    chosen, link = chosen_link(usable(found), None)
+    chosen, link = chosen_link(usable(found)[1], None)
     (unknown,) = forecast(chosen, [2], link, draws=50)
     (known,) = forecast(launches, [2], 1e9, draws=50)
     assert unknown.step_s.middle == pytest.approx(known.step_s.middle, rel=1e-6)
+
+
+def test_the_page_of_an_unknown_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was measured over it is found again, and it is not taken for one host."""
+    generator = np.random.default_rng(0)
+    paths = []
+    for number in range(10):
+        one = record(launch(2, 1e9, generator), number, 1e9)
+        one.ranks[0].conditions["link_bits_per_s"] = None
+        paths.append(tmp_path / f"{number}.json")
+        paths[-1].write_text(one.model_dump_json(by_alias=True))
+    fitted, beside = map(str, paths[:5]), map(str, paths[5:])
+    assert main(["forecast", *fitted, "--ranks=2", "--measured", *beside]) == 0
+    text = capsys.readouterr().out
+    assert "step over a link of unknown rate" in text
+    assert "2 rank(s) over a link of unknown rate: 5" in text
+    assert "5/5" in text
+    assert "one host" not in text
+    assert "hides and what trails behind it cannot be told apart" in text
+
+
+@pytest.mark.parametrize("option", ["--load", "--measured"])
+def test_other_launches_are_not_set_beside_the_fitted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    *fitted, last = written(tmp_path)
+    other = json.loads(last.read_text())
+    other["workload"]["precision"] = "mixed"
+    last.write_text(json.dumps(other))
+    arguments = ["--ranks=3", "--bandwidth=1gbit", option, str(last)]
+    assert main(["forecast", *map(str, fitted), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert f"the files of {option} hold no launch of scaling-weak/segnet/float32" in told
+
+
+def test_launches_side_by_side_are_each_others_ranks() -> None:
+    """Three times at levels of their own, at each of which ranks differ by a hundredth."""
+    levels, apart = (0.15, 0.16, 0.17), (0.99, 1.0, 1.01)
+    load = [
+        Launch(1, np.inf, 0.2, (level * share,), GRADIENTS, (), (60.0 * time, 60.0 * time + 7))
+        for share in apart
+        for time, level in enumerate(levels)
+    ]
+    found = forecasts.side_by_side(load)
+    assert [len(one.own_s) for one in found] == [3, 3, 3]
+    assert [np.mean(one.own_s) for one in found] == pytest.approx(levels)
+    (made,) = forecast(launches(np.random.default_rng(0)), [3], 1e9, load)
+    # The slowest of three, at a level that may be any: neither the highest level of all, nor
+    # bounded by it.
+    assert made.compute_s.middle == pytest.approx(0.16 * 1.01, rel=0.03)
+    assert made.compute_s.low < 0.15
+    assert made.compute_s.high > 0.17 * 1.01
+
+
+def test_one_launch_on_more_ranks_does_not_hide_the_spread() -> None:
+    generator = np.random.default_rng(0)
+    found = [launch(2, 1e9, generator) for _ in range(6)] + [launch(3, 1e9, generator)]
+    compute = forecast(found, [4], 1e9, draws=200)[0].compute_s
+    own = [np.mean(one.own_s) for one in found[:6]]
+    assert compute.high - compute.low > np.max(own) - np.min(own)
 
 
 @pytest.mark.parametrize("text", ["10", "gbit", "-1gbit", "0mbit", "nanmbit", "infgbit", "1 Gbps"])
