@@ -384,6 +384,9 @@ def test_a_network_beside_its_run_reads_as_in_training(
         told_of_both.count("tiles of 60 pixels: the network was trained on images of 12 x 12") == 2
     )
     assert "try tile=16 overlap=0, or tile=32 overlap=8" in told_of_both
+    # Four times the side, as the default tile is of the default size of images, is not far.
+    assert predict.main([str(folder.model), scene, "d.tif", "tile=48", "overlap=0"]) == 0
+    assert "tiles of" not in capsys.readouterr().err
     folder.config.unlink()
     assert predict.main([str(folder.model), scene, "c.tif"]) == 0
     assert "model.keras has no config.yaml beside it" in capsys.readouterr().err
