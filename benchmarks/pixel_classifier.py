@@ -127,19 +127,49 @@ def score_run(run: Path, data_root: Path | None, split: str) -> ConfusionMatrix:
     return found.confusion
 
 
+def require_alike(run: Path, dataset: DataSet) -> None:
+    """Raise `ConfigError` for a run that has not learnt the classes of ``dataset``, the columns of
+    the table."""
+    facts, columns = RunFolder(run).facts(), [one.name for one in dataset.classes]
+    if facts is None:
+        return
+    found = [one.name for one in facts.classes]
+    if (facts.name, found) != (dataset.name, columns):
+        raise config.ConfigError(
+            f"{run} has learnt {facts.name} ({', '.join(found)}), the table is of {dataset.name} "
+            f"({', '.join(columns)}); give it a table of its own"
+        )
+
+
 def report(arguments: list[str]) -> None:
-    runs = [Path(a) for a in arguments if "=" not in a and Path(a).is_dir()]
-    rest = [a for a in arguments if a not in map(str, runs)]
+    runs, rest = [], []
+    for argument in arguments:
+        if "=" not in argument and Path(argument).is_dir():
+            runs.append(Path(argument))
+        else:
+            rest.append(argument)
     experiment = config.load([str(RunFolder(run).config) for run in runs[:1]] + rest)
     place, root = experiment.data, experiment.data.resolved_root()
     if (task := data.kind_of(place.name).task) != "segmentation":
         raise config.ConfigError(f"{place.name} holds {task}; needed are classes")
     dataset = data.build(place.name, root, place.size, **place.options)
+    for run in runs:
+        require_alike(run, dataset)
     found = peers(dataset)
     for split in (name for name in dataset.splits if name != "train"):
         rows = {name: score(classifier, dataset, split) for name, classifier in found.items()}
-        rows |= {run.name: score_run(run, root, split) for run in runs}
-        pixels = next(iter(rows.values())).pixels
+        first = next(iter(rows.values()))
+        for run in runs:
+            rows[run.name] = scored = score_run(run, root, split)
+            # Pictures that are resized for a network have other pixels than here.
+            if not dataset.resizes and not np.array_equal(
+                *(m.counts.sum(1) for m in (first, scored))
+            ):
+                raise config.ConfigError(
+                    f"{run} was scored on other pixels of {split} ({scored.pixels:,}) than the "
+                    f"classifiers ({first.pixels:,}); give it a table of its own"
+                )
+        pixels = first.pixels
         print(
             f"## {split}, {pixels:,} pixels\n\n| | accuracy | kappa | mean IoU of present |", end=""
         )

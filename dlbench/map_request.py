@@ -77,6 +77,8 @@ def parse(arguments: list[str]) -> Request:
                 f"{outputs['classes'][0]}: leave it out"
             )
     every = [path for paths in outputs.values() for path in paths]
+    every += [mixer_beside(path) for path in every if path.name.endswith(earth_engine.SUFFIXES)]
+    every += [picture] if picture is not None else []
     for path in every:
         if every.count(path) > 1:
             raise ConfigError(f"two maps would be written to {path}; give them other names")

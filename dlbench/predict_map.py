@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 READING = ("harmonized", "mask_clouds", "resampling")
 """Options of a Sentinel-2 data set that a map is made with too."""
 FAR = 4
-"""Tiles of so many times the side of training's images are worth a note: a network learns from
-borders too, which lie closer there. At four times the side SegNet was seen to lose nothing (windows
-of 64, land cover) and 0.04 of its accuracy (plantations), SegNet-Basic 0.28 (windows of 16)."""
+"""Tiles of more than so many times the side of training's images are worth a note: a network learns
+from borders too, which lie closer there. At six times the side SegNet-Basic fell from 89 % of right
+labels to 59 %: reports/land-cover-slovenia_2-core-xeon_2026-11-28."""
 MEMORY = 512 * 2**20
 """Bytes of sums at a time: wider rasters are predicted in strips of columns."""
 
@@ -153,7 +153,7 @@ def _map(
 
 def _note_window(segmenter: Segmenter, tiling: Tiling) -> None:
     window, side = segmenter.window, min(tiling.tile, max(tiling.height, tiling.width))
-    if window is not None and side >= FAR * max(window):
+    if window is not None and side > FAR * max(window):
         own = -(-max(window) // segmenter.stride) * segmenter.stride
         note(
             f"tiles of {side} pixels: the network was trained on images of {window[0]} x "

@@ -9,8 +9,11 @@ import pytest
 
 from benchmarks import pixel_classifier
 from benchmarks.pixel_classifier import logistic_regression
+from dlbench import config
 from dlbench.data import IGNORE, build
+from dlbench.data.facts import facts
 from dlbench.data.miniatures import land_cover
+from dlbench.runs import RunFolder
 
 CLASSES = {name: [code] for name, (code, _) in land_cover.CODES.items()}
 
@@ -50,3 +53,21 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_velocities_have_no_classes(capsys: pytest.CaptureFixture[str]) -> None:
     assert pixel_classifier.main(["data.name=granulation", "model.name=deepvel"]) == 2
     assert "granulation holds velocity; needed are classes" in capsys.readouterr().err
+
+
+def test_runs_of_other_classes_are_no_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does a slash at the end of its name make a configuration of a run."""
+    root = land_cover.make(tmp_path / "land_cover", size=60)
+    known = {"name": "land_cover", "root": str(root), "size": [12, 12]}
+    for name, chosen in (("one", CLASSES), ("two", dict(list(CLASSES.items())[:2]))):
+        folder = RunFolder(tmp_path / name)
+        experiment = config.validate({"data": {**known, "options": {"classes": chosen}}}, name)
+        folder.write_text(folder.config, experiment.to_yaml())
+        told = facts(build("land_cover", root, (12, 12), classes=chosen))
+        folder.write_json(folder.dataset, told.model_dump(mode="json"))
+    runs = [f"{tmp_path / name}/" for name in ("one", "two")]
+    assert pixel_classifier.main(runs) == 2
+    two = ", ".join(list(CLASSES)[:2])
+    assert f"two has learnt land_cover ({two}), the table is of" in capsys.readouterr().err

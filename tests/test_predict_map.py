@@ -301,6 +301,14 @@ def test_what_ends_early_leaves_nothing(
         (["a.tif", "m.png"], "m.png does not end in .tif or .tiff"),
         (["a.tif", "a.tif"], "a.tif exists; give another name"),
         (["a.tif", "a.tif", "overwrite=true"], "a.tif is read, so it cannot be written"),
+        (
+            ["photo.png", "m.tif", "picture=photo.png", "overwrite=true"],
+            "photo.png is read, so it cannot be written",
+        ),
+        (
+            ["a-mixer.json", "a.tfrecord.gz", "overwrite=true"],
+            "a-mixer.json is read, so it cannot be written",
+        ),
         (["a.tif", "b.tif", "m.tif"], "2 scenes cannot go into one file, m.tif; give a folder"),
         (["gone.tif", "m.tif"], "gone.tif does not exist"),
         (["text.tif", "m.tif"], "text.tif is no readable raster"),
@@ -319,7 +327,8 @@ def test_wrong_commands_are_told(
 ) -> None:
     write("a.tif", scene(9, 9))
     write("complex.tif", scene(9, 9).astype(np.complex64))
-    Path("text.tif").write_text("text")
+    for name in ("text.tif", "photo.png", "a-mixer.json"):
+        Path(name).write_text("text")
     before = sorted(here.iterdir())
     assert predict.main([str(run), *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -375,6 +384,9 @@ def test_a_network_beside_its_run_reads_as_in_training(
         told_of_both.count("tiles of 60 pixels: the network was trained on images of 12 x 12") == 2
     )
     assert "try tile=16 overlap=0, or tile=32 overlap=8" in told_of_both
+    # Four times the side, as the default tile is of the default size of images, is not far.
+    assert predict.main([str(folder.model), scene, "d.tif", "tile=48", "overlap=0"]) == 0
+    assert "tiles of" not in capsys.readouterr().err
     folder.config.unlink()
     assert predict.main([str(folder.model), scene, "c.tif"]) == 0
     assert "model.keras has no config.yaml beside it" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -91,10 +92,16 @@ class ElasticJob:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.processes():
-            process.kill()
-        self._process.kill()
-        self._process.wait()
+        noted = self.processes()  # ranks that a launcher which is gone has left
+        if self._process.poll() is None:
+            launcher = psutil.Process(self._process.pid)
+            launcher.suspend()  # or it starts new ranks in place of the killed
+            noted += launcher.children(recursive=True)
+            launcher.kill()
+            self._process.wait()
+        for process in noted:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._file.close()
 
     def processes(self) -> list[psutil.Process]:

@@ -8,19 +8,18 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from faults.conftest import NoteFault
-from faults.disturbed import environment
 from faults.elastic_job import HOSTS, ROOT, ElasticJob, numbered_pictures
 from ranks.noted import signature
 
+from benchmarks import launching
 from dlbench import checkpoint
 from dlbench.data import build
 from dlbench.data.augmentation import fit
@@ -181,6 +180,27 @@ def test_an_error_that_only_the_user_can_mend_ends_all(
     )  # fmt: skip
 
 
+@pytest.mark.slow
+def test_a_test_that_fails_leaves_no_process(tmp_path: Path) -> None:
+    """Nor do new ranks come in place of those that are killed."""
+    numbered_pictures(tmp_path / "street", SAMPLES)
+
+    def there() -> list[str]:
+        """The commands of the job's processes."""
+        every = [process.info for process in psutil.process_iter(["cwd", "cmdline"])]
+        return [" ".join(one["cmdline"] or []) for one in every if one["cwd"] == str(tmp_path)]
+
+    with pytest.raises(RuntimeError, match="as a test may"), ElasticJob(tmp_path, arguments()):
+        while sum(command.count("noted.py") for command in there()) < 3:
+            time.sleep(0.1)
+        raise RuntimeError("as a test may")
+    # Less than the 5 s that Horovod gives ranks of a launcher that is gone.
+    end = time.monotonic() + 4.0
+    while there() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not there()
+
+
 CAMVID_EPOCHS = 6
 
 
@@ -226,15 +246,7 @@ def score_of_elastic_run(folder: Path, root: Path, seed: int) -> float:
 def score_of_static_run(folder: Path, root: Path, seed: int) -> float:
     folder.mkdir()
     begun = time.monotonic()
-    launcher = [str(Path(sys.executable).with_name("horovodrun")), "-np", "3"]
-    subprocess.run(
-        [*launcher, sys.executable, "-m", "dlbench.train", *on_camvid(root, seed)],
-        cwd=folder,
-        env=environment(),
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    launching.run(["-m", "dlbench.train", *on_camvid(root, seed)], 3, 3600.0, folder)
     return told("static", folder, seed, begun)
 
 

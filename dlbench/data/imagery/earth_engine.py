@@ -115,9 +115,14 @@ def _refuse_table(file: Path) -> None:
     raise DataError(f"{file} is a table of features ({held}{more} values in each); {NO_TABLES}")
 
 
+def is_table(file: Path) -> bool:
+    """Whether a file's name is that of a table as text."""
+    return file.suffix.lower() == ".csv"
+
+
 def refuse_csv(file: Path) -> None:
-    """Raise `DataError` for a file whose name is that of a table as text."""
-    if file.suffix.lower() == ".csv":
+    """Raise `DataError` for a table as text."""
+    if is_table(file):
         raise DataError(f"{file} is a table; {NO_TABLES}")
 
 

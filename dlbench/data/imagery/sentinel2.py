@@ -161,8 +161,9 @@ def open_sentinel2(
         clouds = _export_clouds(parts, names) if mask_clouds else []
         scenes.append(scene(parts[0], name, layers, clouds))
     if not scenes:
-        for entry in entries:
-            earth_engine.refuse_csv(entry)
+        # Beside other files a table may be an index or a survey, and is not what is wrong.
+        if entries and all(map(earth_engine.is_table, entries)):
+            earth_engine.refuse_csv(entries[0])
         raise DataError(
             f"{path} holds no Sentinel-2 scene: looked for are .SAFE folders and zip archives, "
             "GeoTIFFs whose bands are described as B1 .. B12, TFRecord patches of such bands, and "

@@ -238,3 +238,14 @@ def test_names() -> None:
         assert earth_engine.is_export(Path(name))
     for name in ("a.json", "a.tif", "a.gz"):
         assert not earth_engine.is_export(Path(name))
+
+
+def test_a_table_beside_images_is_not_what_is_wrong(tmp_path: Path) -> None:
+    """Told is what images need: bands without names are what keeps these from being read."""
+    profile = {"width": 8, "height": 8, "count": 4, "dtype": "uint16", "crs": "EPSG:32633",
+               "transform": rasterio.Affine(10, 0, 500_000, 0, -10, 5_000_000)}  # fmt: skip
+    with rasterio.open(tmp_path / "scene.tif", "w", "GTiff", **profile) as file:
+        file.write(np.ones((4, 8, 8), np.uint16))
+    (tmp_path / "index.csv").write_text("scene,date\nscene.tif,2021-05-04\n")
+    with pytest.raises(DataError, match=r"holds no Sentinel-2 scene.*described as B1 \.\. B12"):
+        open_sentinel2(tmp_path)
