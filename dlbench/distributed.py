@@ -164,10 +164,11 @@ class Horovod(SingleProcess):
         def received(bits: Any) -> Any:
             return tf.cast(tf.bitcast(bits, half), tf.float32)
 
-        # Horovod has no sum of bfloat16, and Gloo's of float16 takes four times the processor time
-        # of one in float32. It moves bits well: each rank gets a part of all gradients, sums that
-        # in float32 and gives its sum to all. A ring of sums sends as many bytes, but rounds at
-        # each rank; here a value is rounded twice, and comes to all as the same bits.
+        # Horovod has no sum of bfloat16, and Gloo's of float16 loses a value now and then: it does
+        # not assign one that equals the old one's bits taken for a number. Both move bits well, so
+        # each rank gets a part of all gradients, sums that in float32 and gives its sum to all. A
+        # ring of sums sends as many bytes, but rounds at each rank; here a value is rounded twice,
+        # and comes to all as the same bits.
         flat = tf.pad(tf.reshape(gradient * gain, [-1]), [[0, -values % self.size]])
         parts = received(self._hvd.alltoall(sent(flat), name=f"{name}/parts"))
         total = tf.add_n(tf.split(parts, self.size))
