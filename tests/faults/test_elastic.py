@@ -184,7 +184,7 @@ def test_an_error_that_only_the_user_can_mend_ends_all(
 
 @pytest.mark.slow
 def test_a_test_that_fails_leaves_no_process(tmp_path: Path) -> None:
-    """Nor do new ranks come in place of those that are killed."""
+    """Here while its ranks start: none of them is noted yet."""
     numbered_pictures(tmp_path / "street", SAMPLES)
 
     def there() -> list[str]:
