@@ -121,7 +121,9 @@ def kill(process: subprocess.Popen[Any]) -> None:
     """End a process that still runs, and all that it started."""
     if process.poll() is not None:
         return
-    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+    launcher = psutil.Process(process.pid)
+    launcher.suspend()  # one of an elastic job starts new ranks in place of the killed
+    for one in [*launcher.children(recursive=True), launcher]:
         try:
             one.kill()
         except psutil.NoSuchProcess:

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,22 @@ def grouped(launches: list[Launched]) -> dict[str, dict[str, dict[int, Launched]
     for one in launches:
         found[one["case"]][one["peer"]][one["round"]] = one
     return found
+
+
+def compared(
+    peers: Mapping[str, Mapping[int, Launched]],
+    first: str,
+    value: Callable[[Launched], float],
+    digits: int = 2,
+) -> Iterator[tuple[str, list[Launched], float, str]]:
+    """Of each peer of a case its launches, the median of their ``value``, and the `spread` of that
+    divided by the ``first`` peer's of the same round; empty of the first itself, or without one."""
+    base = peers.get(first, {})
+    for peer, rounds in peers.items():
+        ratios = [value(rounds[n]) / value(base[n]) for n in rounds if n in base]
+        middle = statistics.median(map(value, rounds.values()))
+        ratio = "" if peer == first or not ratios else spread(ratios, digits)
+        yield peer, list(rounds.values()), middle, ratio
 
 
 def spread(values: list[float], digits: int = 2) -> str:

@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks import launching, training_cases
 from benchmarks.launching import Spec
-from benchmarks.rounds import Launched, grouped, measure, read, spread
+from benchmarks.rounds import Launched, compared, grouped, measure, read
 
 GLOBAL_BATCH = 8
 WARMUP = 2
@@ -94,18 +94,11 @@ def table(launches: list[Launched]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for case, peers in grouped(launches).items():
-        first = peers.get(next(iter(STUDIES[case.split(" ")[0]])), {})
-        for peer, rounds in peers.items():
-            speeds = [throughput(one) for one in rounds.values()]
-            ratios = [throughput(rounds[n]) / throughput(first[n]) for n in rounds if n in first]
-            ratio = "" if rounds is first or not ratios else spread(ratios, 3)
-            waits = [
-                rank["comm_wait_s"] / rank["wall_s"]
-                for one in rounds.values()
-                for rank in one["ranks"]
-            ]
+        first = next(iter(STUDIES[case.split(" ")[0]]))
+        for peer, those, speed, ratio in compared(peers, first, throughput, digits=3):
+            waits = [rank["comm_wait_s"] / rank["wall_s"] for one in those for rank in one["ranks"]]
             rows.append(
-                f"| {case} | {peer} | {len(rounds)} | {statistics.median(speeds):.3f} | {ratio} | "
+                f"| {case} | {peer} | {len(those)} | {speed:.3f} | {ratio} | "
                 f"{statistics.median(waits):.1%} |"
             )
     return "\n".join(rows) + "\n"

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import twin_run
-from benchmarks.rounds import grouped, read, spread
+from benchmarks.rounds import compared, grouped, read
 from benchmarks.rounds import measure as in_turn
 from benchmarks.twin_cases import FULL, MODES, NETWORKS, PRECISIONS, Case
 from benchmarks.twin_run import Launched, median
@@ -63,17 +63,10 @@ def table(launches: list[Launched]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for name, peers in grouped(launches).items():
-        ours = peers.get("ours", {})
-        for peer, rounds in peers.items():
-            step_s = [median(one) for one in rounds.values()]
-            ratios = [median(rounds[n]) / median(ours[n]) for n in rounds.keys() & ours.keys()]
-            ratio = "" if peer == "ours" or not ratios else spread(ratios)
-            peaks = [one["peak_bytes"]["host_rss_hwm"] / GIB for one in rounds.values()]
+        for peer, those, step_s, ratio in compared(peers, "ours", median):
+            peaks = [one["peak_bytes"]["host_rss_hwm"] / GIB for one in those]
             memory = "" if peer == "convolutions" else f"{statistics.median(peaks):.2f}"
-            rows.append(
-                f"| {name} | {peer} | {len(rounds)} | {statistics.median(step_s):.3f} | {ratio} | "
-                f"{memory} |"
-            )
+            rows.append(f"| {name} | {peer} | {len(those)} | {step_s:.3f} | {ratio} | {memory} |")
     return "\n".join(rows) + "\n"
 
 

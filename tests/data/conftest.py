@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from street_scenes import Pair, write_split
 
 from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, plantations
 from dlbench.data.scenes import make_vaihingen
@@ -38,18 +38,12 @@ def camvid_tree(tmp_path: Path) -> Path:
     """Five training and two validation pairs of 12 x 16 pixels, listed as in the real tree."""
     root = tmp_path / "CamVid"
     rng = np.random.default_rng(0)
+
+    def pair(_: int) -> Pair:
+        return rng.integers(0, 256, (12, 16, 3), np.uint8), rng.integers(0, 12, (12, 16), np.uint8)
+
     for split, count in (("train", 5), ("val", 2)):
-        (root / split).mkdir(parents=True)
-        (root / f"{split}annot").mkdir()
-        lines = []
-        for number in range(count):
-            picture = rng.integers(0, 256, (12, 16, 3), np.uint8)
-            label = rng.integers(0, 12, (12, 16), np.uint8)
-            Image.fromarray(picture).save(root / split / f"frame_{number}.png")
-            Image.fromarray(label).save(root / f"{split}annot" / f"frame_{number}.png")
-            name = f"frame_{number}.png"
-            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
-        (root / f"{split}.txt").write_text("".join(lines))
+        write_split(root, split, map(pair, range(count)), "frame_{}.png", "/SegNet/CamVid")
     return root
 
 

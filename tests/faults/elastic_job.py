@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import psutil
-from PIL import Image
+from street_scenes import Pair, squares, write_split
+
+from benchmarks import launching
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("localhost", "127.0.0.1", "127.0.1")
@@ -28,17 +30,13 @@ def numbered_pictures(root: Path, train: int) -> None:
     """Pictures of 32 x 32 pixels in CamVid's layout, no two equal: red is the sample's number, and
     the classes, in squares, are to be seen in green and blue."""
     generator = np.random.default_rng(0)
+
+    def pair(number: int) -> Pair:
+        label = squares(generator, 3)
+        return np.stack([np.full_like(label, number), label * 100, 200 - label * 100], -1), label
+
     for split, count in (("train", train), ("val", 5)):
-        (root / split).mkdir(parents=True)
-        (root / f"{split}annot").mkdir()
-        lines = []
-        for number in range(count):
-            label = generator.integers(0, 3, (4, 4), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
-            picture = np.stack([np.full_like(label, number), label * 100, 200 - label * 100], -1)
-            Image.fromarray(picture).save(root / split / f"{number:03}.png")
-            Image.fromarray(label).save(root / f"{split}annot" / f"{number:03}.png")
-            lines.append(f"/SegNet/CamVid/{split}/{number:03}.png ./{split}annot/{number:03}.png\n")
-        (root / f"{split}.txt").write_text("".join(lines))
+        write_split(root, split, map(pair, range(count)), "{:03}.png")
 
 
 class ElasticJob:
@@ -93,12 +91,7 @@ class ElasticJob:
 
     def __exit__(self, *_: object) -> None:
         noted = self.processes()  # ranks that a launcher which is gone has left
-        if self._process.poll() is None:
-            launcher = psutil.Process(self._process.pid)
-            launcher.suspend()  # or it starts new ranks in place of the killed
-            noted += launcher.children(recursive=True)
-            launcher.kill()
-            self._process.wait()
+        launching.kill(self._process)
         for process in noted:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
