@@ -2,22 +2,26 @@
 
 GDAL keeps decoded blocks a handle, so a thread, and windows that move touch each block several
 times. Here a *cell* of a raster, some whole blocks of its file, is decoded by the first thread
-that needs it and kept while there is room; beyond that, windows are read from their files. Cells
-are not exchanged for others: windows come in random order, so a new one is worth no more than an
-old one. Pixels are the same either way.
+that needs it and kept while there is room; beyond that, windows are read from their files. So are
+labels that are warped or drawn onto the grid of an image. Cells are not exchanged for others:
+windows come in random order, so a new one is worth no more than an old one. Pixels are the same
+either way.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dlbench.data import raster
+from dlbench.data.dataset import DataError
 from dlbench.data.raster import Decode
 
 MOST_BYTES = 2**30
@@ -28,38 +32,117 @@ and few cells make a window."""
 IDLE_S = 60.0
 """After so long without a window of it, a raster makes room for others."""
 
-_Cell = tuple[np.ndarray, np.ndarray | None]
+Window = tuple[np.ndarray, np.ndarray | None]
 """Values, and where they hold data; None: everywhere."""
-_Key = tuple[int, int, tuple[int, ...] | None, Decode | None]
-"""Row and column of a cell among the others, its bands, what it went through."""
+Read = Callable[[int, int, int, int], Window]
+"""Of row, column, height and width in pixels."""
+_Key = tuple[int, int, Hashable]
+"""Row and column of a cell among the others, and what is read there."""
 
 
-class _Raster:
-    """The cells of one file as it was when it was opened."""
+class Cells:
+    """The cells of one raster of ``shape`` (height, width), whole blocks of it each."""
 
-    def __init__(self, path: Path, signature: raster.Signature) -> None:
-        dataset, _ = raster.kept_open(path)
-        self.path, self.signature = path, signature
-        self.shape: tuple[int, int] = dataset.shape
-        self.cell = tuple(block * -(-SIDE // block) for block in dataset.block_shapes[0])
-        self.bands: int = dataset.count
-        self.value_bytes = np.dtype(dataset.dtypes[0]).itemsize
-        self.cells: dict[_Key, Future[_Cell]] = {}
+    def __init__(self, shape: tuple[int, int], block: tuple[int, int] = (SIDE, SIDE)) -> None:
+        self.shape = shape
+        self.cell = tuple(side * -(-SIDE // side) for side in block)
+        self.held: dict[_Key, Future[Window]] = {}
         self.bytes = 0
         self.used = time.monotonic()
+        with _lock:
+            _all_cells.add(self)
 
-    def box(self, key: _Key) -> tuple[int, int, int, int]:
-        """Row, column, height and width in pixels of a cell; the border may cut it."""
+    def window(
+        self,
+        box: tuple[int, int, int, int],
+        read: Read,
+        pixel_bytes: int,
+        what: Hashable = None,
+    ) -> Window:
+        """What ``read`` gives of a window on the raster, put together from cells; ``what`` is
+        another for each that reads otherwise. A cell that cannot be read as a whole, and one for
+        which there is no room, leaves windows to ``read`` itself.
+        """
+        self.used = time.monotonic()
+        row, column, height, width = box
+        down, across = self.cell
+        values: np.ndarray | None = None
+        valid: np.ndarray | None = None
+        for r in range(row // down, (row + height - 1) // down + 1):
+            for c in range(column // across, (column + width - 1) // across + 1):
+                try:
+                    cell = self._cell((r, c, what), read, pixel_bytes)
+                except DataError:
+                    cell = None
+                if cell is None:
+                    return read(*box)
+                part, known = cell
+                if values is None:
+                    values = np.empty((height, width, *part.shape[2:]), part.dtype)
+                below, right = r * down - row, c * across - column  # of the window's corner
+                here = (
+                    slice(max(below, 0), below + part.shape[0]),
+                    slice(max(right, 0), right + part.shape[1]),
+                )
+                there = (
+                    slice(max(-below, 0), height - below),
+                    slice(max(-right, 0), width - right),
+                )
+                values[here] = part[there]
+                if known is not None:
+                    if valid is None:
+                        valid = np.ones((height, width), bool)
+                    valid[here] = known[there]
+        assert values is not None
+        return values, valid
+
+    def forget(self) -> None:
+        """Under `_lock`."""
+        self.held.clear()
+        self.bytes = 0
+
+    def _cell(self, key: _Key, read: Read, pixel_bytes: int) -> Window | None:
+        """A cell, read before, now, or by another thread just now; None: there is no room."""
+        found = self.held.get(key)
+        if found is not None:
+            return found.result()
         top, left = key[0] * self.cell[0], key[1] * self.cell[1]
-        return (
-            top,
-            left,
-            min(self.cell[0], self.shape[0] - top),
-            min(self.cell[1], self.shape[1] - left),
-        )
+        height = min(self.cell[0], self.shape[0] - top)  # the border may cut it
+        width = min(self.cell[1], self.shape[1] - left)
+        size = height * width * pixel_bytes
+        with _lock:
+            found = self.held.get(key)
+            mine = found is None
+            if found is None:
+                if not _has_room(size):
+                    return None
+                found = self.held[key] = Future()
+                self.bytes += size
+        if mine:
+            try:
+                found.set_result(read(top, left, height, width))
+            except BaseException as error:
+                with _lock:
+                    if self.held.get(key) is found:
+                        del self.held[key]
+                        self.bytes -= size
+                found.set_exception(error)
+                raise
+        return found.result()
 
 
-_rasters: dict[Path, _Raster] = {}
+@dataclass(frozen=True)
+class _File:
+    """A file as it was when it was opened."""
+
+    signature: raster.Signature
+    bands: int
+    value_bytes: int
+    cells: Cells
+
+
+_all_cells: weakref.WeakSet[Cells] = weakref.WeakSet()
+_files: dict[Path, _File] = {}
 _lock = threading.Lock()
 
 
@@ -73,91 +156,54 @@ def read_window(
     decode: Decode | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `raster.read_window`; ``decode`` is the same object for all windows of a file."""
-    file = _raster(path)
-    raster.require_window(path, file.shape, row, column, height, width)
+    file = _file(path)
+    raster.require_window(path, file.cells.shape, row, column, height, width)
     chosen = None if indexes is None else tuple(indexes)
-    down, across = file.cell
-    values: np.ndarray | None = None
-    valid = np.ones((height, width), bool)
-    for r in range(row // down, (row + height - 1) // down + 1):
-        for c in range(column // across, (column + width - 1) // across + 1):
-            cell = _cell(file, (r, c, chosen, decode))
-            if cell is None:
-                return raster.read_window(path, row, column, height, width, indexes, decode)
-            part, known = cell
-            if values is None:
-                values = np.empty((height, width, *part.shape[2:]), part.dtype)
-            below, right = r * down - row, c * across - column  # of the window's corner
-            here = (
-                slice(max(below, 0), below + part.shape[0]),
-                slice(max(right, 0), right + part.shape[1]),
-            )
-            there = (
-                slice(max(-below, 0), height - below),
-                slice(max(-right, 0), width - right),
-            )
-            values[here] = part[there]
-            if known is not None:
-                valid[here] = known[there]
-    assert values is not None
-    return values, valid
+    bands = file.bands if chosen is None else len(chosen)
+
+    def read(*box: int) -> Window:
+        values, valid = raster.read_window(path, *box, chosen, decode)
+        return values, None if valid.all() else valid
+
+    values, valid = file.cells.window(
+        (row, column, height, width),
+        read,
+        1 + (bands * file.value_bytes if decode is None else 1),
+        (chosen, decode),
+    )
+    return values, np.ones((height, width), bool) if valid is None else valid
 
 
 def clear() -> None:
     """Forget all cells."""
     with _lock:
-        _rasters.clear()
+        for cells in _all_cells:
+            cells.forget()
 
 
-def _raster(path: Path) -> _Raster:
+def _file(path: Path) -> _File:
     """The cells of a file; one that was written anew has none yet."""
     signature = raster.signature(path)
-    file = _rasters.get(path)
+    file = _files.get(path)
     if file is None or file.signature != signature:
-        opened = _Raster(path, signature)
+        dataset, _ = raster.kept_open(path)
+        cells = Cells(dataset.shape, dataset.block_shapes[0])
+        value_bytes = np.dtype(dataset.dtypes[0]).itemsize
+        opened = _File(signature, dataset.count, value_bytes, cells)
         with _lock:
-            file = _rasters.get(path)
+            file = _files.get(path)
             if file is None or file.signature != signature:
-                file = _rasters[path] = opened
-    file.used = time.monotonic()
+                file = _files[path] = opened
     return file
 
 
-def _cell(file: _Raster, key: _Key) -> _Cell | None:
-    """A cell, decoded before, now, or by another thread just now; None: there is no room."""
-    found = file.cells.get(key)
-    if found is not None:
-        return found.result()
-    _, _, indexes, decode = key
-    box = file.box(key)
-    bands = file.bands if indexes is None else len(indexes)
-    size = box[2] * box[3] * (1 + (bands * file.value_bytes if decode is None else 1))
-    with _lock:
-        found = file.cells.get(key)
-        mine = found is None
-        if found is None:
-            if not _has_room(file, size):
-                return None
-            found = file.cells[key] = Future()
-    if mine:
-        try:
-            values, valid = raster.read_window(file.path, *box, indexes, decode)
-            found.set_result((values, None if valid.all() else valid))
-        except BaseException as error:
-            with _lock:
-                del file.cells[key]
-                file.bytes -= size
-            found.set_exception(error)
-            raise
-    return found.result()
-
-
-def _has_room(file: _Raster, size: int) -> bool:
-    """Whether ``size`` bytes more may be kept; if so they are counted. Under `_lock`."""
-    while sum(other.bytes for other in _rasters.values()) + size > MOST_BYTES:
-        oldest = min(_rasters.values(), key=lambda other: other.used)
-        if time.monotonic() - oldest.used < IDLE_S:
-            return False
-        del _rasters[oldest.path]
-    file.bytes += size
-    return True
+def _has_room(size: int) -> bool:
+    """Whether ``size`` bytes more may be kept. Under `_lock`."""
+    holders = sorted((cells for cells in _all_cells if cells.bytes), key=lambda one: one.used)
+    held = sum(cells.bytes for cells in holders)
+    for oldest in holders:
+        if held + size <= MOST_BYTES or time.monotonic() - oldest.used < IDLE_S:
+            break
+        held -= oldest.bytes
+        oldest.forget()
+    return held + size <= MOST_BYTES

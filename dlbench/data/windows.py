@@ -52,12 +52,17 @@ class Scene(Protocol):
         """The sample of a window that lies on the scene. Raises `DataError`."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelledImagery:
-    """A scene of imagery, with labels that are brought onto its grid window by window."""
+    """A scene of imagery, with labels that are brought onto its grid, cells of it at a time."""
 
     imagery: Imagery
     labels: Labels
+
+    def __post_init__(self) -> None:
+        from dlbench.data.block_cache import Cells
+
+        self._cells = Cells((self.height, self.width))
 
     @property
     def file(self) -> Path:
@@ -83,7 +88,11 @@ class LabelledImagery:
 
     def target(self, row: int, column: int, height: int, width: int) -> np.ndarray:
         """The labels of a window, whether its pixels can be used or not."""
-        return self.labels.read(self.imagery.grid.window(row, column, height, width))
+
+        def read(*box: int) -> tuple[np.ndarray, None]:
+            return self.labels.read(self.imagery.grid.window(*box)), None
+
+        return self._cells.window((row, column, height, width), read, 1)[0]
 
 
 @dataclass(frozen=True)

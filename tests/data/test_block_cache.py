@@ -114,8 +114,8 @@ def test_beyond_its_bytes_windows_come_from_the_file(
             np.testing.assert_array_equal(decoded, _parity(values))
     held = [
         found.result()[0].nbytes
-        for file in block_cache._rasters.values()
-        for found in file.cells.values()
+        for cells in block_cache._all_cells
+        for found in cells.held.values()
     ]
     assert 0 < sum(held) <= 60_000
     assert len(reads) > 40
@@ -162,7 +162,7 @@ def test_a_damaged_block_fails_for_every_thread_and_again(tmp_path: Path) -> Non
         with ThreadPoolExecutor(3) as pool:
             for message in pool.map(fails, range(3)):
                 assert f"cannot read {path}" in message
-    assert sum(file.bytes for file in block_cache._rasters.values()) == 0
+    assert sum(cells.bytes for cells in block_cache._all_cells) == 0
     path.write_bytes(whole)
     values, _ = read_window(path, 110, 130, 40, 40)
     np.testing.assert_array_equal(values, VALUES[110:150, 130:170])

@@ -8,6 +8,7 @@ import pytest
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
+from dlbench.data import block_cache
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError, Sample
 from dlbench.data.grid import Grid
 from dlbench.data.windows import (
@@ -107,19 +108,47 @@ class _Flat:
 
 
 class _North:
+    """Labels north and south of a line, the row 30 of `_Flat` being damaged."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
     def read(self, grid: Grid) -> np.ndarray:
-        north = grid.transform.f > 5_099_900
-        return np.full((grid.height, grid.width), 3 if north else 4, np.uint8)
+        self.asked.append((grid.height, grid.width))
+        y = grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5)
+        if ((y < 5_099_700) & (y > 5_099_690)).any():
+            raise DataError("labels.shp is damaged in row 30")
+        return np.repeat(np.where(y > 5_099_900, 3, 4)[:, None], grid.width, 1).astype(np.uint8)
 
 
-def test_labels_are_read_on_the_windows_own_grid() -> None:
+def test_labels_lie_on_the_images_grid_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_cache, "SIDE", 20)
+    labels = _North()
+    scene = LabelledImagery(_Flat(), labels)
+    for _ in range(3):
+        image, target = scene.read(0, 5, 6, 7)
+        assert image.shape == (6, 7, 1)
+        assert target.shape == (6, 7)
+        assert target[0, 0] == IGNORE  # the imagery holds nothing there
+        assert (target.ravel()[1:] == 3).all()
+    assert scene.target(0, 5, 1, 1) == [[3]]  # of that pixel the image alone knows nothing
+    assert labels.asked == [(20, 20)]
+    target = scene.target(5, 10, 15, 35)
+    assert (target[:5] == 3).all()
+    assert (target[5:] == 4).all()
+    assert labels.asked == [(20, 20), (20, 20), (20, 10)]
+
+
+def test_damaged_labels_are_missed_by_windows_that_hold_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(block_cache, "SIDE", 20)
     scene = LabelledImagery(_Flat(), _North())
-    image, target = scene.read(0, 5, 6, 7)
-    assert image.shape == (6, 7, 1)
-    assert target.shape == (6, 7)
-    assert target[0, 0] == IGNORE  # the imagery holds nothing there
-    assert (target.ravel()[1:] == 3).all()
-    assert (scene.read(20, 5, 6, 7)[1].ravel()[1:] == 4).all()
+    for _ in range(2):
+        assert (scene.target(15, 0, 15, 10) == 4).all()
+        with pytest.raises(DataError, match="damaged in row 30"):
+            scene.target(28, 0, 5, 5)
+        assert (scene.target(31, 0, 9, 5) == 4).all()
 
 
 def test_a_grid_knows_where_it_is() -> None:
