@@ -69,3 +69,11 @@ def test_table(launches: list[str], tmp_path: Path) -> None:
         f"| {CASE} | ours | 3 | 1.000 |  | 2.00 |",
         f"| {CASE} | torch_tuned | 3 | 2.000 | 2.00 (2.00 to 2.00) | 2.00 |",
     ]
+
+
+def test_the_committed_table_is_that_of_its_launches() -> None:
+    (launched,) = (Path(__file__).parent.parent / "reports").glob("twins_*/launches.jsonl")
+    page = (launched.parent / "twins.md").read_text(encoding="utf-8").splitlines()
+    rows = twin_table.table(twin_table.read(launched)).splitlines()
+    assert len(rows) > 20
+    assert [row for row in rows if row not in page] == []
