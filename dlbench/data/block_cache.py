@@ -43,7 +43,7 @@ _Key = tuple[int, int, Hashable]
 class Cells:
     """The cells of one raster of ``shape`` (height, width), whole blocks of it each."""
 
-    def __init__(self, shape: tuple[int, int], block: tuple[int, int] = (SIDE, SIDE)) -> None:
+    def __init__(self, shape: tuple[int, int], block: tuple[int, int] = (1, 1)) -> None:
         self.shape = shape
         self.cell = tuple(side * -(-SIDE // side) for side in block)
         self.held: dict[_Key, Future[Window]] = {}
