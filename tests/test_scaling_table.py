@@ -65,3 +65,11 @@ def test_table_without_the_first_way(launches: list[tuple[Spec, int]], tmp_path:
     assert scaling_table.table(left).splitlines()[2:] == [
         f"| shares deepvel | 2 ranks | 1 | {samples / 2:.3f} |  | 10.0% |"
     ]
+
+
+def test_the_committed_table_is_that_of_its_launches() -> None:
+    (launched,) = (Path(__file__).parent.parent / "reports").glob("scaling_*/launches.jsonl")
+    page = (launched.parent / "scaling.md").read_text(encoding="utf-8").splitlines()
+    rows = scaling_table.table(read(launched)).splitlines()
+    assert len(rows) > 8
+    assert [row for row in rows if row not in page] == []
