@@ -132,7 +132,7 @@ def _values(quality: dict[str, Any]) -> Iterable[str]:
 def _machine(environment: dict[str, Any]) -> str:
     cpu, memory = environment["cpu"], environment["memory_bytes"]
     parts = [f"{cpu.get('cores_usable')} cores of {cpu.get('model')}", _gibibytes(memory)]
-    parts += [str(gpu.get("name")) for gpu in environment["gpu"] or []]
+    parts += [str(device.get("name")) for device in (environment["gpu"] or {}).get("devices", [])]
     return ", ".join(parts)
 
 

@@ -28,7 +28,9 @@ def measured(**changes: Any) -> records.Rank:
     return records.Rank(**{**unknown, **content, **changes})
 
 
-def record(*ranks: records.Rank, **changes: object) -> records.Record:
+def record(
+    *ranks: records.Rank, described: dict[str, Any] = DESCRIBED, **changes: object
+) -> records.Record:
     matrix = ConfusionMatrix(3)
     matrix.update([0, 0, 1, 1], [0, 1, 1, 1])
     quality = {
@@ -51,7 +53,7 @@ def record(*ranks: records.Rank, **changes: object) -> records.Record:
         mode="train",
     )
     content = {"quality": quality, **changes}
-    return records.now(workload, ranks, setup=records.setup("laptop", DESCRIBED), **content)  # type: ignore[arg-type]
+    return records.now(workload, ranks, setup=records.setup("laptop", described), **content)  # type: ignore[arg-type]
 
 
 def test_figures_are_those_of_the_record() -> None:
@@ -64,6 +66,17 @@ def test_figures_are_those_of_the_record() -> None:
     assert "Global accuracy (G) 0.7500" in text
     assert "| road | 2 | 0.500 | 0.500 | 0.667 |" in text
     assert "native size" not in text
+
+
+def test_gpus_are_named() -> None:
+    """As pynvml describes them; made up, since no machine here has one."""
+    devices = [{"name": "NVIDIA A100-SXM4-40GB"}, {"name": "NVIDIA H100 PCIe"}]
+    found = page.markdown(
+        record(described={**DESCRIBED, "gpu": {"driver": "550", "devices": devices}})
+    )
+    assert ", NVIDIA A100-SXM4-40GB, NVIDIA H100 PCIe |" in found
+    without: dict[str, Any] = {"driver": None, "devices": []}
+    assert "| setup | laptop: " in page.markdown(record(described={**DESCRIBED, "gpu": without}))
 
 
 def test_where_the_time_of_a_step_goes() -> None:
