@@ -224,7 +224,7 @@ def configure_devices(threads: int | None) -> None:
     """Share the host's cores and GPUs among its ranks; call before TensorFlow touches a device.
 
     ``threads`` compute threads a rank; empty: usable cores / ranks on the host. A rank sees the
-    GPU of its local rank alone, with memory growth on.
+    GPU of its local rank alone, with memory growth on; `ConfigError` if there is none left for it.
     """
     import tensorflow as tf
 
@@ -237,9 +237,11 @@ def configure_devices(threads: int | None) -> None:
     if gpus:
         local_rank = int(os.environ.get("HOROVOD_LOCAL_RANK", 0))
         if local_rank >= len(gpus):
-            raise ValueError(
-                f"local rank {local_rank} has no GPU: this host shows {len(gpus)}; start at most "
-                f"that many ranks a host (horovodrun -np N), or set CUDA_VISIBLE_DEVICES"
+            most = len(gpus)
+            raise ConfigError(
+                f"local rank {local_rank} has no GPU: this host shows {most}, and each rank takes "
+                f"one; start at most {most} rank(s) a host (horovodrun -np {most}, or make train "
+                f"RANKS={most}), or let CUDA_VISIBLE_DEVICES show more"
             )
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)

@@ -11,6 +11,7 @@ import pytest
 
 from dlbench import distributed, session
 from dlbench.config import ConfigError
+from dlbench.errors import exit_status
 
 Jobs = Callable[[int], dict[str, Any]]
 MANY = (2, 4)
@@ -162,6 +163,25 @@ def test_sums_by_host_need_nccl(launch: Callable[..., Any], tmp_path: Path) -> N
     assert ended.status != 0
     assert "distributed.hierarchical=true needs a Horovod that sums by NCCL" in ended.output
     assert "rank 0): distributed.hierarchical" in ended.output, "a message, no traceback"
+
+
+def test_a_rank_without_a_gpu_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One made-up GPU and two ranks."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one"])
+    for kind in ("intra", "inter"):
+        monkeypatch.setattr(tf.config.threading, f"set_{kind}_op_parallelism_threads", int)
+    monkeypatch.setenv("HOROVOD_LOCAL_RANK", "1")
+    assert exit_status("test", lambda: distributed.configure_devices(1)) == 2
+    told = capsys.readouterr().err
+    assert (
+        "local rank 1 has no GPU: this host shows 1, and each rank takes one; start at most 1"
+        in told
+    )
+    assert "make train RANKS=1)" in told
 
 
 def test_launched_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from install import horovod, wheel_cache
+from install import horovod, ranks, wheel_cache
 from install.accelerator import detect
 from install.requirements import PROJECT, requirements
 
@@ -88,6 +89,28 @@ def test_make_refuses_an_unknown_accelerator() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert "ACCELERATOR is 'tpu'; allowed are cpu and cuda" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "shown", "wanted"),
+    [("cpu", "0", "2"), ("cuda", "0", "1"), ("cuda", "0,1", "2")],
+)
+def test_make_trains_on_no_more_ranks_than_gpus(
+    tmp_path: Path, accelerator: str, shown: str, wanted: str
+) -> None:
+    """Two made-up GPUs, of which CUDA_VISIBLE_DEVICES shows some."""
+    shutil.copy(ROOT / "tests" / "bench" / "nvml_stand_in.py", tmp_path / "pynvml.py")
+    command = ["make", "--dry-run", "train", f"ACCELERATOR={accelerator}"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (asked,) = re.findall(r"horovodrun -np (.+) python -m dlbench.train", told)
+    variables = {"CUDA_VISIBLE_DEVICES": shown, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    shell = ["sh", "-c", f"echo {asked}"]
+    found = subprocess.check_output(shell, cwd=ROOT, env=os.environ | variables, text=True)
+    assert found.strip() == wanted
+
+
+def test_ranks_without_a_gpu_are_two() -> None:
+    assert [ranks.number(gpus) for gpus in (0, 1, 2, 8)] == [2, 1, 2, 2]
 
 
 def test_requirements_are_those_of_the_extras() -> None:
