@@ -20,6 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dlbench import gpus
+
 Description = dict[str, Any]
 
 PACKAGES = ("dlbench", "tensorflow", "tensorflow-cpu", "keras", "numpy", "horovod", "rasterio")
@@ -45,10 +47,11 @@ PREFIXES = (
 HIDDEN = re.compile(
     r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)KEY(?:_|$)|^TF_(?:CLI|VAR|LOG|DATA_DIR|INPUT)"
 )
-# Set by the launcher for one rank or one launch, or about logs and folders: no part of a setup.
+# Set by the launcher for one rank or one launch, or about logs and folders: no part of a setup. The
+# GPUs that CUDA's two lead to are described by themselves.
 VOLATILE = re.compile(
     r"HOROVOD_(?:(?:LOCAL_|CROSS_)?(?:RANK|SIZE)|HOSTNAME|GLOO_\w+|CONTROLLER|CPU_OPERATIONS"
-    r"|ELASTIC|TIMELINE\w*|LOG_\w+)|NCCL_SOCKET_IFNAME|NCCL_DEBUG\w*|CUDA_VISIBLE_DEVICES"
+    r"|ELASTIC|TIMELINE\w*|LOG_\w+)|NCCL_SOCKET_IFNAME|NCCL_DEBUG\w*|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"
     r"|TF_CPP_(?:MIN_LOG_LEVEL|VMODULE|MAX_VLOG_LEVEL)|TF_CONFIG|KERAS_HOME"
     r"|DLBENCH_(?:DATA|WHEEL_CACHE|PLANTED)"
 )
@@ -81,7 +84,7 @@ def describe(load: bool = False, horovod: Mapping[str, Any] | None = None) -> De
         },
         "cpu": cpu(),
         "memory_bytes": memory_bytes(),
-        "gpu": gpu(),
+        "gpu": gpus.describe(os.environ),
         "packages": installed,
         "tensorflow": loaded_tensorflow(),
         "keras": loaded_keras(load),
@@ -98,12 +101,16 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
     versions, thread settings.
 
     Not part of it: the host's name, paths, what the launcher sets for one rank, the state of the
-    code. Memory counts in whole GiB, as the kernel's own share varies from start to start.
+    code. Memory counts in whole GiB, as the kernel's own share varies from start to start. GPUs are
+    those that the process is shown, each kind once: how many are used depends on the ranks.
     """
     memory = environment["memory_bytes"]
     setup = {
         name: environment[name] for name in ("python", "cpu", "gpu", "tensorflow", "keras", "op")
     }
+    if setup["gpu"]:
+        kinds = {json.dumps(one, sort_keys=True): one for one in setup["gpu"]["devices"]}
+        setup["gpu"] = {**setup["gpu"], "devices": list(kinds.values())}
     # Follows from the instruction set, the devices and the variables.
     setup["op"] = setup["op"] and {
         k: v for k, v in setup["op"].items() if k != "convolution_gradient"
@@ -183,38 +190,6 @@ def memory_bytes() -> int | None:
     sizes = [int(total.group(1)) * 1024] if total else []
     sizes += [int(limit)] if limit.isdigit() else []
     return min(sizes, default=None)
-
-
-def gpu() -> Description | None:
-    """Return driver and devices as NVIDIA's management library knows them; None without it."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {"driver": None, "devices": []}
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return {
-            "driver": text_of(pynvml.nvmlSystemGetDriverVersion()),
-            "devices": [
-                {
-                    "name": text_of(pynvml.nvmlDeviceGetName(handle)),
-                    "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                    "compute_capability": list(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
-                }
-                for handle in handles
-            ],
-        }
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def text_of(value: str | bytes) -> str:
-    """Return text, whichever of the two the management library's version returns."""
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def loaded_tensorflow() -> Description | None:

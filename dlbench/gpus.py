@@ -1,7 +1,7 @@
 """NVIDIA's GPUs as its management library (NVML) knows them, and which of them a process is shown.
 
 A GPU is named by its number or its UUID, as in CUDA_VISIBLE_DEVICES. NVML numbers by the place on
-the bus, and so does CUDA since `dlbench` sets CUDA_DEVICE_ORDER.
+the bus, and so does CUDA, for which `dlbench` sets CUDA_DEVICE_ORDER.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def device(gpu: str) -> tuple[Any, Any] | None:
 
 
 def describe(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Driver and devices that ``environ`` shows, ready for JSON; None without NVML.
+    """Driver and devices that ``environ`` shows, ready for JSON; None without NVML, and no driver
+    and no devices where it fails.
 
     No number and no UUID: of two that are alike it does not matter which one it was.
     """
@@ -45,15 +46,12 @@ def describe(environ: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {"driver": None, "devices": []}
-    try:
         return {
             "driver": _text(pynvml.nvmlSystemGetDriverVersion()),
             "devices": [_described(*found) for found in _shown(pynvml, named(environ))],
         }
-    finally:
-        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return {"driver": None, "devices": []}
 
 
 def _shown(nvml: Any, names: list[str] | None) -> Iterator[tuple[Any, Any]]:

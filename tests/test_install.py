@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -96,14 +97,14 @@ def test_make_refuses_an_unknown_accelerator() -> None:
     [("cpu", "0", "2"), ("cuda", "0", "1"), ("cuda", "0,1", "2")],
 )
 def test_make_trains_on_no_more_ranks_than_gpus(
-    tmp_path: Path, accelerator: str, shown: str, wanted: str
+    nvml: ModuleType, accelerator: str, shown: str, wanted: str
 ) -> None:
     """Two made-up GPUs, of which CUDA_VISIBLE_DEVICES shows some."""
-    shutil.copy(ROOT / "tests" / "bench" / "nvml_stand_in.py", tmp_path / "pynvml.py")
     command = ["make", "--dry-run", "train", f"ACCELERATOR={accelerator}"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (asked,) = re.findall(r"horovodrun -np (.+) python -m dlbench.train", told)
-    variables = {"CUDA_VISIBLE_DEVICES": shown, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    stand_in = Path(str(nvml.__file__)).parent
+    variables = {"CUDA_VISIBLE_DEVICES": shown, "PYTHONPATH": f"{stand_in}:{ROOT}"}
     shell = ["sh", "-c", f"echo {asked}"]
     found = subprocess.check_output(shell, cwd=ROOT, env=os.environ | variables, text=True)
     assert found.strip() == wanted

@@ -29,6 +29,8 @@ from typing import Any
 
 import psutil
 
+from dlbench import gpus
+
 QUIET = 0.05
 """Share of a machine's cores that others may use before it counts as busy."""
 SHORTEST_S = 0.5
@@ -113,7 +115,7 @@ class Watch:
         self._processes = [psutil.Process(one) for one in {pid, os.getpid()}]
         self._root = root
         self._mhz: list[float] = []
-        found = None if gpu is None else nvml_device(gpu)
+        found = None if gpu is None else gpus.device(gpu)
         self.gpu = None if found is None else Gpu(*found, pid)
         self._begun, self._at_begin = time.monotonic(), self._seconds()
         self._hot = throttle_count(root)
@@ -182,31 +184,14 @@ def settled(ranks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def visible_gpu(local_rank: int) -> str | None:
-    """The GPU that TensorFlow has in this process, as `nvml_device` knows it; None without one.
-
-    Of several models of GPU, CUDA lists the fastest first unless CUDA_DEVICE_ORDER=PCI_BUS_ID.
-    """
+    """The GPU that TensorFlow has in this process, by the name that `gpus.device` knows it by; None
+    without one."""
     import tensorflow as tf
 
     if not tf.config.list_logical_devices("GPU"):
         return None
-    chosen = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return chosen[local_rank] if local_rank < len(chosen) and chosen[0] else str(local_rank)
-
-
-def nvml_device(gpu: str) -> tuple[Any, Any] | None:
-    """NVIDIA's management library and its handle of ``gpu``, an index or a UUID, or None."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        if gpu.isdigit():
-            return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(gpu)
-    except pynvml.NVMLError:
-        return None
+    named = gpus.named(os.environ)
+    return str(local_rank) if named is None else named[local_rank]
 
 
 def cpu_mhz(root: Path = Path("/")) -> float | None:

@@ -36,10 +36,6 @@ def nvmlInit() -> None:  # noqa: N802
     pass
 
 
-def nvmlShutdown() -> None:  # noqa: N802
-    pass
-
-
 def nvmlSystemGetDriverVersion() -> bytes:  # noqa: N802
     return b"550.54.15"
 

