@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlbench import distributed, session
+from dlbench import distributed, environment, session
 from dlbench.config import ConfigError
 from dlbench.errors import exit_status
 
@@ -155,6 +155,23 @@ def test_cores_are_shared(jobs: Jobs) -> None:
     for ranks in MANY:
         found = [rank["collectives"]["threads"] for rank in jobs(ranks)["ranks"]]
         assert found == [max(1, cores // ranks)] * ranks
+
+
+def test_one_rank_and_several_are_on_one_setup(jobs: Jobs) -> None:
+    """Unless more than their number differs: they share a chart of scaling."""
+    found = {n: [rank["collectives"] for rank in jobs(n)["ranks"]] for n in (1, *MANY)}
+    described = [rank["environment"] for ranks in found.values() for rank in ranks]
+    assert len({environment.fingerprint(one) for one in described}) == 1
+    several = found[2][0]["describe"]
+    build = environment.horovod_build()
+    assert build == {name: several[name] for name in build}, "told without loading it"
+    assert set(build) == {"nccl_built", "mpi_built"}
+    assert several["variables"]["HOROVOD_CYCLE_TIME"] == str(distributed.CALM_CYCLE_MS)
+    one = described[0]
+    chosen = {**one, "variables": {**one["variables"], "HOROVOD_CYCLE_TIME": "10.0"}}
+    assert environment.fingerprint(chosen) != environment.fingerprint(one), "the user's own choice"
+    threads = {**one, "tensorflow": {**one["tensorflow"], "intra_op_threads": 7}}
+    assert environment.fingerprint(threads) != environment.fingerprint(one)
 
 
 def test_sums_by_host_need_nccl(launch: Callable[..., Any], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dlbench import environment, gpus
+from dlbench import elastic, environment, errors, gpus
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,11 @@ def changed(described: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("packages.numpy", "1.0"),
         ("packages.nvidia-cudnn-cu12", "1.0"),
         ("tensorflow", {"intra_op_threads": 7}),
-        ("horovod.nccl", "yes"),
+        ("horovod.nccl_built", True),
+        ("horovod.options", {"cycle_time_ms": 1.0}),
         ("op", {"isa": "other"}),
-        ("libraries.libnccl", {"version": "1.2", "path": "/"}),
+        ("libraries.libcudnn", {"version": "1.2", "path": "/"}),
+        ("packages.nvidia-nccl-cu12", "1.0"),
         ("variables.OMP_NUM_THREADS", "77"),
         ("variables.HOROVOD_FUSION_THRESHOLD", "77"),
         ("platform.release", "0.1"),
@@ -128,6 +130,14 @@ def test_a_change_of_setup_changes_the_fingerprint(
         ("code.dirty", "maybe"),
         ("packages.dlbench", "9"),
         ("horovod.ranks", 64),
+        ("horovod.backend", "nccl"),
+        ("horovod.options", {}),
+        ("horovod.variables", {"HOROVOD_CYCLE_TIME": "10.0"}),
+        ("libraries.libnccl", {"version": "1.2", "path": "/"}),
+        (f"variables.{errors.FINAL}", "/tmp/dlbench-1/final"),
+        (f"variables.{errors.JOB}", "0123456789abcdef"),
+        (f"variables.{elastic.AGAIN}", "0"),
+        ("variables.DLBENCH_FAULT_TABLE", "/tmp/faults.md"),
         ("variables.HOROVOD_RANK", "1"),
         ("variables.HOROVOD_LOCAL_RANK", "1"),
         ("variables.HOROVOD_GLOO_RENDEZVOUS_PORT", "1"),
