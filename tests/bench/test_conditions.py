@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
 from dlbench import gpus
@@ -58,6 +61,34 @@ def test_loads_are_cores_kept_busy() -> None:
     assert used / lasted - 2 * tick - 0.02 < found["machine_load"] < cores * (1 + tick)
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["one that ends", "one that goes on"])
+def test_what_a_process_has_started_is_its_own_load(ends: bool) -> None:
+    """As a peer that is timed in a process of its own: no other work that disturbs."""
+    until = "time.monotonic() + 1" if ends else "math.inf"
+    code = f"import math, time\nend = {until}\nwhile time.monotonic() < end: pass"
+    child = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        seen = psutil.Process(child.pid)
+        before, begun = sum(seen.cpu_times()[:2]), time.monotonic()
+        watch = Watch(os.getpid())
+        if ends:
+            at_start = resource.getrusage(resource.RUSAGE_CHILDREN)
+            child.wait()
+            at_end = resource.getrusage(resource.RUSAGE_CHILDREN)
+            used = at_end.ru_utime + at_end.ru_stime - at_start.ru_utime - at_start.ru_stime
+        else:
+            time.sleep(1)
+            used = sum(seen.cpu_times()[:2])
+        watch.sample()
+        lasted = time.monotonic() - begun
+    finally:
+        child.kill()
+        child.wait()
+    assert used - before > 0.2, "the cores were taken; there is nothing to see"
+    # This process itself does next to nothing meanwhile.
+    assert watch.summary()["own_load"] == pytest.approx((used - before) / lasted, abs=0.1)
+
+
 def rank(host: str, own: float | None, machine: float | None) -> dict[str, object]:
     return {"host": host, "conditions": {"own_load": own, "machine_load": machine}}
 
@@ -100,6 +131,12 @@ def test_a_gpu(nvml: ModuleType) -> None:
         "throttle_reasons": ["power cap"],
     }
     assert gpu.foreign_processes == 1
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    nvml.PIDS[:] = [child.pid, os.getpid()]
+    shared = Gpu(*device, os.getpid())
+    shared.sample()
+    child.communicate(b"\n")
+    assert shared.foreign_processes == 0, "what a process has started is no other's"
     assert gpu.memory_used == 3 << 30
 
 
