@@ -1,6 +1,5 @@
 # Each target sets up what it needs, and does nothing twice: a stamp under .venv/stamps per step.
 PYTHON ?= python3.11
-RANKS ?= 2
 # Test files at a time: most tests keep one core busy.
 JOBS ?= 2
 ARGS ?=
@@ -22,6 +21,10 @@ HOROVOD := $(STAMPS)/horovod-$(ACCELERATOR)
 PROJECT := $(STAMPS)/project-$(ACCELERATOR)
 EXTRAS_cpu := cpu
 EXTRAS_cuda := gpu
+# Asked when training starts, by what is installed then.
+RANKS_cpu := 2
+RANKS_cuda = $$(.venv/bin/python -m install.ranks)
+RANKS ?= $(RANKS_$(ACCELERATOR))
 # The package that must go before the other TensorFlow comes: both own the same files.
 OTHER_cpu := tensorflow
 OTHER_cuda := tensorflow-cpu
@@ -40,7 +43,7 @@ help:  ## this list
 
 setup: $(HOROVOD) $(PROJECT)  ## .venv with the pinned packages, Horovod and the compiled op
 
-train: setup  ## train SegNet on RANKS=2 ranks; ARGS="CONFIG.yaml key=value ..."
+train: setup  ## train SegNet on RANKS=2 ranks (one, if there is one GPU); ARGS="CONFIG.yaml key=value ..."
 	$(RUN) horovodrun -np $(RANKS) python -m dlbench.train $(ARGS)
 
 test: setup  ## the quick tests, those of continuous integration

@@ -22,7 +22,7 @@ import pytest
 
 from benchmarks import training_cases
 from benchmarks.launching import Spec, reported_s
-from benchmarks.profiles import chosen_ranks, is_full, is_smoke
+from benchmarks.profiles import chosen_ranks, is_full, is_smoke, places
 from benchmarks.training_cases import NETWORKS
 from dlbench.report.records import Workload
 
@@ -37,10 +37,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = is_full(metafunc.config)
     metafunc.parametrize("model", NETWORKS if full else ("segnet",))
     metafunc.parametrize("compression", BYTES if full else ("none",))
-    several = [n for n in chosen_ranks(metafunc.config) if n > 1] or [2]
+    several: list[Any] = [n for n in chosen_ranks(metafunc.config) if n > 1]
+    reason = f"a sum needs two ranks, and here is a place for {places()} of them (--ranks=1,2)"
+    none = pytest.param(2, marks=pytest.mark.skip(reason=reason))
     # In the smoke test one rank, this process, unless more are asked for.
     alone = is_smoke(metafunc.config) and not metafunc.config.getoption("ranks")
-    metafunc.parametrize("ranks", [1] if alone else several)
+    metafunc.parametrize("ranks", [1] if alone else several or [none])
 
 
 @pytest.mark.benchmark(timer=reported_s)

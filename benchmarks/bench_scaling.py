@@ -24,7 +24,7 @@ import pytest
 
 from benchmarks import training_cases
 from benchmarks.launching import Spec, reported_s
-from benchmarks.profiles import chosen_ranks, is_full, is_smoke, most_on_a_host
+from benchmarks.profiles import chosen_ranks, is_full, is_smoke, most_on_a_host, places
 from benchmarks.training_cases import NETWORKS
 from dlbench.report.records import Workload
 
@@ -38,8 +38,8 @@ DEFINITION = "scaling: efficiency = throughput(N) / (N x throughput(1)), not cla
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    # The smoke test launches two ranks here, and only here.
-    counts = (2,) if is_smoke(metafunc.config) else chosen_ranks(metafunc.config)
+    # The smoke test launches two ranks here, and only here, unless a single GPU is all there is.
+    counts = (min(2, places()),) if is_smoke(metafunc.config) else chosen_ranks(metafunc.config)
     cases = []
     for model in MODELS if is_full(metafunc.config) else list(MODELS)[:1]:
         _, batch = MODELS[model]

@@ -37,7 +37,7 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
     run_job,
     time_in_turn,
 )
-from dlbench import distributed, environment
+from dlbench import distributed, gpus
 from dlbench.report import forecast, records
 
 # Before anything imports TensorFlow: its start-up notes bury the tables.
@@ -70,7 +70,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--devices",
         metavar="LIST",
         type=_numbers,
-        help="the GPUs to use, such as 0,2 (default: all that CUDA_VISIBLE_DEVICES shows)",
+        help="the GPUs to use as nvidia-smi numbers them, such as 0,2 (default: all that "
+        "CUDA_VISIBLE_DEVICES shows)",
     )
     group.addoption(
         "--ranks",
@@ -144,12 +145,13 @@ def _choose_devices(numbers: tuple[int, ...] | None) -> None:
         return
     if "tensorflow" in sys.modules:
         raise pytest.UsageError("--devices has no effect: TensorFlow is loaded already")
-    found = environment.gpu()
+    found = gpus.describe({})
     if found is not None and (unknown := set(numbers) - set(range(len(found["devices"])))):
         names = [f"{i} ({device['name']})" for i, device in enumerate(found["devices"])]
         raise pytest.UsageError(
             f"--devices names {sorted(unknown)}; this machine has {', '.join(names) or 'no GPU'}"
         )
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's numbers
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
 
 

@@ -35,7 +35,7 @@ def records_table(records: Iterable[Record]) -> list[str]:
 
 def _row(record: Record) -> tuple[str, ...]:
     workload, ranks = record.workload, record.ranks
-    steps = [step for rank in ranks for step in rank.step_s]
+    steps = record.slowest.step_s
     scores = (
         f"{name} {value:.4g}"
         for name, path in SCORES.items()

@@ -99,34 +99,23 @@ class SingleProcess:
 
     def describe(self) -> dict[str, Any]:
         """What carries the collectives, for the environment record."""
-        return {"ranks": 1, "backend": None}
+        return {"ranks": 1, "local_ranks": 1, "backend": None}
 
 
 class Horovod(SingleProcess):
     """The ranks that ``horovodrun`` started."""
 
     def __init__(self, options: Distributed) -> None:
-        import tensorflow as tf
+        self._variables = _variables(options)
+        self._options = options.model_dump(
+            exclude_defaults=True, exclude={"batch_norm", "stall_shutdown_s"}
+        )
+        # Horovod reads them when it initialises, and never again.
+        with _exported(self._variables):
+            import horovod.tensorflow as hvd
 
-        # Horovod reads these when it initialises; what the user exported wins.
-        if options.fusion_threshold_mb is not None:
-            threshold = str(options.fusion_threshold_mb * 2**20)
-            os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", threshold)
-        cycle_ms = options.cycle_time_ms
-        on_gpu = bool(tf.config.list_physical_devices("GPU"))
-        if cycle_ms is None and options.batch_norm == "local" and not on_gpu:
-            cycle_ms = CALM_CYCLE_MS
-        if cycle_ms is not None:
-            os.environ.setdefault("HOROVOD_CYCLE_TIME", str(cycle_ms))
-        if options.hierarchical:
-            os.environ.setdefault("HOROVOD_TORUS_ALLREDUCE", "1")
-        stall_s = options.stall_shutdown_s
-        os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(stall_s))
-        os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(min(60, stall_s // 2)))
-        import horovod.tensorflow as hvd
-
-        elastic.meet()
-        hvd.init()
+            elastic.meet()
+            hvd.init()
         if options.hierarchical and not hvd.nccl_built():
             raise ConfigError(
                 "distributed.hierarchical=true needs a Horovod that sums by NCCL; this one sums by "
@@ -204,12 +193,45 @@ class Horovod(SingleProcess):
         hvd = self._hvd
         return {
             "ranks": self.size,
+            "local_ranks": self.local_size,
             "backend": "nccl" if hvd.nccl_built() else "mpi" if hvd.mpi_enabled() else "gloo",
-            "gloo_built": bool(hvd.gloo_built()),
             "mpi_built": bool(hvd.mpi_built()),
             "nccl_built": bool(hvd.nccl_built()),
-            "compression": self._compression,
+            "options": self._options,
+            "variables": self._variables,
         }
+
+
+def _variables(options: Distributed) -> dict[str, str]:
+    """The variables that tell Horovod the ``options``, without those that the user exported."""
+    import tensorflow as tf
+
+    stall_s, cycle_ms = options.stall_shutdown_s, options.cycle_time_ms
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    if cycle_ms is None and options.batch_norm == "local" and not on_gpu:
+        cycle_ms = CALM_CYCLE_MS
+    wanted: dict[str, float | None] = {
+        "HOROVOD_FUSION_THRESHOLD": None
+        if options.fusion_threshold_mb is None
+        else options.fusion_threshold_mb * 2**20,
+        "HOROVOD_CYCLE_TIME": cycle_ms,
+        "HOROVOD_TORUS_ALLREDUCE": 1 if options.hierarchical else None,
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": stall_s,
+        "HOROVOD_STALL_CHECK_TIME_SECONDS": min(60, stall_s // 2),
+    }
+    return {k: str(v) for k, v in wanted.items() if v is not None and k not in os.environ}
+
+
+@contextmanager
+def _exported(variables: dict[str, str]) -> Iterator[None]:
+    """Have ``variables`` in the environment inside, and not afterwards: what is there then is what
+    the user chose, also for a process that begins again in this one's place."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 def clipped(values: Any) -> Any:
@@ -224,7 +246,7 @@ def configure_devices(threads: int | None) -> None:
     """Share the host's cores and GPUs among its ranks; call before TensorFlow touches a device.
 
     ``threads`` compute threads a rank; empty: usable cores / ranks on the host. A rank sees the
-    GPU of its local rank alone, with memory growth on.
+    GPU of its local rank alone, with memory growth on; `ConfigError` if there is none left for it.
     """
     import tensorflow as tf
 
@@ -237,9 +259,11 @@ def configure_devices(threads: int | None) -> None:
     if gpus:
         local_rank = int(os.environ.get("HOROVOD_LOCAL_RANK", 0))
         if local_rank >= len(gpus):
-            raise ValueError(
-                f"local rank {local_rank} has no GPU: this host shows {len(gpus)}; start at most "
-                f"that many ranks a host (horovodrun -np N), or set CUDA_VISIBLE_DEVICES"
+            most = len(gpus)
+            raise ConfigError(
+                f"local rank {local_rank} has no GPU: this host shows {most}, and each rank takes "
+                f"one; start at most {most} rank(s) a host (horovodrun -np {most}, or make train "
+                f"RANKS={most}), or let CUDA_VISIBLE_DEVICES show more"
             )
         tf.config.set_visible_devices(gpus[local_rank], "GPU")
         tf.config.experimental.set_memory_growth(gpus[local_rank], True)

@@ -6,10 +6,13 @@ prints it. Whatever cannot be found out is None.
 """
 
 import ctypes
+import functools
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
 import json
+import mmap
 import os
 import platform
 import re
@@ -19,6 +22,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from dlbench import gpus
 
 Description = dict[str, Any]
 
@@ -45,12 +50,14 @@ PREFIXES = (
 HIDDEN = re.compile(
     r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)KEY(?:_|$)|^TF_(?:CLI|VAR|LOG|DATA_DIR|INPUT)"
 )
-# Set by the launcher for one rank or one launch, or about logs and folders: no part of a setup.
+# Set by a launcher for one rank or one launch, or about logs and folders: no part of a setup. The
+# GPUs that CUDA's two lead to are described by themselves.
 VOLATILE = re.compile(
     r"HOROVOD_(?:(?:LOCAL_|CROSS_)?(?:RANK|SIZE)|HOSTNAME|GLOO_\w+|CONTROLLER|CPU_OPERATIONS"
-    r"|ELASTIC|TIMELINE\w*|LOG_\w+)|NCCL_SOCKET_IFNAME|NCCL_DEBUG\w*|CUDA_VISIBLE_DEVICES"
+    r"|ELASTIC|TIMELINE\w*|LOG_\w+)|NCCL_SOCKET_IFNAME|NCCL_DEBUG\w*"
+    r"|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"
     r"|TF_CPP_(?:MIN_LOG_LEVEL|VMODULE|MAX_VLOG_LEVEL)|TF_CONFIG|KERAS_HOME"
-    r"|DLBENCH_(?:DATA|WHEEL_CACHE|PLANTED)"
+    r"|DLBENCH_(?:DATA|WHEEL_CACHE|PLANTED|FINAL|JOB|AGAIN|FAULT_TABLE|FORECAST\w*)"
 )
 
 
@@ -59,7 +66,7 @@ def describe(load: bool = False, horovod: Mapping[str, Any] | None = None) -> De
 
     TensorFlow, Keras and the compiled op are described as loaded, and None where this process has
     not imported them; `load` imports them first. `horovod` is what the caller knows of Horovod
-    beyond its version, such as its build flags.
+    beyond its version and build, such as the number of ranks.
     """
     if load:
         import tensorflow  # noqa: F401
@@ -81,11 +88,11 @@ def describe(load: bool = False, horovod: Mapping[str, Any] | None = None) -> De
         },
         "cpu": cpu(),
         "memory_bytes": memory_bytes(),
-        "gpu": gpu(),
+        "gpu": gpus.describe(os.environ),
         "packages": installed,
         "tensorflow": loaded_tensorflow(),
         "keras": loaded_keras(load),
-        "horovod": {"version": installed["horovod"], **(horovod or {})},
+        "horovod": {"version": installed["horovod"], **horovod_build(), **(horovod or {})},
         "op": loaded_op(load),
         "libraries": loaded_libraries(),
         "variables": variables(os.environ),
@@ -97,25 +104,39 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits, the same for equal setups: hardware, driver, libraries,
     versions, thread settings.
 
-    Not part of it: the host's name, paths, what the launcher sets for one rank, the state of the
-    code. Memory counts in whole GiB, as the kernel's own share varies from start to start.
+    Not part of it: the host's name, paths, what a launcher sets for one rank, the state of the
+    code, and what follows from the number of ranks, which belongs to the workload. Memory counts in
+    whole GiB, as the kernel's own share varies from start to start. GPUs are those that the process
+    is shown, each kind once: how many are used depends on the ranks.
     """
     memory = environment["memory_bytes"]
     setup = {
         name: environment[name] for name in ("python", "cpu", "gpu", "tensorflow", "keras", "op")
     }
+    if setup["gpu"]:
+        kinds = {json.dumps(one, sort_keys=True): one for one in setup["gpu"]["devices"]}
+        setup["gpu"] = {**setup["gpu"], "devices": list(kinds.values())}
     # Follows from the instruction set, the devices and the variables.
     setup["op"] = setup["op"] and {
         k: v for k, v in setup["op"].items() if k != "convolution_gradient"
     }
-    # How many ranks there are, and so whether anything carries sums, belongs to the workload.
-    setup["horovod"] = {
-        k: v for k, v in environment["horovod"].items() if k not in ("ranks", "backend")
-    }
+    # What carries sums is known of one rank too; not what it is told where there are several.
+    horovod = environment["horovod"]
+    setup["horovod"] = {k: horovod.get(k) for k in ("version", "nccl_built", "mpi_built")}
+    setup["horovod"]["options"] = horovod.get("options") or {}
+    if setup["tensorflow"]:
+        share = max(1, environment["cpu"]["cores_usable"] // horovod.get("local_ranks", 1))
+        setup["tensorflow"] = {
+            k: "a rank's share of the cores" if k.endswith("_op_threads") and v == share else v
+            for k, v in setup["tensorflow"].items()
+        }
     setup["platform"] = {k: v for k, v in environment["platform"].items() if k != "hostname"}
     setup["memory"] = None if memory is None else round(memory / 2**30)
     setup["packages"] = {k: v for k, v in environment["packages"].items() if k != "dlbench"}
-    setup["libraries"] = {k: v["version"] for k, v in environment["libraries"].items()}
+    # One rank loads no NCCL; its package counts.
+    setup["libraries"] = {
+        k: v["version"] for k, v in environment["libraries"].items() if k != "libnccl"
+    }
     setup["variables"] = {
         name: value
         for name, value in environment["variables"].items()
@@ -185,38 +206,6 @@ def memory_bytes() -> int | None:
     return min(sizes, default=None)
 
 
-def gpu() -> Description | None:
-    """Return driver and devices as NVIDIA's management library knows them; None without it."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {"driver": None, "devices": []}
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return {
-            "driver": text_of(pynvml.nvmlSystemGetDriverVersion()),
-            "devices": [
-                {
-                    "name": text_of(pynvml.nvmlDeviceGetName(handle)),
-                    "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-                    "compute_capability": list(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
-                }
-                for handle in handles
-            ],
-        }
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def text_of(value: str | bytes) -> str:
-    """Return text, whichever of the two the management library's version returns."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
 def loaded_tensorflow() -> Description | None:
     """Return version, build and thread settings of the TensorFlow in this process."""
     tensorflow = sys.modules.get("tensorflow")
@@ -255,6 +244,21 @@ def loaded_op(load: bool) -> Description | None:
         return {**build, "convolution_gradient": gradient}
     except (ImportError, OSError, ValueError) as error:
         return {"error": str(error)}
+
+
+@functools.cache
+def horovod_build() -> dict[str, bool]:
+    """Return what the installed Horovod was built to sum by, besides Gloo.
+
+    Its library is looked through, not loaded: one rank has no use for it.
+    """
+    found = importlib.util.find_spec("horovod")
+    folders = found.submodule_search_locations if found else None
+    for library in Path(folders[0]).glob("tensorflow/mpi_lib*.so") if folders else ():
+        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
+            calls = {"nccl_built": b"ncclAllReduce", "mpi_built": b"MPI_Allreduce"}
+            return {name: text.find(call) >= 0 for name, call in calls.items()}
+    return {}
 
 
 def loaded_libraries() -> dict[str, Description]:

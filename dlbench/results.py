@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 from typing import IO, Any
 
 from dlbench import elastic, environment, models, pictures
@@ -81,33 +82,30 @@ def write_report(
     `restore_best` told; rank 0 alone.
 
     A run that was complete already has timed nothing and keeps the record that it has; one that
-    died before it had any gets it now, without a speed.
+    died before it had any gets it now, without a speed. A record without its page gets that.
     """
     best = session.task.score.best(history)
     assert best is not None  # the last epoch is always evaluated
     quality: dict[str, Any] = {"best_epoch": best["epoch"]}
-    told = f"best epoch: {best['epoch']}"
-    if is_lost := epoch is not None and epoch != best["epoch"]:
+    if epoch is not None and epoch != best["epoch"]:
         quality = {"epoch": epoch, "lost_best_epoch": best["epoch"]}
-        told += f", whose weights are lost; scored and exported: those of epoch {epoch}"
     if len(changes) > 1:
         quality["rank_changes"] = changes
-        told += f"; ranks: {_told_changes(changes)}; speed and memory are those of the last"
-    lines = ["", told, evaluation.table()]
+    lines = ["", _told(quality), evaluation.table()]
     if any(part["samples"] for part in measured) or not folder.record.exists():
         record = _record(session, measured, {**quality, **evaluation.quality()})
-        is_to_be_told = is_lost or len(changes) > 1
-        summary = page.markdown(record) + (f"\n{told}\n" if is_to_be_told else "")
-        folder.write_text(folder.summary, summary)
-        # After the summary: a run that has a record gets neither again.
+        folder.summary.unlink(missing_ok=True)  # that of another record
         records.write(record, folder.record)
         peaks = [(part["peak_bytes"]["host_rss"] or 0) / 2**30 for part in measured]
         speed = record.throughput
-        told = "no step was timed" if speed is None else f"{speed:.2f} samples/s"
+        timed = "no step was timed" if speed is None else f"{speed:.2f} samples/s"
         lines.append(
-            f"{told} on {len(measured)} rank(s); peak memory per rank "
+            f"{timed} on {len(measured)} rank(s); peak memory per rank "
             + ", ".join(f"{peak:.2f} GiB" for peak in peaks)
         )
+    # After the record, which no defect of the page may cost.
+    if not folder.summary.exists():
+        folder.write_text(folder.summary, _summary(records.read(folder.record)))
     session.task.write(evaluation, folder)
     pictures.curve_figure(folder.metrics, folder.picture("curve"), session.task.score)
     _draw_predictions(session, folder)
@@ -115,9 +113,24 @@ def write_report(
     print("\n".join(lines), flush=True)
 
 
-def _told_changes(changes: list[dict[str, int]]) -> str:
-    places = [f"{c['ranks']} from epoch {c['epoch']}, sample {c['samples']:,}" for c in changes]
-    return "; ".join(places)
+def _summary(record: records.Record) -> str:
+    quality = record.quality
+    is_to_be_told = "lost_best_epoch" in quality or "rank_changes" in quality
+    return page.markdown(record) + (f"\n{_told(quality)}\n" if is_to_be_told else "")
+
+
+def _told(quality: Mapping[str, Any]) -> str:
+    if "lost_best_epoch" in quality:
+        told = (
+            f"best epoch: {quality['lost_best_epoch']}, whose weights are lost; scored and "
+            f"exported: those of epoch {quality['epoch']}"
+        )
+    else:
+        told = f"best epoch: {quality['best_epoch']}"
+    if changes := quality.get("rank_changes"):
+        places = [f"{c['ranks']} from epoch {c['epoch']}, sample {c['samples']:,}" for c in changes]
+        told += f"; ranks: {'; '.join(places)}; speed and memory are those of the last"
+    return told
 
 
 def export(session: Session, folder: RunFolder) -> None:

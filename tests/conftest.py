@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -115,6 +117,21 @@ def jobs(
         }
 
     return job
+
+
+@pytest.fixture
+def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A stand-in for NVIDIA's library as ``pynvml``, here and in processes started from here."""
+    (tmp_path / "nvml").mkdir()
+    shutil.copy(ROOT / "tests/bench/nvml_stand_in.py", tmp_path / "nvml" / "pynvml.py")
+    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path / "nvml"))
+    import pynvml
+
+    del sys.modules["pynvml"]  # or it would be what stands there afterwards
+    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
+    assert Path(pynvml.__file__).parent == tmp_path / "nvml"
+    return pynvml
 
 
 @pytest.fixture

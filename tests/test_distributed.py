@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlbench import distributed, session
+from dlbench import distributed, environment, session
 from dlbench.config import ConfigError
+from dlbench.errors import exit_status
 
 Jobs = Callable[[int], dict[str, Any]]
 MANY = (2, 4)
@@ -156,12 +157,48 @@ def test_cores_are_shared(jobs: Jobs) -> None:
         assert found == [max(1, cores // ranks)] * ranks
 
 
+def test_one_rank_and_several_are_on_one_setup(jobs: Jobs) -> None:
+    """Unless more than their number differs: they share a chart of scaling."""
+    found = {n: [rank["collectives"] for rank in jobs(n)["ranks"]] for n in (1, *MANY)}
+    described = [rank["environment"] for ranks in found.values() for rank in ranks]
+    assert len({environment.fingerprint(one) for one in described}) == 1
+    several = found[2][0]["describe"]
+    build = environment.horovod_build()
+    assert build == {name: several[name] for name in build}, "told without loading it"
+    assert set(build) == {"nccl_built", "mpi_built"}
+    assert several["variables"]["HOROVOD_CYCLE_TIME"] == str(distributed.CALM_CYCLE_MS)
+    one = described[0]
+    chosen = {**one, "variables": {**one["variables"], "HOROVOD_CYCLE_TIME": "10.0"}}
+    assert environment.fingerprint(chosen) != environment.fingerprint(one), "the user's own choice"
+    threads = {**one, "tensorflow": {**one["tensorflow"], "intra_op_threads": 7}}
+    assert environment.fingerprint(threads) != environment.fingerprint(one)
+
+
 def test_sums_by_host_need_nccl(launch: Callable[..., Any], tmp_path: Path) -> None:
     """Gloo would say nothing and sum in one ring of all ranks."""
     ended = launch(["-m", "dlbench.train", "distributed.hierarchical=true"], tmp_path, ranks=2)
     assert ended.status != 0
     assert "distributed.hierarchical=true needs a Horovod that sums by NCCL" in ended.output
     assert "rank 0): distributed.hierarchical" in ended.output, "a message, no traceback"
+
+
+def test_a_rank_without_a_gpu_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One made-up GPU and two ranks."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["one"])
+    for kind in ("intra", "inter"):
+        monkeypatch.setattr(tf.config.threading, f"set_{kind}_op_parallelism_threads", int)
+    monkeypatch.setenv("HOROVOD_LOCAL_RANK", "1")
+    assert exit_status("test", lambda: distributed.configure_devices(1)) == 2
+    told = capsys.readouterr().err
+    assert (
+        "local rank 1 has no GPU: this host shows 1, and each rank takes one; start at most 1"
+        in told
+    )
+    assert "make train RANKS=1)" in told
 
 
 def test_launched_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

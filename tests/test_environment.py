@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from dlbench import environment
+from dlbench import elastic, environment, errors, gpus
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +105,11 @@ def changed(described: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("packages.numpy", "1.0"),
         ("packages.nvidia-cudnn-cu12", "1.0"),
         ("tensorflow", {"intra_op_threads": 7}),
-        ("horovod.nccl", "yes"),
+        ("horovod.nccl_built", True),
+        ("horovod.options", {"cycle_time_ms": 1.0}),
         ("op", {"isa": "other"}),
-        ("libraries.libnccl", {"version": "1.2", "path": "/"}),
+        ("libraries.libcudnn", {"version": "1.2", "path": "/"}),
+        ("packages.nvidia-nccl-cu12", "1.0"),
         ("variables.OMP_NUM_THREADS", "77"),
         ("variables.HOROVOD_FUSION_THRESHOLD", "77"),
         ("platform.release", "0.1"),
@@ -127,11 +130,20 @@ def test_a_change_of_setup_changes_the_fingerprint(
         ("code.dirty", "maybe"),
         ("packages.dlbench", "9"),
         ("horovod.ranks", 64),
+        ("horovod.backend", "nccl"),
+        ("horovod.options", {}),
+        ("horovod.variables", {"HOROVOD_CYCLE_TIME": "10.0"}),
+        ("libraries.libnccl", {"version": "1.2", "path": "/"}),
+        (f"variables.{errors.FINAL}", "/tmp/dlbench-1/final"),
+        (f"variables.{errors.JOB}", "0123456789abcdef"),
+        (f"variables.{elastic.AGAIN}", "0"),
+        ("variables.DLBENCH_FAULT_TABLE", "/tmp/faults.md"),
         ("variables.HOROVOD_RANK", "1"),
         ("variables.HOROVOD_LOCAL_RANK", "1"),
         ("variables.HOROVOD_GLOO_RENDEZVOUS_PORT", "1"),
         ("variables.NCCL_SOCKET_IFNAME", "lo"),
         ("variables.TF_CPP_MIN_LOG_LEVEL", "0"),
+        ("variables.CUDA_VISIBLE_DEVICES", "3"),
     ],
 )
 def test_what_varies_between_equal_setups_leaves_the_fingerprint(
@@ -139,6 +151,35 @@ def test_what_varies_between_equal_setups_leaves_the_fingerprint(
 ) -> None:
     other = environment.fingerprint(changed(described, path, value))
     assert other == environment.fingerprint(described)
+
+
+def test_launches_on_other_gpus_are_no_repeats(
+    described: dict[str, Any], nvml: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one machine with two, which a stand-in for NVIDIA's library makes up."""
+
+    def on(shown: str) -> str:
+        gpu = gpus.describe({"CUDA_VISIBLE_DEVICES": shown})
+        return environment.fingerprint({**described, "gpu": gpu})
+
+    first, second = on("0"), on("1")
+    assert len({first, second, on("0,1"), on("")}) == 4
+    monkeypatch.setattr(nvml, "LIMIT_MW", [300_000, 350_000])
+    assert on("0") != first, "another power limit"
+    assert on("1") == second
+
+
+def test_of_equal_gpus_neither_place_nor_number_matters(described: dict[str, Any]) -> None:
+    """Described as a stand-in for NVIDIA's library would."""
+    one = {"name": "NVIDIA A100-SXM4-40GB", "power_limit_w": 400.0}
+
+    def on(*devices: dict[str, Any]) -> str:
+        gpu = {"driver": "550.54.15", "devices": list(devices)}
+        return environment.fingerprint({**described, "gpu": gpu})
+
+    assert on(one) == on(one, dict(one))
+    other = {**one, "power_limit_w": 300.0}
+    assert on(one, other) != on(other, one), "a single rank takes the first"
 
 
 def test_the_fingerprint_survives_json_and_order(described: dict[str, Any]) -> None:

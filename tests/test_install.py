@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from install import horovod, wheel_cache
+from install import horovod, ranks, wheel_cache
 from install.accelerator import detect
 from install.requirements import PROJECT, requirements
 
@@ -88,6 +90,28 @@ def test_make_refuses_an_unknown_accelerator() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert "ACCELERATOR is 'tpu'; allowed are cpu and cuda" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "shown", "wanted"),
+    [("cpu", "0", "2"), ("cuda", "0", "1"), ("cuda", "0,1", "2")],
+)
+def test_make_trains_on_no_more_ranks_than_gpus(
+    nvml: ModuleType, accelerator: str, shown: str, wanted: str
+) -> None:
+    """Two made-up GPUs, of which CUDA_VISIBLE_DEVICES shows some."""
+    command = ["make", "--dry-run", "train", f"ACCELERATOR={accelerator}"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (asked,) = re.findall(r"horovodrun -np (.+) python -m dlbench.train", told)
+    stand_in = Path(str(nvml.__file__)).parent
+    variables = {"CUDA_VISIBLE_DEVICES": shown, "PYTHONPATH": f"{stand_in}:{ROOT}"}
+    shell = ["sh", "-c", f"echo {asked}"]
+    found = subprocess.check_output(shell, cwd=ROOT, env=os.environ | variables, text=True)
+    assert found.strip() == wanted
+
+
+def test_ranks_without_a_gpu_are_two() -> None:
+    assert [ranks.number(gpus) for gpus in (0, 1, 2, 8)] == [2, 1, 2, 2]
 
 
 def test_requirements_are_those_of_the_extras() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import resource
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import synthetic_launches
 
 from dlbench import checkpoint, models, results
 from dlbench.distributed import SingleProcess
 from dlbench.errors import FINAL, exit_status
 from dlbench.metrics import Score
+from dlbench.report import page, records
 from dlbench.runs import RunFolder
 
 OPTIONS: dict[str, Any] = {"width": 0.05}
@@ -63,32 +64,38 @@ def test_a_network_that_does_not_fit_on_the_disk_leaves_nothing(
     assert not list(folder.path.iterdir())
 
 
-def test_a_record_comes_after_its_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tells the next start that both are there."""
+def test_no_defect_of_the_page_costs_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the next start writes the page, of the record that is there."""
     folder = RunFolder(tmp_path)
+    folder.write_text(folder.summary, "that of an earlier record\n")
     evaluation: Any = SimpleNamespace(table=lambda: "", quality=dict)
-    record: Any = SimpleNamespace(throughput=None)
-    monkeypatch.setattr(results, "_record", lambda *_: record)
+    planted = synthetic_launches.launch(quality={"lost_best_epoch": 1, "epoch": 2})
+    monkeypatch.setattr(results, "_record", lambda *_: planted)
     monkeypatch.setattr(results, "_draw_predictions", lambda *_: None)
-    monkeypatch.setattr(results.page, "markdown", lambda _: "the summary\n")
     monkeypatch.setattr(results.pictures, "curve_figure", lambda *_: None)
-    monkeypatch.setattr(results.records, "write", lambda _, path: path.touch())
 
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def report() -> None:
-        measured = [{"samples": 0, "peak_bytes": {"host_rss": 1}}]
+    def report(samples: int) -> None:
+        measured = [{"samples": samples, "peak_bytes": {"host_rss": 1}}]
         results.write_report(session_of(None), folder, evaluation, HISTORY, measured, [])
 
-    with monkeypatch.context() as disk:
-        disk.setattr(checkpoint.os, "fsync", full)
-        with pytest.raises(checkpoint.WriteError, match="summary.md: No space"):
-            report()
-    assert not folder.record.exists()
-    report()
-    assert folder.record.exists()
-    assert folder.summary.read_text() == "the summary\n"
+    def broken(_: records.Record) -> str:
+        raise AttributeError("'str' object has no attribute 'get'")
+
+    with monkeypatch.context() as defect:
+        defect.setattr(results.page, "markdown", broken)
+        with pytest.raises(AttributeError):
+            report(samples=80)
+    assert records.read(folder.record) == planted
+    assert not folder.summary.exists(), "a page of another record tells what is not so"
+    report(samples=0)
+    assert records.read(folder.record) == planted
+    text = folder.summary.read_text()
+    assert text.startswith(page.markdown(planted))
+    assert text.endswith(
+        "\nbest epoch: 1, whose weights are lost; scored and exported: those of epoch 2\n"
+    )
 
 
 @pytest.mark.parametrize("lost", ["damaged", "absent"])

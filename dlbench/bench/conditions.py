@@ -4,7 +4,8 @@ A `Watch` lives in the sampler process of `dlbench.bench.memory`. Its summary is
 of a result record once `settled` has told the ranks of a host from other processes. Keys, None
 where it cannot be known:
 
-own_load, machine_load    cores that this process, and the whole machine, kept busy on average
+own_load, machine_load    cores that this process with all that it started, and the whole machine,
+                          kept busy on average
 stolen_load               cores that the hypervisor gave to other guests
 other_load, busy          cores that neither this rank nor another kept busy; more than `QUIET`
 cpu_mhz, cpu_mhz_min      clock of all cores on average, and when it was lowest
@@ -28,6 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from dlbench import gpus
 
 QUIET = 0.05
 """Share of a machine's cores that others may use before it counts as busy."""
@@ -78,8 +81,13 @@ class Gpu:
     def _others(self) -> int:
         running = self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         pids = {process.pid for process in running}
+        if pids <= {self._pid}:
+            return 0
+        mine: set[int] = set()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            mine = pids & {process.pid for process in family(self._pid)}
         # In a container the pids may be the host's: one of them is then ours all the same.
-        return len(pids) - (self._pid in pids or bool(pids))
+        return len(pids) - max(len(mine), 1)
 
     @property
     def memory_used(self) -> int | None:
@@ -110,17 +118,16 @@ class Watch:
     """
 
     def __init__(self, pid: int, gpu: str | None = None, root: Path = Path("/")) -> None:
-        self._processes = [psutil.Process(one) for one in {pid, os.getpid()}]
-        self._root = root
+        self._pid, self._root = pid, root
         self._mhz: list[float] = []
-        found = None if gpu is None else nvml_device(gpu)
+        found = None if gpu is None else gpus.device(gpu)
         self.gpu = None if found is None else Gpu(*found, pid)
         self._begun, self._at_begin = time.monotonic(), self._seconds()
         self._hot = throttle_count(root)
         self.sample()
 
     def sample(self) -> None:
-        """Read clocks and the GPU; costs about a millisecond."""
+        """Read clocks, loads and the GPU; costs some milliseconds, by the number of processes."""
         mhz = cpu_mhz(self._root)
         if mhz is not None:
             self._mhz.append(mhz)
@@ -152,13 +159,29 @@ class Watch:
         }
 
     def _seconds(self) -> tuple[float, float, float]:
-        """CPU time of the process and its sampler, of the machine, of the hypervisor's others."""
-        own = sum(sum(process.cpu_times()[:2]) for process in self._processes)
+        """CPU time of the process, of all that it started and its sampler, of the machine, of the
+        hypervisor's others."""
+        mine = {one.pid: one for one in (*family(self._pid), psutil.Process())}
+        own = cpu_s(mine.pop(self._pid))
+        for process in mine.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                own += cpu_s(process)
         times = psutil.cpu_times()._asdict()
         stolen = times.pop("steal", 0.0)
         # "guest" is part of "user" already.
         idle = sum(times.get(name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice"))
         return own, sum(times.values()) - idle, stolen
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process ``pid`` and all that it started, which may be gone when they are asked."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU time that a process has used, s, with that of its children who have ended."""
+    return sum(process.cpu_times()[:4])
 
 
 def settled(ranks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -182,31 +205,14 @@ def settled(ranks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def visible_gpu(local_rank: int) -> str | None:
-    """The GPU that TensorFlow has in this process, as `nvml_device` knows it; None without one.
-
-    Of several models of GPU, CUDA lists the fastest first unless CUDA_DEVICE_ORDER=PCI_BUS_ID.
-    """
+    """The GPU that TensorFlow has in this process, by the name that `gpus.device` knows it by; None
+    without one."""
     import tensorflow as tf
 
     if not tf.config.list_logical_devices("GPU"):
         return None
-    chosen = [one.strip() for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    return chosen[local_rank] if local_rank < len(chosen) and chosen[0] else str(local_rank)
-
-
-def nvml_device(gpu: str) -> tuple[Any, Any] | None:
-    """NVIDIA's management library and its handle of ``gpu``, an index or a UUID, or None."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        if gpu.isdigit():
-            return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(gpu)
-    except pynvml.NVMLError:
-        return None
+    named = gpus.named(os.environ)
+    return str(local_rank) if named is None else named[local_rank]
 
 
 def cpu_mhz(root: Path = Path("/")) -> float | None:

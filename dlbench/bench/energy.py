@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dlbench.bench.conditions import nvml_device, visible_gpu
+from dlbench.bench.conditions import visible_gpu
+from dlbench.gpus import device
 
 NODE = "node_energy_j"
 """Where one rank of each node has the node's joules until `of_all_nodes` has added them."""
@@ -111,8 +112,8 @@ def _rapl(root: Path) -> Iterable[Counter]:
 
 def _nvml(gpus: Iterable[str]) -> Iterable[Counter]:
     for gpu in gpus:
-        if device := nvml_device(gpu):
-            nvml, handle = device
+        if found := device(gpu):
+            nvml, handle = found
             with contextlib.suppress(nvml.NVMLError):  # before Volta there is no counter
                 yield Counter(
                     f"gpu {gpu}",

@@ -22,7 +22,7 @@ def markdown(record: Record) -> str:
 
 def _headline(record: Record) -> Iterable[str]:
     workload, environment = record.workload, record.setup.environment
-    steps = [step for rank in record.ranks for step in rank.step_s]
+    steps = record.slowest.step_s
     peaks = [rank.peak_bytes.get("host_rss") for rank in record.ranks]
     yield f"# {workload.id}"
     yield ""
@@ -47,7 +47,7 @@ def _headline(record: Record) -> Iterable[str]:
 
 
 def _where_time_goes(record: Record) -> Iterable[str]:
-    slowest = max(record.ranks, key=lambda rank: rank.wall_s)
+    slowest = record.slowest
     waits = {"input": slowest.input_wait_s, "other ranks": slowest.comm_wait_s}
     if slowest.wall_s and any(wait is not None for wait in waits.values()):
         shares = [
@@ -132,7 +132,7 @@ def _values(quality: dict[str, Any]) -> Iterable[str]:
 def _machine(environment: dict[str, Any]) -> str:
     cpu, memory = environment["cpu"], environment["memory_bytes"]
     parts = [f"{cpu.get('cores_usable')} cores of {cpu.get('model')}", _gibibytes(memory)]
-    parts += [str(gpu.get("name")) for gpu in environment["gpu"] or []]
+    parts += [str(device.get("name")) for device in (environment["gpu"] or {}).get("devices", [])]
     return ", ".join(parts)
 
 

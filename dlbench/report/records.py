@@ -130,13 +130,18 @@ class Record(Part):
         return self
 
     @property
+    def slowest(self) -> Rank:
+        """The rank with most wall time: its steps are those of the launch, as it is waited for."""
+        return max(self.ranks, key=lambda rank: rank.wall_s)
+
+    @property
     def throughput(self) -> float | None:
         """All ranks' samples ÷ the slowest rank's wall time, samples/s; None if nothing was timed.
 
         Derived, never stored: a record cannot contradict itself.
         """
-        slowest = max(rank.wall_s for rank in self.ranks)
-        return sum(rank.samples for rank in self.ranks) / slowest if slowest else None
+        wall_s = self.slowest.wall_s
+        return sum(rank.samples for rank in self.ranks) / wall_s if wall_s else None
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""

@@ -130,7 +130,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _row(record: Record, path: Path, benchmark: str | None) -> dict[str, Any]:
     workload, setup = record.workload, record.setup
-    slowest = max(record.ranks, key=lambda rank: rank.wall_s)
+    slowest = record.slowest
     samples = sum(rank.samples for rank in record.ranks)
     straggler = stragglers.find(record.ranks)
     first_steps = [r.first_step_s for r in record.ranks if r.first_step_s is not None]

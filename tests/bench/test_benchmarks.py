@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -88,6 +90,30 @@ def test_a_planted_launch_says_so(tmp_path: Path) -> None:
     refused = run_sums(tmp_path, DLBENCH_PLANTED="slowdown:5%")
     assert refused.returncode != 0
     assert "DLBENCH_PLANTED holds 'slowdown:5%'; allowed are" in refused.stdout + refused.stderr
+
+
+def test_a_device_is_that_of_nvidia_smi_and_part_of_the_setup(
+    tmp_path: Path, nvml: ModuleType
+) -> None:
+    """Two made-up GPUs of one machine, in whose place CUDA by itself may put each other."""
+    python_path = os.pathsep.join([str(Path(str(nvml.__file__)).parent), str(ROOT)])
+    made_up = {"PYTHONPATH": python_path, "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    setups = []
+    for number, name in enumerate(nvml.NAMES):
+        report = tmp_path / f"{number}.json"
+        done = run_sums(
+            tmp_path, f"--devices={number}", "-k", "first", f"--benchmark-json={report}", **made_up
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (record,) = records.read_many([report])
+        environment: Any = record.setup.environment
+        assert [device["name"] for device in environment["gpu"]["devices"]] == [name]
+        assert environment["variables"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+        setups.append(record.setup.fingerprint)
+    assert setups[0] != setups[1]
+    absent = run_sums(tmp_path, "--devices=2", **made_up)
+    told = f"--devices names [2]; this machine has 0 ({nvml.NAMES[0]}), 1 ({nvml.NAMES[1]})"
+    assert told in absent.stdout + absent.stderr
 
 
 @pytest.mark.parametrize("option", ["--devices=first", "--ranks=1;2"])

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
+import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 
+from dlbench import gpus
 from dlbench.bench import conditions
 from dlbench.bench.conditions import Gpu, Watch, settled
 from dlbench.bench.memory import PeakMemory
-
-STAND_IN = Path(__file__).with_name("nvml_stand_in.py")
-
-
-@pytest.fixture
-def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The stand-in as ``pynvml``, here and in processes started from here."""
-    shutil.copy(STAND_IN, tmp_path / "pynvml.py")
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import pynvml
-
-    del sys.modules["pynvml"]  # or it would be what stands there afterwards
-    monkeypatch.setitem(sys.modules, "pynvml", pynvml)
-    assert Path(pynvml.__file__).parent == tmp_path
-    return pynvml
 
 
 def write(path: Path, text: str) -> None:
@@ -74,6 +61,34 @@ def test_loads_are_cores_kept_busy() -> None:
     assert used / lasted - 2 * tick - 0.02 < found["machine_load"] < cores * (1 + tick)
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["one that ends", "one that goes on"])
+def test_what_a_process_has_started_is_its_own_load(ends: bool) -> None:
+    """As a peer that is timed in a process of its own: no other work that disturbs."""
+    until = "time.monotonic() + 1" if ends else "math.inf"
+    code = f"import math, time\nend = {until}\nwhile time.monotonic() < end: pass"
+    child = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        seen = psutil.Process(child.pid)
+        before, begun = sum(seen.cpu_times()[:2]), time.monotonic()
+        watch = Watch(os.getpid())
+        if ends:
+            at_start = resource.getrusage(resource.RUSAGE_CHILDREN)
+            child.wait()
+            at_end = resource.getrusage(resource.RUSAGE_CHILDREN)
+            used = at_end.ru_utime + at_end.ru_stime - at_start.ru_utime - at_start.ru_stime
+        else:
+            time.sleep(1)
+            used = sum(seen.cpu_times()[:2])
+        watch.sample()
+        lasted = time.monotonic() - begun
+    finally:
+        child.kill()
+        child.wait()
+    assert used - before > 0.2, "the cores were taken; there is nothing to see"
+    # This process itself does next to nothing meanwhile.
+    assert watch.summary()["own_load"] == pytest.approx((used - before) / lasted, abs=0.1)
+
+
 def rank(host: str, own: float | None, machine: float | None) -> dict[str, object]:
     return {"host": host, "conditions": {"own_load": own, "machine_load": machine}}
 
@@ -95,15 +110,14 @@ def test_ranks_are_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert conditions.nvml_device("0") is None
     found = Watch(os.getpid(), gpu="0").summary()
     assert (found["gpu"], found["foreign_processes"]) == (None, None)
 
 
 def test_a_gpu(nvml: ModuleType) -> None:
     """Its clock falls between two looks, as it meets its power limit."""
-    device = conditions.nvml_device("GPU-first")
-    assert device == (nvml, 0)
+    device = gpus.device("GPU-first")
+    assert device is not None
     nvml.PIDS[:] = [7, os.getpid()]
     gpu = Gpu(*device, os.getpid())
     gpu.sample()
@@ -117,8 +131,13 @@ def test_a_gpu(nvml: ModuleType) -> None:
         "throttle_reasons": ["power cap"],
     }
     assert gpu.foreign_processes == 1
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    nvml.PIDS[:] = [child.pid, os.getpid()]
+    shared = Gpu(*device, os.getpid())
+    shared.sample()
+    child.communicate(b"\n")
+    assert shared.foreign_processes == 0, "what a process has started is no other's"
     assert gpu.memory_used == 3 << 30
-    assert conditions.nvml_device("2") is None
 
 
 def test_ours_among_the_pids_of_another_namespace(nvml: ModuleType) -> None:

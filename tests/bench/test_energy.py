@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,18 +37,6 @@ def tree(tmp_path: Path) -> Tree:
     ):  # fmt: skip
         made.set(zone, name, 1000.0)
     return made
-
-
-@pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = Path(__file__).with_name("nvml_stand_in.py")
-    spec = importlib.util.spec_from_file_location("pynvml", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, "pynvml", module)
-    return module
 
 
 def test_packages_and_memory_are_added_but_no_part_twice(tree: Tree) -> None:

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dlbench import config, distributed, models, tasks
+from dlbench import config, distributed, environment, models, tasks
 from dlbench.checkpoint import collect, variables_of
 from dlbench.data import IGNORE, ClassInfo, DataSet, pipeline
 from dlbench.data.dataset import Sample
@@ -309,6 +309,7 @@ def collectives(ranks: distributed.SingleProcess) -> dict[str, Any]:
         "sum_dtype": counts.dtype.name,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "describe": ranks.describe(),
+        "environment": environment.describe(horovod=ranks.describe()),
     }
 
 

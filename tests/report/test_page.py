@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks import summary
 from dlbench import environment
 from dlbench.metrics import ConfusionMatrix, Moments
-from dlbench.report import page, records
+from dlbench.report import page, records, tables
 
 DESCRIBED = environment.describe()
+REPORTS = Path(__file__).parents[2] / "reports"
 
 
 def measured(**changes: Any) -> records.Rank:
@@ -28,7 +30,9 @@ def measured(**changes: Any) -> records.Rank:
     return records.Rank(**{**unknown, **content, **changes})
 
 
-def record(*ranks: records.Rank, **changes: object) -> records.Record:
+def record(
+    *ranks: records.Rank, described: dict[str, Any] = DESCRIBED, **changes: object
+) -> records.Record:
     matrix = ConfusionMatrix(3)
     matrix.update([0, 0, 1, 1], [0, 1, 1, 1])
     quality = {
@@ -51,7 +55,7 @@ def record(*ranks: records.Rank, **changes: object) -> records.Record:
         mode="train",
     )
     content = {"quality": quality, **changes}
-    return records.now(workload, ranks, setup=records.setup("laptop", DESCRIBED), **content)  # type: ignore[arg-type]
+    return records.now(workload, ranks, setup=records.setup("laptop", described), **content)  # type: ignore[arg-type]
 
 
 def test_figures_are_those_of_the_record() -> None:
@@ -64,6 +68,30 @@ def test_figures_are_those_of_the_record() -> None:
     assert "Global accuracy (G) 0.7500" in text
     assert "| road | 2 | 0.500 | 0.500 | 0.667 |" in text
     assert "native size" not in text
+
+
+def test_steps_are_those_of_the_slowest_rank(tmp_path: Path) -> None:
+    """All ranks make a step together: two ranks with three steps each made three."""
+    fast = measured(wall_s=3.0, step_s=(1.0, 1.0, 1.0))
+    slow = measured(rank=1, wall_s=6.0, step_s=(1.5, 2.5, 2.0))
+    launched = record(fast, slow)
+    assert "| median step | 2.000 s over 3 steps |" in page.markdown(launched)
+    (_, row) = summary.records_table([launched])
+    assert " 2000 ms " in row
+    records.write(launched, tmp_path / "record.json")
+    in_table = tables.load([tmp_path / "record.json"]).iloc[0]
+    assert (in_table.median_step_s, in_table.steps) == (2.0, 3)
+
+
+def test_gpus_are_named() -> None:
+    """As pynvml describes them; made up, since no machine here has one."""
+    devices = [{"name": "NVIDIA A100-SXM4-40GB"}, {"name": "NVIDIA H100 PCIe"}]
+    found = page.markdown(
+        record(described={**DESCRIBED, "gpu": {"driver": "550", "devices": devices}})
+    )
+    assert ", NVIDIA A100-SXM4-40GB, NVIDIA H100 PCIe |" in found
+    without: dict[str, Any] = {"driver": None, "devices": []}
+    assert "| setup | laptop: " in page.markdown(record(described={**DESCRIBED, "gpu": without}))
 
 
 def test_where_the_time_of_a_step_goes() -> None:
@@ -130,3 +158,11 @@ def test_command_prints_files_and_explains_bad_ones(
     (tmp_path / "cut.json").write_text('{"schema": "dlb')
     assert page.main([str(tmp_path / "cut.json")]) == 2
     assert "cut.json is not whole JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted(REPORTS.glob("*/record.json")), ids=lambda p: p.parent.name)
+def test_the_pages_kept_here_say_what_their_records_say(path: Path) -> None:
+    """Some have a note in them."""
+    kept = path.with_name("summary.md").read_text().splitlines()
+    lines = page.markdown(records.read(path)).splitlines()
+    assert [line for line in lines if line not in kept] == []

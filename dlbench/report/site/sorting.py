@@ -96,7 +96,7 @@ def _launch(row: dict[str, Any], shared: str) -> Launch:
     if "record" in row:
         conditions = [rank.conditions for rank in row["record"].ranks]
         flags = [told for key, told in FLAGS.items() if any(one.get(key) for one in conditions)]
-        numbers["wall_s"] = max(rank.wall_s for rank in row["record"].ranks)
+        numbers["wall_s"] = row["record"].slowest.wall_s
     created = row["created"].to_pydatetime() if "created" in row else None
     file = str(row["file"])
     return Launch(
