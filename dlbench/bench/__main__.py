@@ -7,7 +7,8 @@
 A launch is one ``pytest benchmarks/``, and the unit that statistics count: steps within a launch
 share its memory layout, its caches and its neighbours on the machine. What a setup may say is in
 `dlbench.bench.setups`; launches lie in ``--out FOLDER/<setup>/``. The same command goes on where it
-was stopped, adds launches when ``--launches`` is more, and repeats those that failed.
+was stopped, adds launches when ``--launches`` is more, and repeats those that failed. A benchmark
+that fails costs its own record alone: the launch keeps the others, and the status is 1.
 
 A driver or a machine cannot take turns. Launch the baseline before and after such a change, under
 two names ("driver 550", "driver 550 again"), and the other in between; compare each pair with
@@ -38,7 +39,7 @@ INTERRUPTED = 130
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Launch the setups and compare the first with each other; 1 if a launch failed."""
+    """Launch the setups, compare the first with each other; 1 if a launch or benchmark failed."""
     chosen = setups.load_distinct(arguments.setups)
     if len(chosen) > 1 and not arguments.interleave:
         raise ConfigError(
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def aa(arguments: argparse.Namespace) -> int:
-    """Launch one setup under two names; 1 if a launch failed or the two came out different."""
+    """Launch one setup under two names; 1 if something failed or the two came out different."""
     one = setups.load(arguments.setup) if arguments.setup else setups.this_machine()
     twins = [one.model_copy(update={"name": f"{one.name} {label}"}) for label in "AB"]
     planned, status = _launch(twins, arguments)
@@ -91,7 +92,14 @@ def _launch(chosen: list[Setup], arguments: argparse.Namespace) -> tuple[list[La
             f"{len(failures)} of {len(planned)} launches failed; the same command repeats them",
             file=sys.stderr,
         )
-    return planned, 1 if failures else 0
+    if failed := launches.failed_benchmarks(planned):
+        named = ", ".join(f"{name} ({count})" for name, count in failed.items())
+        print(
+            f"benchmarks failed, in so many launches, and the others of these launches are kept: "
+            f"{named}. The logs tell why; to repeat such a launch, remove its .json",
+            file=sys.stderr,
+        )
+    return planned, 1 if failures or failed else 0
 
 
 def _measured(planned: list[Launch], setup: Setup) -> list[Path]:

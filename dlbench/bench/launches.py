@@ -1,6 +1,7 @@
 """Whole launches of setups as processes of their own, in turn: the unit that comparisons count.
 
-    FOLDER/<setup>/01.json ...      what each launch measured, whole or absent
+    FOLDER/<setup>/01.json ...      what each launch measured, whole or absent; without the record
+                                    of a benchmark that failed, which costs the others nothing
     FOLDER/<setup>/01.log ...       what it printed
     FOLDER/<setup>/launches.yaml    what was launched: other launches never join these
 
@@ -16,7 +17,8 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +36,9 @@ GRACE = 15.0
 """Seconds that a stopped launch has to end by itself: Horovod's launcher ends its ranks in 5."""
 TOLD_LINES = 12
 """Of the log of a launch that failed."""
-NO_BENCHMARK_CHOSEN = 5
-"""pytest's status where nothing was selected."""
+SOME_FAILED, NO_BENCHMARK_CHOSEN = 1, 5
+"""pytest's statuses where tests failed, the others having been measured, and where nothing was
+selected."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,13 @@ def results(planned: Sequence[Launch], setup: Setup) -> list[Path]:
     return [one.result for one in planned if one.setup is setup and one.result.exists()]
 
 
+def failed_benchmarks(planned: Iterable[Launch]) -> Counter[str]:
+    """In how many of the launches that have measured something each benchmark failed: those whose
+    others are kept, with the names of them that `benchmarks/conftest.py` notes."""
+    there = [records.content_of(one.result) for one in planned if one.result.exists()]
+    return Counter(name for content in there for name in content.get(records.FAILED, []))
+
+
 def run(
     planned: Sequence[Launch],
     options: list[str],
@@ -102,6 +112,7 @@ def run(
     tell: Callable[[str], None] = print,
 ) -> list[Failure]:
     """Run the launches that have no result yet, one after the other, and return those that failed.
+    One of whose benchmarks only some failed keeps what the others measured (`failed_benchmarks`).
 
     ``options`` are pytest's. ``cooldown`` is the pause between launches, ``limit`` the longest that
     one may take, both in seconds. `ConfigError` where a folder holds launches of something else, or
@@ -128,6 +139,8 @@ def run(
             tell(str(failures[-1]))
         else:
             seconds.setdefault(launch.setup.name, []).append(time.monotonic() - started)
+            if failed := failed_benchmarks([launch]):
+                tell(f"{launch.log}: failed and left out: {', '.join(failed)}")
     return failures
 
 
@@ -148,9 +161,15 @@ def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
             status = _finish(command, setup, log, limit)
         if status == NO_BENCHMARK_CHOSEN and setup.experiment is None:
             raise ConfigError(f"{shlex.join(options) or 'pytest'} selects no benchmark at all")
-        if status:
+        measured = setup.result(Path(name))
+        if status and (status != SOME_FAILED or setup.experiment is not None):
             raise LaunchError(f"it ended with status {status}")
-        _keep(setup, setup.result(Path(name)), launch.result)
+        try:
+            _keep(setup, measured, launch.result)
+        except LaunchError as error:
+            raise LaunchError(
+                f"it ended with status {status}: {error}" if status else error
+            ) from None
 
 
 def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None) -> int:

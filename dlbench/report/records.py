@@ -27,6 +27,8 @@ from dlbench.checkpoint import write_atomically
 from dlbench.errors import UserError
 
 SCHEMA: Final = "dlbench.result/2"
+FAILED: Final = "failed"
+"""The key of a benchmark JSON that names what failed in the launch, and so has no record in it."""
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]

@@ -60,8 +60,9 @@ def test_a_failure_costs_its_own_record_alone(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     found = [record.workload.id for record in records.read_many([report])]
     assert found == ["sum/first/int/1x1x1x2", "sum/last/int/1x1x1x2"]
-    rows = [one["name"] for one in json.loads(report.read_text())["benchmarks"]]
-    assert rows == ["bench_first", "bench_last"]
+    content = json.loads(report.read_text())
+    assert [one["name"] for one in content["benchmarks"]] == ["bench_first", "bench_last"]
+    assert content["failed"] == ["bench_sums.py::bench_wrong"]
     table = done.stdout.partition("records of this launch")[2]
     assert "sum/first/int" in table
     assert "sum/wrong/int" not in table

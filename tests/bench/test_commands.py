@@ -88,6 +88,20 @@ def test_a_failed_launch_is_in_the_status(
     assert "1 of 2 launches failed" in told.err
 
 
+def test_a_failed_benchmark_is_in_the_status_and_the_others_are_compared(
+    out: Path, files: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRONG", "op/broken")
+    command = ["run", "--launches", "6", "--interleave", *files, "--out", str(out)]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "slower" in told.out
+    assert "op/broken (12)" in told.err
+    assert main(command) == 1  # nothing is left to launch, and it is told again
+    assert len(journal(out)) == 12
+    assert "op/broken (12)" in capsys.readouterr().err
+
+
 def test_a_setup_without_launches_cannot_be_compared(
     out: Path, files: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
