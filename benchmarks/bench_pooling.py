@@ -301,7 +301,8 @@ def measure(
         benchmark.extra_info["repeats"] = repeats
         ours_s = time_in_turn(run, ours_run, idle_s)
         workload = pooling_cases.workload(operation, name, shape, precision, "forward")
-        attach_record(workload, samples_per_step=shape[0] * repeats)
+        is_ours = name.startswith("ours")
+        attach_record(workload, samples_per_step=shape[0] * repeats, judged=is_ours)
         if is_peer:
             attach_ratio(
                 f"{operation} {size} {precision}: {name}",

@@ -135,7 +135,12 @@ def test_twin(
         shape=case.size,
         mode=case.mode,
     )
-    attach_record(workload, samples_per_step=case.batch, peak_bytes={"host_rss_hwm": peak(theirs)})
+    attach_record(
+        workload,
+        samples_per_step=case.batch,
+        peak_bytes={"host_rss_hwm": peak(theirs)},
+        judged=twin == "ours",
+    )
     attach_ratio(
         f"{describe(case)}: {twin} ({peak(theirs) / 2**30:.2f} GiB)",
         f"ours ({peak(ours) / 2**30:.2f} GiB)",

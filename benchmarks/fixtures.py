@@ -95,7 +95,9 @@ def attach_record(
 
     ``attach_record(workload, samples_per_step=N)`` for what this process timed: all rounds of
     ``benchmark``, or ``step_s``. ``attach_record(workload, ranks=[...])`` for what a job's ranks
-    did. Does nothing under ``--benchmark-disable``, when there is no time to report.
+    did. Peers, bare kernels and controls, with which ours are compared within the launch, are not
+    ``judged`` when setups are. Does nothing under ``--benchmark-disable``, when there is no time to
+    report.
     """
 
     def attach(
@@ -108,6 +110,7 @@ def attach_record(
         ranks: Sequence[Mapping[str, Any]] | None = None,
         energy_j: float | None = None,
         quality: Mapping[str, Any] | None = None,
+        judged: bool = True,
     ) -> None:
         if benchmark.disabled:
             return
@@ -140,7 +143,7 @@ def attach_record(
             energy_j=energy_j,
             quality=quality,
         )
-        benchmark.extra_info["record"] = record.to_json()
+        benchmark.extra_info |= {"record": record.to_json(), records.JUDGED: judged}
         request.config.stash[RECORDS].append(record)
 
     return attach

@@ -8,7 +8,9 @@ A launch is one ``pytest benchmarks/``, and the unit that statistics count: step
 share its memory layout, its caches and its neighbours on the machine. What a setup may say is in
 `dlbench.bench.setups`; launches lie in ``--out FOLDER/<setup>/``. The same command goes on where it
 was stopped, adds launches when ``--launches`` is more, and repeats those that failed. A benchmark
-that fails costs its own record alone: the launch keeps the others, and the status is 1.
+that fails costs its own record alone: the launch keeps the others, and the status is 1. Six
+launches can tell of up to four workloads (``--select``), and the whole suite needs nine: after the
+first launch it says so.
 
 A driver or a machine cannot take turns. Launch the baseline before and after such a change, under
 two names ("driver 550", "driver 550 again"), and the other in between; compare each pair with
@@ -31,7 +33,7 @@ from dlbench.bench.launches import Launch
 from dlbench.bench.setups import Setup
 from dlbench.config import ConfigError
 from dlbench.errors import exit_status
-from dlbench.report import load, markdown
+from dlbench.report import load, markdown, statistics
 from dlbench.report.compare import Comparison, compare
 
 INTERRUPTED = 130
@@ -85,6 +87,7 @@ def _launch(chosen: list[Setup], arguments: argparse.Namespace) -> tuple[list[La
             options,
             cooldown=arguments.cooldown,
             limit=arguments.limit,
+            first=lambda launch: _warn_of_too_few(launch, arguments.launches),
             tell=lambda text: print(text, flush=True),
         )
     if failures:
@@ -100,6 +103,20 @@ def _launch(chosen: list[Setup], arguments: argparse.Namespace) -> tuple[list[La
             file=sys.stderr,
         )
     return planned, 1 if failures or failed else 0
+
+
+def _warn_of_too_few(launch: Launch, count: int) -> None:
+    """After one launch it is known how many workloads share the error that is allowed."""
+    measured = load([launch.result])
+    compared = int((measured.judged & measured.throughput.notna()).sum())
+    least = statistics.least(compared)
+    if compared and count < least:
+        print(
+            f"warning: of {compared} workloads {count} launches of each setup cannot show any "
+            f"difference in speed; {least} may: --launches {least}, or fewer workloads by --select",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _measured(planned: list[Launch], setup: Setup) -> list[Path]:

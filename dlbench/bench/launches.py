@@ -109,19 +109,24 @@ def run(
     *,
     cooldown: float = 0.0,
     limit: float | None = None,
+    first: Callable[[Launch], None] = lambda launch: None,
     tell: Callable[[str], None] = print,
 ) -> list[Failure]:
     """Run the launches that have no result yet, one after the other, and return those that failed.
     One of whose benchmarks only some failed keeps what the others measured (`failed_benchmarks`).
 
     ``options`` are pytest's. ``cooldown`` is the pause between launches, ``limit`` the longest that
-    one may take, both in seconds. `ConfigError` where a folder holds launches of something else, or
+    one may take, both in seconds. ``first`` is called once, as soon as a launch has measured
+    something. `ConfigError` where a folder holds launches of something else, or
     ``options`` select no benchmark; `KeyboardInterrupt` has ended the launch it came into.
     """
     for folder, setup in {launch.folder: launch.setup for launch in planned}.items():
         _claim(folder, setup, options)
-    pending = [launch for launch in planned if not launch.result.exists()]
-    if kept := len(planned) - len(pending):
+    there = [launch for launch in planned if launch.result.exists()]
+    pending = [launch for launch in planned if launch not in there]
+    if there:
+        first(there[0])
+    if kept := len(there):
         tell(f"{kept} of {len(planned)} launches are there already; another --out launches anew")
     failures = []
     seconds: dict[str, list[float]] = {}
@@ -138,6 +143,8 @@ def run(
             failures.append(Failure(launch, str(error)))
             tell(str(failures[-1]))
         else:
+            if not there and not seconds:
+                first(launch)
             seconds.setdefault(launch.setup.name, []).append(time.monotonic() - started)
             if failed := failed_benchmarks([launch]):
                 tell(f"{launch.log}: failed and left out: {', '.join(failed)}")

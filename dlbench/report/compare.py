@@ -3,7 +3,8 @@
 Workloads are the same if all that defines them is (`tables.WORKLOAD`); the launches of a workload
 on one side have to be of one setup, by its fingerprint. Each measure is corrected for the number
 of workloads that are compared in it: throughput is one family of comparisons, each kind of memory
-another. That memory is looked at too does not cost the verdict on speed a launch more.
+another. That memory is looked at too does not cost the verdict on speed a launch more, nor do the
+peers, bare kernels and controls that a launch has measured beside: there is no verdict on them.
 """
 
 from __future__ import annotations
@@ -70,8 +71,6 @@ class Row:
     """Smallest relative difference that these launches show, given how they vary; None if none."""
     variation: float | None
     """Coefficient of variation from launch to launch."""
-    enough: bool
-    """Whether there are enough launches for any verdict."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ class Comparison:
     only_in_baseline: list[str]
     """Labels of workloads."""
     only_in_candidate: list[str]
+    beside: int
+    """Peers, bare kernels and controls that both sides have measured, and none is judged on."""
     differences: list[Difference]
     causes: list[Cause]
     margin: float
@@ -105,6 +106,7 @@ def compare(
     Raises `CompareError` if they share no workload, if a launch is in both, or if a workload has
     launches of several setups on one side. A launch that a table holds twice counts once.
     """
+    beside = [{*_labels(side[~side.judged])} for side in (baseline, candidate)]
     before, after = _launches(baseline, "baseline"), _launches(candidate, "candidate")
     old, new = set(before.label), set(after.label)
     if not old & new:
@@ -124,6 +126,7 @@ def compare(
         quality=quality,
         only_in_baseline=sorted(old - new),
         only_in_candidate=sorted(new - old),
+        beside=len(beside[0] & beside[1]),
         differences=differences.between(*map(_environments, (before_shared, after_shared))),
         causes=list(_causes(before_shared, after_shared, rows)),
         margin=margin,
@@ -135,8 +138,14 @@ def _launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
     """With a column ``label``, every launch once; one setup a workload."""
     if table.empty:
         raise CompareError(f"the {side} holds no launch: its files have no benchmarks in them")
-    labels = [tables.label(row) for row in table[list(tables.WORKLOAD)].to_dict("records")]
-    launches = table.assign(label=labels).drop_duplicates(["label", "created", "fingerprint"])
+    table = table[table.judged]
+    if table.empty:
+        raise CompareError(
+            f"the {side} holds peers, bare kernels and controls alone, on which there is no "
+            "verdict; `python -m dlbench.report show` tells what they measured"
+        )
+    launches = table.assign(label=_labels(table))
+    launches = launches.drop_duplicates(["label", "created", "fingerprint"])
     repeated = launches[launches.duplicated(["label", "file"])]
     if not repeated.empty:
         one = repeated.iloc[0]
@@ -156,6 +165,10 @@ def _launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
                 f"fingerprints: {named}; give files of one setup on each side"
             )
     return launches
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    return [tables.label(row) for row in table[list(tables.WORKLOAD)].to_dict("records")]
 
 
 def _some(files: pd.Series, most: int = 3) -> str:
@@ -239,7 +252,6 @@ def _compared(
             need=None if wanted is None else wanted - min(n, m),
             detectable=shown,
             variation=cv,
-            enough=enough,
         )
 
 

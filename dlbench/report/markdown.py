@@ -157,6 +157,8 @@ def _summary(made: Comparison) -> Iterator[str]:
         f"A difference is told beyond {margin} at p ≤ {made.alpha:g}, corrected for the workloads "
         f"of a measure; 'same' if the whole interval lies within {margin}."
     )
+    if made.beside:
+        yield f"No verdict is on {made.beside} peers, bare kernels and controls measured beside."
 
 
 def _table(rows: Sequence[Row], alpha: float) -> list[str]:

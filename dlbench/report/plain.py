@@ -50,6 +50,7 @@ def row(content: Mapping[str, Any], benchmark: Mapping[str, Any], path: Path) ->
         "p95_step_s": pd.Series(data).quantile(0.95) if data else None,
         "iqr_step_s": stats["iqr"],
         "steps": stats["rounds"],
+        "judged": True,
         "record": None,
     }
 

@@ -29,6 +29,9 @@ from dlbench.errors import UserError
 SCHEMA: Final = "dlbench.result/2"
 FAILED: Final = "failed"
 """The key of a benchmark JSON that names what failed in the launch, and so has no record in it."""
+JUDGED: Final = "judged"
+"""The key beside a benchmark's record that is false of peers, bare kernels and controls: what they
+measure is for comparison within the launch, and no comparison of setups has a verdict on it."""
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]

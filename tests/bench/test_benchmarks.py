@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from dlbench.report import records
+from dlbench.report import load, records
 
 ROOT = Path(__file__).parents[2]
 
 FAILING = """
 from benchmarks.pooling_cases import workload
 
-def measure(benchmark, attach_record, name, right=True):
+def measure(benchmark, attach_record, name, right=True, judged=True):
     benchmark.pedantic(sum, args=([1, 2],), rounds=5)
     assert right, "the output is wrong"
-    attach_record(workload("sum", name, (1, 1, 1, 2), "int", "forward"), samples_per_step=2)
+    measured = workload("sum", name, (1, 1, 1, 2), "int", "forward")
+    attach_record(measured, samples_per_step=2, judged=judged)
 
 def bench_first(benchmark, attach_record):
     measure(benchmark, attach_record, "first")
@@ -29,7 +30,7 @@ def bench_wrong(benchmark, attach_record):
     measure(benchmark, attach_record, "wrong", right=False)
 
 def bench_last(benchmark, attach_record):
-    measure(benchmark, attach_record, "last")
+    measure(benchmark, attach_record, "last", judged=False)
 """
 
 
@@ -63,6 +64,7 @@ def test_a_failure_costs_its_own_record_alone(tmp_path: Path) -> None:
     content = json.loads(report.read_text())
     assert [one["name"] for one in content["benchmarks"]] == ["bench_first", "bench_last"]
     assert content["failed"] == ["bench_sums.py::bench_wrong"]
+    assert list(load([report]).judged) == [True, False]
     table = done.stdout.partition("records of this launch")[2]
     assert "sum/first/int" in table
     assert "sum/wrong/int" not in table

@@ -52,6 +52,21 @@ def test_what_is_open_is_told_with_the_command_that_goes_on(
     assert "-k" in (out / "base" / "01.log").read_text()
 
 
+def test_too_few_launches_are_told_after_the_first(
+    out: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--launches", "4", "--interleave", *files, "--out", str(out)]
+    for _ in range(2):  # and again, where all of them are there
+        assert main(command) == 0
+        assert capsys.readouterr().err == (
+            "warning: of 1 workloads 4 launches of each setup cannot show any difference in speed; "
+            "5 may: --launches 5, or fewer workloads by --select\n"
+        )
+    command[2] = "5"
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_one_setup_is_collected(
     out: Path, files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

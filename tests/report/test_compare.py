@@ -329,6 +329,36 @@ def test_one_file_is_one_launch(tmp_path: Path, frames: Callable[..., list[pd.Da
         compare(load([path]), other)
 
 
+def test_peers_cost_no_launches_and_get_no_verdict(tmp_path: Path) -> None:
+    """Six launches tell of four workloads; with 20 peers among them they would tell of none."""
+    ours = [f"pool/ours/{number}" for number in range(4)]
+    peers = [f"pool/peer/{number}" for number in range(20)]
+
+    def side(name: str, step_s: float) -> pd.DataFrame:
+        paths = []
+        for number in range(6):
+            made = [
+                synthetic.launch(
+                    number, name=name, workload=workload, step_s=noisy(step_s, 100 * place + number)
+                )
+                for place, workload in enumerate([*ours, *peers])
+            ]
+            path = tmp_path / f"{name}{number}.json"
+            paths.append(synthetic.write_benchmarks(made, path, peers))
+        return load(paths)
+
+    before, after = side("A", 0.1), side("B", 0.11)
+    made = compare(before, after)
+    speed = [row for row in made.rows if row.measure == "throughput"]
+    assert [(row.name, row.verdict) for row in speed] == [(name, "slower") for name in ours]
+    assert {row.name for row in made.rows} == set(ours)
+    assert made.beside == 20
+    assert "20 peers, bare kernels and controls" in markdown.comparison(made)
+    alone = before[~before.judged]
+    with pytest.raises(CompareError, match="the baseline holds peers, bare kernels and controls"):
+        compare(alone, after)
+
+
 def test_other_projects_benchmarks(tmp_path: Path) -> None:
     sides: list[list[Path]] = [[], []]
     for side, number in itertools.product((0, 1), range(6)):
