@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     base, *others = chosen
     for other in others:
         made = _compared(planned, base, other)
-        print(markdown.comparison(made, _advice(made, arguments)), end="")
+        command = None if made.wanted is None else _command(arguments, made.wanted)
+        print(markdown.comparison(made, command), end="")
     if not others:
         there, folder = len(_measured(planned, base)), planned[0].folder
         print(
@@ -130,14 +131,6 @@ def _measured(planned: list[Launch], setup: Setup) -> list[Path]:
 def _compared(planned: list[Launch], base: Setup, other: Setup) -> Comparison:
     first, second = (load(_measured(planned, setup)) for setup in (base, other))
     return compare(first, second)
-
-
-def _advice(made: Comparison, arguments: argparse.Namespace) -> list[str]:
-    """The command that launches what may bring open verdicts, those on speed before others."""
-    rows = [row for row in (*made.rows, *made.quality) if row.need]
-    rows = [row for row in rows if row.measure == "throughput"] or rows
-    counts = [min(len(row.baseline), len(row.candidate)) + (row.need or 0) for row in rows]
-    return [_command(arguments, max(counts))] if counts else []
 
 
 def _command(arguments: argparse.Namespace, count: int) -> str:

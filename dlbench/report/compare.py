@@ -93,6 +93,14 @@ class Comparison:
     margin: float
     alpha: float
 
+    @property
+    def wanted(self) -> int | None:
+        """Launches of each setup that may bring open verdicts, those on speed before others."""
+        rows = [row for row in (*self.rows, *self.quality) if row.need]
+        rows = [row for row in rows if row.measure == "throughput"] or rows
+        counts = [min(len(row.baseline), len(row.candidate)) + (row.need or 0) for row in rows]
+        return max(counts, default=None)
+
 
 def compare(
     baseline: pd.DataFrame,
