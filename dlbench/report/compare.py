@@ -145,7 +145,7 @@ def compare(
 def _launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
     """With a column ``label``, every launch once; one setup a workload."""
     if table.empty:
-        raise CompareError(f"the {side} holds no launch: its files have no benchmarks in them")
+        raise CompareError(f"the {side} holds no launch: its files have no measurements in them")
     table = table[table.judged]
     if table.empty:
         raise CompareError(

@@ -123,9 +123,9 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         name = benchmark.get("fullname")
         extra = benchmark.get("extra_info")
         found = extra.get("record") if isinstance(extra, dict) else None
-        if found is None:
+        if found is None and not plain.is_ours(content):
             yield plain.row(content, benchmark, path)
-        else:
+        elif found is not None:
             row = _row(records.checked(found, f"{path}, benchmark {name}"), path)
             yield row | {"benchmark": name, "judged": extra.get(records.JUDGED) is not False}
 

@@ -102,9 +102,19 @@ def test_lists_of_numbers_are_checked(tmp_path: Path, option: str) -> None:
 
 def test_a_measured_run_leaves_records(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
-    done = run("benchmarks/bench_convolution.py", f"--benchmark-json={report}")
+    names = ("convolution", "pooling_memory", "input_sets")
+    files = [f"benchmarks/bench_{name}.py" for name in names]
+    chosen = ["-k", "kernel_gradient or packed or (camvid and synthetic)"]
+    done = run(*files, *chosen, f"--benchmark-json={report}")
     assert done.returncode == 0, done.stdout + done.stderr
-    ours, peer = records.read_many([report])
+    ours, peer, memory, control = records.read_many([report])
+    assert list(load([report]).judged) == [True, False, True, False]
+    assert (memory.workload.id, control.workload.id) == (
+        "index-memory/packed/float32/12x360x480x64",
+        "input-synthetic/camvid",
+    )
+    assert (memory.ranks[0].peak_bytes["indices"] or 0) > 2**20
+    assert memory.throughput is None, "the time to start TensorFlow is no speed"
     assert ours.workload.id == "kernel-gradient/ours/float32/1x90x120x64"
     assert peer.workload.id == "kernel-gradient/tensorflow/float32/1x90x120x64"
     for record in (ours, peer):

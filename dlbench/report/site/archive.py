@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HEADLINES = ("mean_iou", "rmse", "global_accuracy", "kappa", "loss")
 """The score that stands for a launch's quality: the first of these, as `tables.quality` names them,
-that it has."""
+that it has. Others, such as the loss before a training step, say nothing of how good it is."""
 FLAGS = {
     "throttled": "clocks lowered",
     "foreign_processes": "others on the GPU",
@@ -129,8 +129,8 @@ class Group:
     @cached_property
     def headline(self) -> str | None:
         """The name of the score that stands for its quality."""
-        names = {name: None for launch in self.launches for name in launch.quality}
-        return next((name for name in (*HEADLINES, *names) if name in names), None)
+        names = {name for launch in self.launches for name in launch.quality}
+        return next((name for name in HEADLINES if name in names), None)
 
     @property
     def latest(self) -> datetime | None:
