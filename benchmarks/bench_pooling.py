@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, LARGE, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
-from benchmarks.pooling_torch import ALLOCATORS, IDLE_S, TorchPeer, installed
+from benchmarks.pooling_torch import ABSENT, ALLOCATORS, IDLE_S, TorchPeer, installed
 from benchmarks.profiles import is_smoke
 from dlbench import ops
 
@@ -329,7 +329,7 @@ def torch_peer(
     case: Case, operation: str, compute_threads: int, request: pytest.FixtureRequest
 ) -> Iterator[TorchPeer]:
     if not installed():
-        pytest.skip("PyTorch is not installed: pip install -c install/constraints.txt '.[peers]'")
+        pytest.skip(ABSENT)
     shape, precision = tuple(case.dense.shape), case.dense.dtype.name
     peer = TorchPeer(request.param, operation, shape, precision, compute_threads)
     try:
