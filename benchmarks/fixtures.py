@@ -110,6 +110,7 @@ def attach_record(
         ranks: Sequence[Mapping[str, Any]] | None = None,
         energy_j: float | None = None,
         quality: Mapping[str, Any] | None = None,
+        configuration: Mapping[str, Any] | None = None,
         judged: bool = True,
     ) -> None:
         if benchmark.disabled:
@@ -142,6 +143,7 @@ def attach_record(
             setup=records.setup(request.config.getoption("--setup-name")),
             energy_j=energy_j,
             quality=quality,
+            configuration=configuration,
         )
         benchmark.extra_info |= {"record": record.to_json(), records.JUDGED: judged}
         request.config.stash[RECORDS].append(record)
@@ -187,6 +189,7 @@ def run_job(
             ranks=found["ranks"],
             energy_j=found["energy_j"],
             quality=found["quality"],
+            configuration=found["configuration"],
         )
         return found
 

@@ -213,6 +213,19 @@ def test_what_casts_doubt_on_a_launch_is_shown(tmp_path: Path) -> None:
     assert flags == ["–", "clocks lowered", "–"]
 
 
+def test_launches_that_are_no_repeats_are_marked(tmp_path: Path) -> None:
+    records = [
+        synthetic.record("node", 100.0, "train/segnet/vaihingen", 2, 0, launch, 1).model_copy(
+            update={"configuration": {"model": {"options": {"width": width}}, "seed": launch}}
+        )
+        for launch, width in enumerate((0.5, 0.5, 1.0))
+    ]
+    (group,) = archive(tables.load(synthetic.write_launches(tmp_path, records))).groups
+    assert group.flags == "no repeats: model.options.width differs"
+    (group,) = archive(tables.load(synthetic.write_launches(tmp_path, records[:2]))).groups
+    assert group.flags == ""
+
+
 def test_an_equal_name_of_another_machine_is_told_apart(tmp_path: Path) -> None:
     one = synthetic.record("node", 100.0, "train/segnet/vaihingen", 1, 0, 0, 1)
     other = one.model_copy(update={"setup": one.setup.model_copy(update={"fingerprint": "f" * 16})})

@@ -103,6 +103,9 @@ class Group:
     label: str
     """All that defines the workload, as comparisons name it."""
     launches: list[Launch] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+    """What is not the same in its launches, so that they are no repeats
+    (`dlbench.report.particulars`)."""
 
     def all(self, name: str) -> list[float]:
         """Every launch's value of a column, unknown ones left out."""
@@ -124,7 +127,8 @@ class Group:
     def flags(self) -> str:
         """What casts doubt on some of its launches, and on how many."""
         met = Counter(flag for launch in self.launches for flag in launch.flags)
-        return ", ".join(f"{flag} in {count}" for flag, count in met.items())
+        told = [f"{flag} in {count}" for flag, count in met.items()]
+        return ", ".join([*told, *(f"no repeats: {name} differs" for name in self.differing)])
 
     @cached_property
     def headline(self) -> str | None:
