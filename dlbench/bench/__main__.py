@@ -112,9 +112,10 @@ def _warn_of_too_few(launch: Launch, count: int) -> None:
     compared = int((measured.judged & measured.throughput.notna()).sum())
     least = statistics.least(compared)
     if compared and count < least:
+        fewer = "" if compared == 1 else ", or fewer workloads (--select)"
         print(
-            f"warning: of {compared} workloads {count} launches of each setup cannot show any "
-            f"difference in speed; {least} may: --launches {least}, or fewer workloads by --select",
+            f"warning: {count} launches of each setup show no difference in the speed of "
+            f"{compared} workload(s), however large: needed is --launches {least}{fewer}",
             file=sys.stderr,
             flush=True,
         )

@@ -63,8 +63,8 @@ def _conclusion(rows: Sequence[Row]) -> str:
     if not known:
         compared = sum(row.measure == "throughput" for row in rows)
         return (
-            f"These launches are too few to detect any difference among {compared} workloads: "
-            f"--launches {statistics.least(compared)} is the least, or --select fewer."
+            f"These launches are too few to detect any difference in the speed of {compared} "
+            f"workload(s): needed is --launches {statistics.least(compared)}."
         )
     least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     return (

@@ -20,7 +20,7 @@ candidate lacks breaches: it may have crashed. Peers, bare kernels and controls 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -95,9 +95,9 @@ def check(
     }
     present = {tables.label(row) for row in candidate.to_dict("records")}
     results = []
-    rows: dict[str, dict[str, Row]] = {}
+    rows: defaultdict[str, dict[str, Row]] = defaultdict(dict)
     for row in (*made.rows, *made.quality):
-        rows.setdefault(row.workload, {})[row.measure] = row
+        rows[row.workload][row.measure] = row
     held: list[tuple[str, Thresholds]] = []
     for pattern, thresholds in gates.gates.items():
         labels = [label for label, name in names.items() if _fits(pattern, name, label)]
@@ -110,10 +110,15 @@ def check(
             else:
                 results.append(Result(label, "breached", "the candidate has no launch of it"))
     # A family of comparisons is the workloads that are gated, not all that a launch has measured.
-    gated = {(label, one) for label, t in held for one in _measures(t, rows.get(label, {}))}
+    gated = {
+        (label, measure)
+        for label, thresholds in held
+        for measure in _measures(thresholds, rows[label])
+        if measure in rows[label]
+    }
     family = _Family(Counter(measure for _, measure in gated), made.alpha)
     for label, thresholds in held:
-        results += _held(label, thresholds, rows.get(label, {}), family, candidate)
+        results += _held(label, thresholds, rows[label], family, candidate)
     return results
 
 

@@ -102,8 +102,8 @@ def test_too_few_launches_are_told_after_the_first(
     for _ in range(2):  # and again, where all of them are there
         assert main(command) == 0
         assert capsys.readouterr().err == (
-            "warning: of 1 workloads 4 launches of each setup cannot show any difference in speed; "
-            "5 may: --launches 5, or fewer workloads by --select\n"
+            "warning: 4 launches of each setup show no difference in the speed of 1 workload(s), "
+            "however large: needed is --launches 5\n"
         )
     command[2] = "5"
     assert main(command) == 0
