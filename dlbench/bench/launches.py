@@ -190,7 +190,9 @@ def alone(folder: Path) -> AbstractContextManager[None]:
 
 def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
     setup = launch.setup
-    with tempfile.TemporaryDirectory(prefix=".launch-", dir=launch.folder) as name:
+    # Absolute: the launch runs in its checkout, wherever this command does.
+    folder = launch.folder.absolute()
+    with tempfile.TemporaryDirectory(prefix=".launch-", dir=folder) as name:
         command = setup.command(Path(name), options)
         with launch.log.open("w") as log:
             log.write(f"$ {shlex.join(command)}\n")

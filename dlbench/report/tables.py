@@ -122,7 +122,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             raise RecordError(f"{path}: a benchmark is {benchmark!r}, expected a mapping")
         name = benchmark.get("fullname")
         extra = benchmark.get("extra_info")
-        found = extra.get("record") if isinstance(extra, dict) else None
+        extra = extra if isinstance(extra, dict) else {}
+        found = extra.get("record")
         if found is None and not plain.is_ours(content):
             yield plain.row(content, benchmark, path)
         elif found is not None:

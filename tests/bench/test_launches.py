@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ def files(out: Path) -> list[str]:
     return sorted(str(path.relative_to(out)) for path in out.rglob("*.json"))
 
 
-def run(setups: list[Setup], count: int, out: Path, **options: float) -> list[Failure]:
+def run(setups: list[Setup], count: int, out: Path, **options: Any) -> list[Failure]:
     return launches.run(in_turn(setups, count, out), [], tell=lambda text: None, **options)
 
 
