@@ -94,6 +94,6 @@ def test_kernel_gradient(
     benchmark.group = f"kernel-gradient/{size}"
     ours_s = time_in_turn(completed(run), completed(ours) if peer else None)
     measured = workload("kernel-gradient", run.__name__, shape, "float32", "backward")
-    attach_record(measured, samples_per_step=shape[0])
+    attach_record(measured, samples_per_step=shape[0], judged=not peer)
     if peer:
         attach_ratio(f"kernel-gradient {size}: {run.__name__}", ours.__name__, ours_s)

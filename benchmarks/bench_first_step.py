@@ -66,4 +66,9 @@ def test_first_step(
     # The whole of it is what is measured here, and the step only its end.
     whole = {"step_s": [rank["first_step_s"]], "wall_s": rank["first_step_s"]}
     unknown = {"input_wait_s": None, "comm_wait_s": None}
-    attach_record(workload, ranks=[rank | whole | unknown], quality=found["quality"])
+    attach_record(
+        workload,
+        ranks=[rank | whole | unknown],
+        quality=found["quality"],
+        configuration=found["configuration"],
+    )

@@ -170,7 +170,7 @@ def test_input(
 
     benchmark.group = f"input/{name}"
     time_in_turn(run)
-    attach_record(workload, samples_per_step=count)
+    attach_record(workload, samples_per_step=count, judged=mode != "synthetic")
 
 
 def test_input_gap(

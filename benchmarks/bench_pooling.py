@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from benchmarks import pooling_cases
 from benchmarks.pooling_cases import BYTES, LARGE, PRECISIONS, SMOKE_SHAPES, Shape, chosen_shapes
-from benchmarks.pooling_torch import ALLOCATORS, IDLE_S, TorchPeer, installed
+from benchmarks.pooling_torch import ABSENT, ALLOCATORS, IDLE_S, TorchPeer, installed
 from benchmarks.profiles import is_smoke
 from dlbench import ops
 
@@ -301,7 +301,8 @@ def measure(
         benchmark.extra_info["repeats"] = repeats
         ours_s = time_in_turn(run, ours_run, idle_s)
         workload = pooling_cases.workload(operation, name, shape, precision, "forward")
-        attach_record(workload, samples_per_step=shape[0] * repeats)
+        is_ours = name.startswith("ours")
+        attach_record(workload, samples_per_step=shape[0] * repeats, judged=is_ours)
         if is_peer:
             attach_ratio(
                 f"{operation} {size} {precision}: {name}",
@@ -328,7 +329,7 @@ def torch_peer(
     case: Case, operation: str, compute_threads: int, request: pytest.FixtureRequest
 ) -> Iterator[TorchPeer]:
     if not installed():
-        pytest.skip("PyTorch is not installed: pip install -c install/constraints.txt '.[peers]'")
+        pytest.skip(ABSENT)
     shape, precision = tuple(case.dense.shape), case.dense.dtype.name
     peer = TorchPeer(request.param, operation, shape, precision, compute_threads)
     try:

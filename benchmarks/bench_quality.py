@@ -123,4 +123,10 @@ def test_quality(
     )
     workload = record.workload.model_copy(update={"id": f"quality/{name}"})
     ranks = [rank.model_dump() for rank in record.ranks]
-    attach_record(workload, ranks=ranks, energy_j=record.energy_j, quality=record.quality)
+    attach_record(
+        workload,
+        ranks=ranks,
+        energy_j=record.energy_j,
+        quality=record.quality,
+        configuration=record.configuration,
+    )

@@ -23,7 +23,7 @@ import pytest
 
 from benchmarks import training_cases, twin_cases, twin_run
 from benchmarks.launching import reported, reported_s
-from benchmarks.pooling_torch import installed
+from benchmarks.pooling_torch import ABSENT, installed
 from benchmarks.profiles import is_full
 from benchmarks.twin_cases import MODES, NETWORKS, PRECISIONS, Case
 from benchmarks.twin_run import Launched, median
@@ -108,7 +108,7 @@ def test_twin(
     twin: str,
 ) -> None:
     if twin.startswith("torch") and not installed():
-        pytest.skip("PyTorch is not installed: pip install -c install/constraints.txt '.[peers]'")
+        pytest.skip(ABSENT)
     ours: list[Launched] = []
     theirs: list[Launched] = []
 
@@ -135,7 +135,12 @@ def test_twin(
         shape=case.size,
         mode=case.mode,
     )
-    attach_record(workload, samples_per_step=case.batch, peak_bytes={"host_rss_hwm": peak(theirs)})
+    attach_record(
+        workload,
+        samples_per_step=case.batch,
+        peak_bytes={"host_rss_hwm": peak(theirs)},
+        judged=twin == "ours",
+    )
     attach_ratio(
         f"{describe(case)}: {twin} ({peak(theirs) / 2**30:.2f} GiB)",
         f"ours ({peak(ours) / 2**30:.2f} GiB)",

@@ -178,8 +178,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """What was timed before a check failed counts as little as what is not right."""
+    """What was timed before a check failed counts as little as what is not right; its name tells
+    whoever reads the report alone."""
     failed = config.stash[FAILED]
+    output_json[records.FAILED] = sorted(failed)
     output_json["benchmarks"] = [
         one for one in output_json["benchmarks"] if one["fullname"] not in failed
     ]

@@ -95,7 +95,9 @@ def attach_record(
 
     ``attach_record(workload, samples_per_step=N)`` for what this process timed: all rounds of
     ``benchmark``, or ``step_s``. ``attach_record(workload, ranks=[...])`` for what a job's ranks
-    did. Does nothing under ``--benchmark-disable``, when there is no time to report.
+    did. Peers, bare kernels and controls, with which ours are compared within the launch, are not
+    ``judged`` when setups are. Does nothing under ``--benchmark-disable``, when there is no time to
+    report.
     """
 
     def attach(
@@ -108,6 +110,8 @@ def attach_record(
         ranks: Sequence[Mapping[str, Any]] | None = None,
         energy_j: float | None = None,
         quality: Mapping[str, Any] | None = None,
+        configuration: Mapping[str, Any] | None = None,
+        judged: bool = True,
     ) -> None:
         if benchmark.disabled:
             return
@@ -139,8 +143,9 @@ def attach_record(
             setup=records.setup(request.config.getoption("--setup-name")),
             energy_j=energy_j,
             quality=quality,
+            configuration=configuration,
         )
-        benchmark.extra_info["record"] = record.to_json()
+        benchmark.extra_info |= {"record": record.to_json(), records.JUDGED: judged}
         request.config.stash[RECORDS].append(record)
 
     return attach
@@ -184,6 +189,7 @@ def run_job(
             ranks=found["ranks"],
             energy_j=found["energy_j"],
             quality=found["quality"],
+            configuration=found["configuration"],
         )
         return found
 

@@ -35,6 +35,12 @@ ALLOCATORS = {
 """What PyTorch's process is started with, by the name of the peer."""
 
 
+ABSENT = (
+    # Not the extra `peers` of this project: that would build dlbench itself, without TensorFlow.
+    "PyTorch is not installed: .venv/bin/pip install -c install/constraints.txt torch"
+)
+
+
 def installed() -> bool:
     return importlib.util.find_spec("torch") is not None
 

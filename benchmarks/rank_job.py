@@ -149,7 +149,8 @@ KINDS: dict[str, Callable[[Session], Job]] = {
 
 def run(spec: Spec) -> tuple[int, dict[str, Any]]:
     """Measure on this rank; return its number and what FOUND.json holds: the measurements of all
-    ranks, the scores, and how many gradients with how many values the network has."""
+    ranks, the scores, the configuration, and how many gradients with how many values the network
+    has."""
     with training_cases.opened(spec.experiment) as session:
         ranks = session.ranks
         warmup, steps = ranks.gather([spec.warmup, spec.steps])[0]
@@ -203,6 +204,7 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
             "energy_j": energy.of_all_nodes(everyone),
             "ranks": conditions.settled(everyone),
             "quality": quality,
+            "configuration": session.experiment.model_dump(mode="json"),
             "tensors": len(variables),
             "values": sum(int(np.prod(variable.shape)) for variable in variables),
         }

@@ -183,6 +183,7 @@ def _record(
         setup=records.setup(described=described),
         energy_j=energy_j,
         quality=quality,
+        configuration=experiment.model_dump(mode="json"),
     )
 
 

@@ -94,6 +94,21 @@ def launch(
     return records.Record(**content | changes)
 
 
+def write_benchmarks(
+    launches: Iterable[records.Record], path: Path, peers: Sequence[str] = ()
+) -> Path:
+    """One launch of several workloads as pytest-benchmark's JSON; ``peers`` are not judged."""
+    benchmarks = [
+        {
+            "fullname": f"bench.py::{one.workload.id}",
+            "extra_info": {"record": one.to_json(), "judged": one.workload.id not in peers},
+        }
+        for one in launches
+    ]
+    path.write_text(json.dumps({"benchmarks": benchmarks}))
+    return path
+
+
 def write(launches: Iterable[records.Record], folder: Path) -> list[Path]:
     """One file a launch, in ``folder``."""
     paths = []

@@ -283,6 +283,17 @@ def test_two_ranks_add_their_numbers() -> None:
     horovod.check("cpu")
 
 
+def test_what_is_told_to_install_is_a_pinned_package() -> None:
+    """And not this project with an extra, which pip would build without TensorFlow."""
+    lines = (ROOT / "install" / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0] for line in lines if line and line[0] != "#"}
+    command = re.compile(r"pip install -c install/constraints\.txt ([^\"`)\n]+)")
+    sources = [ROOT / "README.md", *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")]
+    told = [found for path in sources for found in command.findall(path.read_text())]
+    assert {"torch", "pyflct", "asyncssh"} <= set(told)
+    assert {name for names in told for name in names.split()} <= pinned
+
+
 def test_ci_runs_the_readmes_test_command(tmp_path: Path) -> None:
     checkout, tools = tmp_path / "checkout", tmp_path / "tools"
     (checkout / ".ci").mkdir(parents=True)

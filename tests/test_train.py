@@ -118,6 +118,7 @@ def test_the_record(finished: tuple[Path, str]) -> None:
     assert len(rank.step_s) == 2 * EPOCHS - 1
     assert rank.samples == 4 * (2 * EPOCHS - 1)
     assert rank.wall_s == pytest.approx(sum(rank.step_s))
+    assert record.configuration == yaml.safe_load((folder / "config.yaml").read_text())
     assert record.throughput == pytest.approx(rank.samples / rank.wall_s)
     assert (rank.peak_bytes["host_rss"] or 0) > 100e6
     assert rank.comm_wait_s is not None

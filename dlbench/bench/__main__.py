@@ -7,7 +7,10 @@
 A launch is one ``pytest benchmarks/``, and the unit that statistics count: steps within a launch
 share its memory layout, its caches and its neighbours on the machine. What a setup may say is in
 `dlbench.bench.setups`; launches lie in ``--out FOLDER/<setup>/``. The same command goes on where it
-was stopped, adds launches when ``--launches`` is more, and repeats those that failed.
+was stopped, adds launches when ``--launches`` is more, and repeats those that failed. A benchmark
+that fails costs its own record alone: the launch keeps the others, and the status is 1. Six
+launches can tell of up to four workloads (``--select``), and the whole suite needs nine: after the
+first launch it says so.
 
 A driver or a machine cannot take turns. Launch the baseline before and after such a change, under
 two names ("driver 550", "driver 550 again"), and the other in between; compare each pair with
@@ -30,7 +33,7 @@ from dlbench.bench.launches import Launch
 from dlbench.bench.setups import Setup
 from dlbench.config import ConfigError
 from dlbench.errors import exit_status
-from dlbench.report import load, markdown
+from dlbench.report import load, markdown, statistics
 from dlbench.report.compare import Comparison, compare
 
 INTERRUPTED = 130
@@ -38,7 +41,7 @@ INTERRUPTED = 130
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Launch the setups and compare the first with each other; 1 if a launch failed."""
+    """Launch the setups, compare the first with each other; 1 if a launch or benchmark failed."""
     chosen = setups.load_distinct(arguments.setups)
     if len(chosen) > 1 and not arguments.interleave:
         raise ConfigError(
@@ -49,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     base, *others = chosen
     for other in others:
         made = _compared(planned, base, other)
-        print(markdown.comparison(made, _advice(made, arguments)), end="")
+        command = None if made.wanted is None else _command(arguments, made.wanted)
+        print(markdown.comparison(made, command), end="")
     if not others:
         there, folder = len(_measured(planned, base)), planned[0].folder
         print(
@@ -60,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def aa(arguments: argparse.Namespace) -> int:
-    """Launch one setup under two names; 1 if a launch failed or the two came out different."""
+    """Launch one setup under two names; 1 if something failed or the two came out different."""
     one = setups.load(arguments.setup) if arguments.setup else setups.this_machine()
     twins = [one.model_copy(update={"name": f"{one.name} {label}"}) for label in "AB"]
     planned, status = _launch(twins, arguments)
@@ -84,6 +88,7 @@ def _launch(chosen: list[Setup], arguments: argparse.Namespace) -> tuple[list[La
             options,
             cooldown=arguments.cooldown,
             limit=arguments.limit,
+            first=lambda launch: _warn_of_too_few(launch, arguments.launches),
             tell=lambda text: print(text, flush=True),
         )
     if failures:
@@ -91,7 +96,29 @@ def _launch(chosen: list[Setup], arguments: argparse.Namespace) -> tuple[list[La
             f"{len(failures)} of {len(planned)} launches failed; the same command repeats them",
             file=sys.stderr,
         )
-    return planned, 1 if failures else 0
+    if failed := launches.failed_benchmarks(planned):
+        named = ", ".join(f"{name} ({count})" for name, count in failed.items())
+        print(
+            f"benchmarks failed, in so many launches, and the others of these launches are kept: "
+            f"{named}. The logs tell why; to repeat such a launch, remove its .json",
+            file=sys.stderr,
+        )
+    return planned, 1 if failures or failed else 0
+
+
+def _warn_of_too_few(launch: Launch, count: int) -> None:
+    """After one launch it is known how many workloads share the error that is allowed."""
+    measured = load([launch.result])
+    compared = int((measured.judged & measured.throughput.notna()).sum())
+    least = statistics.least(compared)
+    if compared and count < least:
+        fewer = "" if compared == 1 else ", or fewer workloads (--select)"
+        print(
+            f"warning: {count} launches of each setup show no difference in the speed of "
+            f"{compared} workload(s), however large: needed is --launches {least}{fewer}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _measured(planned: list[Launch], setup: Setup) -> list[Path]:
@@ -105,14 +132,6 @@ def _measured(planned: list[Launch], setup: Setup) -> list[Path]:
 def _compared(planned: list[Launch], base: Setup, other: Setup) -> Comparison:
     first, second = (load(_measured(planned, setup)) for setup in (base, other))
     return compare(first, second)
-
-
-def _advice(made: Comparison, arguments: argparse.Namespace) -> list[str]:
-    """The command that launches what may bring open verdicts, those on speed before others."""
-    rows = [row for row in (*made.rows, *made.quality) if row.need]
-    rows = [row for row in rows if row.measure == "throughput"] or rows
-    counts = [min(len(row.baseline), len(row.candidate)) + (row.need or 0) for row in rows]
-    return [_command(arguments, max(counts))] if counts else []
 
 
 def _command(arguments: argparse.Namespace, count: int) -> str:

@@ -1,6 +1,7 @@
 """Whole launches of setups as processes of their own, in turn: the unit that comparisons count.
 
-    FOLDER/<setup>/01.json ...      what each launch measured, whole or absent
+    FOLDER/<setup>/01.json ...      what each launch measured, whole or absent; without the record
+                                    of a benchmark that failed, which costs the others nothing
     FOLDER/<setup>/01.log ...       what it printed
     FOLDER/<setup>/launches.yaml    what was launched: other launches never join these
 
@@ -10,13 +11,15 @@ In turn, A B A B ..., a machine that warms up or fills with other work hits all 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shlex
 import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ from typing import IO
 import yaml
 
 from dlbench import config, locks, processes
-from dlbench.bench.setups import Setup
+from dlbench.bench.setups import NOTE, Setup, folder_name
 from dlbench.checkpoint import write_atomically
 from dlbench.config import ConfigError
 from dlbench.report import records
@@ -34,8 +37,9 @@ GRACE = 15.0
 """Seconds that a stopped launch has to end by itself: Horovod's launcher ends its ranks in 5."""
 TOLD_LINES = 12
 """Of the log of a launch that failed."""
-NO_BENCHMARK_CHOSEN = 5
-"""pytest's status where nothing was selected."""
+SOME_FAILED, NO_BENCHMARK_CHOSEN = 1, 5
+"""pytest's statuses where tests failed, the others having been measured, and where nothing was
+selected."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +97,37 @@ def results(planned: Sequence[Launch], setup: Setup) -> list[Path]:
     return [one.result for one in planned if one.setup is setup and one.result.exists()]
 
 
+def failed_benchmarks(planned: Iterable[Launch]) -> Counter[str]:
+    """In how many of the launches that have measured something each benchmark failed: those whose
+    others are kept, with the names of them that `benchmarks/conftest.py` notes."""
+    there = [records.content_of(one.result) for one in planned if one.result.exists()]
+    return Counter(name for content in there for name in content.get(records.FAILED, []))
+
+
 def run(
     planned: Sequence[Launch],
     options: list[str],
     *,
     cooldown: float = 0.0,
     limit: float | None = None,
+    first: Callable[[Launch], None] = lambda launch: None,
     tell: Callable[[str], None] = print,
 ) -> list[Failure]:
     """Run the launches that have no result yet, one after the other, and return those that failed.
+    One of whose benchmarks only some failed keeps what the others measured (`failed_benchmarks`).
 
     ``options`` are pytest's. ``cooldown`` is the pause between launches, ``limit`` the longest that
-    one may take, both in seconds. `ConfigError` where a folder holds launches of something else, or
+    one may take, both in seconds. ``first`` is called once, as soon as a launch has measured
+    something. `ConfigError` where a folder holds launches of something else, or
     ``options`` select no benchmark; `KeyboardInterrupt` has ended the launch it came into.
     """
     for folder, setup in {launch.folder: launch.setup for launch in planned}.items():
         _claim(folder, setup, options)
-    pending = [launch for launch in planned if not launch.result.exists()]
-    if kept := len(planned) - len(pending):
+    there = [launch for launch in planned if launch.result.exists()]
+    pending = [launch for launch in planned if launch not in there]
+    if there:
+        first(there[0])
+    if kept := len(there):
         tell(f"{kept} of {len(planned)} launches are there already; another --out launches anew")
     failures = []
     seconds: dict[str, list[float]] = {}
@@ -127,8 +144,41 @@ def run(
             failures.append(Failure(launch, str(error)))
             tell(str(failures[-1]))
         else:
+            if not there and not seconds:
+                first(launch)
             seconds.setdefault(launch.setup.name, []).append(time.monotonic() - started)
+            if failed := failed_benchmarks([launch]):
+                tell(f"{launch.log}: failed and left out: {', '.join(failed)}")
     return failures
+
+
+def command(sides: Sequence[Sequence[Path]], count: int) -> str | None:
+    """The command that brings two setups, known by the files of their launches, to ``count``
+    launches of each; None unless the files lie as `run` leaves them, in two folders side by side
+    that were launched with the same options."""
+    # The baseline first, as it was.
+    notes = list(dict.fromkeys(path.absolute().with_name(NOTE) for side in sides for path in side))
+    outs = {note.parent.parent for note in notes}
+    if len(notes) != 2 or len(outs) != 1 or not all(map(_is_in_place, notes)):
+        return None
+    options, others = (config.read_yaml(note).get("options") for note in notes)
+    if options != others or not isinstance(options, list):
+        return None
+    words = ["python", "-m", "dlbench.bench", "run", "--launches", str(count), "--interleave"]
+    words += [*map(os.path.relpath, notes), "--out", os.path.relpath(outs.pop())]
+    if options[:1] == ["-k"]:
+        words.append(f"--select={options[1]}")
+        options = options[2:]
+    text = shlex.join([*words, *map(str, options)])
+    return text if text.isprintable() else None
+
+
+def _is_in_place(note: Path) -> bool:
+    """Whether launches of what is noted would go where the note lies."""
+    try:
+        return folder_name(str(config.read_yaml(note).get("name"))) == note.parent.name
+    except ConfigError:
+        return False
 
 
 def alone(folder: Path) -> AbstractContextManager[None]:
@@ -140,7 +190,9 @@ def alone(folder: Path) -> AbstractContextManager[None]:
 
 def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
     setup = launch.setup
-    with tempfile.TemporaryDirectory(prefix=".launch-", dir=launch.folder) as name:
+    # Absolute: the launch runs in its checkout, wherever this command does.
+    folder = launch.folder.absolute()
+    with tempfile.TemporaryDirectory(prefix=".launch-", dir=folder) as name:
         command = setup.command(Path(name), options)
         with launch.log.open("w") as log:
             log.write(f"$ {shlex.join(command)}\n")
@@ -148,9 +200,15 @@ def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
             status = _finish(command, setup, log, limit)
         if status == NO_BENCHMARK_CHOSEN and setup.experiment is None:
             raise ConfigError(f"{shlex.join(options) or 'pytest'} selects no benchmark at all")
-        if status:
+        measured = setup.result(Path(name))
+        if status and (status != SOME_FAILED or setup.experiment is not None):
             raise LaunchError(f"it ended with status {status}")
-        _keep(setup, setup.result(Path(name)), launch.result)
+        try:
+            _keep(setup, measured, launch.result)
+        except LaunchError as error:
+            raise LaunchError(
+                f"it ended with status {status}: {error}" if status else error
+            ) from None
 
 
 def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None) -> int:
@@ -193,7 +251,7 @@ def _keep(setup: Setup, measured: Path, kept: Path) -> None:
 def _claim(folder: Path, setup: Setup, options: list[str]) -> None:
     """Note in ``folder`` what is launched, or refuse to add to launches of something else."""
     wanted = {**setup.model_dump(mode="json"), "options": options}
-    note = folder / "launches.yaml"
+    note = folder / NOTE
     if note.exists():
         there = config.read_yaml(note)
         different = [

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dlbench.report import statistics
+
 if TYPE_CHECKING:
     from dlbench.report.compare import Row
 
@@ -59,7 +61,11 @@ def _conclusion(rows: Sequence[Row]) -> str:
         if row.measure == "throughput" and row.detectable is not None
     }
     if not known:
-        return "These launches are too few to detect any difference: raise --launches."
+        compared = sum(row.measure == "throughput" for row in rows)
+        return (
+            f"These launches are too few to detect any difference in the speed of {compared} "
+            f"workload(s): needed is --launches {statistics.least(compared)}."
+        )
     least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
     return (
         "The same setup twice came out as such. With as many launches, this machine detects "

@@ -11,7 +11,7 @@
 
 Only the name is needed: it tells setups apart, even those that differ in nothing. What is not
 given is as in the shell that launches. Paths start at the current folder, those of the experiment
-at the checkout.
+at the checkout. The ``launches.yaml`` of a folder of launches is such a file, too.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from dlbench import config
 from dlbench.config import ConfigError, Positive
 
 LONGEST_NAME = 60
+NOTE = "launches.yaml"
+"""In a folder of launches, what was launched: a setup with pytest's ``options``."""
 
 
 class Setup(config.Section):
@@ -47,7 +49,7 @@ class Setup(config.Section):
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, value: str) -> str:
-        if not value.isprintable() or len(value) > LONGEST_NAME or not _folder_name(value):
+        if not value.isprintable() or len(value) > LONGEST_NAME or not folder_name(value):
             raise ValueError(
                 f"name is one line of at most {LONGEST_NAME} characters, letters or digits in it"
             )
@@ -83,7 +85,7 @@ class Setup(config.Section):
     @property
     def folder_name(self) -> str:
         """The name of its folder of launches."""
-        return _folder_name(self.name)
+        return folder_name(self.name)
 
     @property
     def launcher(self) -> Path:
@@ -123,8 +125,10 @@ class Setup(config.Section):
 
 def load(path: Path) -> Setup:
     """Read and check a setup file; `ConfigError` says what is wrong and what is allowed."""
-    what = f"the setup {path}"
-    return _can_run(config.checked(Setup, config.read_yaml(path), what), what)
+    content, what = config.read_yaml(path), f"the setup {path}"
+    if path.name == NOTE:
+        content.pop("options", None)
+    return _can_run(config.checked(Setup, content, what), what)
 
 
 def this_machine() -> Setup:
@@ -168,5 +172,6 @@ def load_distinct(paths: list[Path]) -> list[Setup]:
     return loaded
 
 
-def _folder_name(name: str) -> str:
+def folder_name(name: str) -> str:
+    """What the folder of launches of a setup with this name is called."""
     return re.sub(r"[^\w.+-]+", "-", name).strip("-.")

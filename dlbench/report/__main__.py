@@ -22,6 +22,7 @@ from dlbench.errors import exit_status
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print the comparison; 1 if a gate is breached."""
+    from dlbench.bench import launches
     from dlbench.report import gates, load, markdown
     from dlbench.report.compare import compare
 
@@ -29,7 +30,9 @@ def compare(arguments: argparse.Namespace) -> int:
     wanted = None if arguments.gate is None else gates.load(arguments.gate)
     baseline, candidate = load(arguments.baseline), load(arguments.vs)
     made = compare(baseline, candidate)
-    text = markdown.comparison(made, markdown.commands(made, baseline, candidate))
+    sides = [[Path(file) for file in side.file] for side in (baseline, candidate)]
+    command = None if made.wanted is None else launches.command(sides, made.wanted)
+    text = markdown.comparison(made, command)
     failing = []
     if wanted is not None:
         results = gates.check(wanted, made, baseline, candidate)

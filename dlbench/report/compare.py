@@ -1,9 +1,11 @@
 """Compare the launches of two setups: a verdict a workload and measure, and what may explain it.
 
-Workloads are the same if all that defines them is (`tables.WORKLOAD`); the launches of a workload
-on one side have to be of one setup, by its fingerprint. Each measure is corrected for the number
-of workloads that are compared in it: throughput is one family of comparisons, each kind of memory
-another. That memory is looked at too does not cost the verdict on speed a launch more.
+Workloads are the same if all that their label tells is (`tables.WORKLOAD`). The launches of one
+on a side have to be of one setup, by its fingerprint, and of one configuration; where the sides
+differ in theirs (`dlbench.report.particulars`), it is named. Each measure is corrected for the
+number of workloads that are compared in it: throughput is one family of comparisons, each kind of
+memory another. That memory is looked at too does not cost the verdict on speed a launch more, nor
+do the peers, bare kernels and controls that a launch has measured beside: no verdict is on them.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.errors import UserError
-from dlbench.report import differences, findings, statistics, tables
+from dlbench.report import differences, findings, sides, statistics
 from dlbench.report.differences import Difference
 from dlbench.report.findings import Cause
+from dlbench.report.sides import CompareError
 from dlbench.report.statistics import ALPHA, MARGIN
 
 CANNOT_TELL = "cannot tell"
@@ -36,10 +38,6 @@ QUALITY = {
     **dict.fromkeys(("rmse", "loss"), "less is better"),
 }
 """The scores that are compared, and which way they are better."""
-
-
-class CompareError(UserError):
-    """Launches that cannot be compared; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,6 @@ class Row:
     """Smallest relative difference that these launches show, given how they vary; None if none."""
     variation: float | None
     """Coefficient of variation from launch to launch."""
-    enough: bool
-    """Whether there are enough launches for any verdict."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +83,20 @@ class Comparison:
     only_in_baseline: list[str]
     """Labels of workloads."""
     only_in_candidate: list[str]
+    beside: int
+    """Peers, bare kernels and controls that both sides have measured, and none is judged on."""
     differences: list[Difference]
     causes: list[Cause]
     margin: float
     alpha: float
+
+    @property
+    def wanted(self) -> int | None:
+        """Launches of each setup that may bring open verdicts, those on speed before others."""
+        rows = [row for row in (*self.rows, *self.quality) if row.need]
+        rows = [row for row in rows if row.measure == "throughput"] or rows
+        counts = [min(len(row.baseline), len(row.candidate)) + (row.need or 0) for row in rows]
+        return max(counts, default=None)
 
 
 def compare(
@@ -103,13 +109,15 @@ def compare(
     """Compare two tables of `tables.load`.
 
     Raises `CompareError` if they share no workload, if a launch is in both, or if a workload has
-    launches of several setups on one side. A launch that a table holds twice counts once.
+    launches of several setups or configurations on one side. A launch that a table holds twice
+    counts once.
     """
-    before, after = _launches(baseline, "baseline"), _launches(candidate, "candidate")
+    beside = [{*sides.labels(side[~side.judged])} for side in (baseline, candidate)]
+    before, after = sides.launches(baseline, "baseline"), sides.launches(candidate, "candidate")
     old, new = set(before.label), set(after.label)
     if not old & new:
-        raise CompareError(_nothing_in_common(sorted(old), sorted(new)))
-    _refuse_shared(before, after)
+        raise CompareError(sides.nothing_in_common(sorted(old), sorted(new)))
+    sides.refuse_shared(before, after)
     shared = [label for label in dict.fromkeys(before.label) if label in new]
     before_shared, after_shared = (side[side.label.isin(shared)] for side in (before, after))
     rows: list[Row] = []
@@ -124,64 +132,12 @@ def compare(
         quality=quality,
         only_in_baseline=sorted(old - new),
         only_in_candidate=sorted(new - old),
+        beside=len(beside[0] & beside[1]),
         differences=differences.between(*map(_environments, (before_shared, after_shared))),
         causes=list(_causes(before_shared, after_shared, rows)),
         margin=margin,
         alpha=alpha,
     )
-
-
-def _launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
-    """With a column ``label``, every launch once; one setup a workload."""
-    if table.empty:
-        raise CompareError(f"the {side} holds no launch: its files have no benchmarks in them")
-    labels = [tables.label(row) for row in table[list(tables.WORKLOAD)].to_dict("records")]
-    launches = table.assign(label=labels).drop_duplicates(["label", "created", "fingerprint"])
-    repeated = launches[launches.duplicated(["label", "file"])]
-    if not repeated.empty:
-        one = repeated.iloc[0]
-        raise CompareError(
-            f"{one.file} holds several results of '{one.label}': a file is one launch, and what it "
-            "measures needs names that tell its workloads apart"
-        )
-    setups = launches.groupby("label").fingerprint.unique()
-    for label, fingerprints in setups.items():
-        if len(fingerprints) > 1:
-            named = "; ".join(
-                f"{fingerprint} in {_some(launches[launches.fingerprint == fingerprint].file)}"
-                for fingerprint in fingerprints
-            )
-            raise CompareError(
-                f"the {side} holds launches of '{label}' from {len(fingerprints)} setups, by their "
-                f"fingerprints: {named}; give files of one setup on each side"
-            )
-    return launches
-
-
-def _some(files: pd.Series, most: int = 3) -> str:
-    named = list(dict.fromkeys(files))
-    return ", ".join(named[:most]) + (f" and {len(named) - most} more" if len(named) > most else "")
-
-
-def _nothing_in_common(old: list[str], new: list[str]) -> str:
-    def named(labels: list[str]) -> str:
-        return "; ".join(labels[:5]) + (f"; and {len(labels) - 5} more" if len(labels) > 5 else "")
-
-    return (
-        "the two sides have no workload in common, and all that defines one has to be the same. "
-        f"Baseline: {named(old)}. Candidate: {named(new)}"
-    )
-
-
-def _refuse_shared(before: pd.DataFrame, after: pd.DataFrame) -> None:
-    both = before.merge(after, on=["label", "created", "fingerprint"], suffixes=("", "_candidate"))
-    if not both.empty:
-        one, other = both.iloc[0][["file", "file_candidate"]]
-        files = one if one == other else f"{one} and {other}"
-        raise CompareError(
-            f"{len(both)} launches are on both sides, the first from {files}; give each side its "
-            "own files"
-        )
 
 
 def _measures(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[str]:
@@ -203,9 +159,9 @@ def _compared(
     alpha: float,
 ) -> Iterator[Row]:
     pairs = {}
-    sides = [dict(list(side.groupby("label")[measure])) for side in (before, after)]
+    groups = [dict(list(side.groupby("label")[measure])) for side in (before, after)]
     for label in shared:
-        values = [side[label].dropna().to_numpy(float) for side in sides]
+        values = [group[label].dropna().to_numpy(float) for group in groups]
         if all(map(len, values)):
             pairs[label] = values
     count = len(pairs)
@@ -239,7 +195,6 @@ def _compared(
             need=None if wanted is None else wanted - min(n, m),
             detectable=shown,
             variation=cv,
-            enough=enough,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report import stragglers
+from dlbench.report import particulars, stragglers
 from dlbench.report.records import Record
 
 GREW = 0.05
@@ -28,7 +28,7 @@ class Cause:
 
     kind: str
     """``straggler``, ``input stall``, ``communication``, ``memory growth``, ``throttling``, ``busy
-    machine``, ``foreign process``, ``code`` or ``order``."""
+    machine``, ``foreign process``, ``configuration``, ``code`` or ``order``."""
     workload: str | None
     """The label of the workload; None for what concerns all."""
     text: str
@@ -64,6 +64,7 @@ def between(baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[Cause]:
     groups = dict(list(candidate.groupby("label", sort=False)))
     for label, before in baseline.groupby("label", sort=False):
         if label in groups:
+            yield from _configuration(str(label), before, groups[label])
             yield from _waiting(str(label), before, groups[label])
     old, new = (sorted({c[:12] for c in side.commit.dropna()}) for side in (baseline, candidate))
     if old != new and old and new:
@@ -157,6 +158,18 @@ def _reasons(record: Record) -> Iterator[Any]:
 
 def _hosts(launches: Iterable[Record], key: str) -> set[str]:
     return {rank.host for one in launches for rank in one.ranks if rank.conditions.get(key)}
+
+
+def _configuration(label: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[Cause]:
+    old, new = (particulars.values(_records(side)) for side in (baseline, candidate))
+    changed = [
+        f"{name} is {', '.join(sorted(old[name]))} in the baseline and "
+        f"{', '.join(sorted(new[name]))} in the candidate"
+        for name in sorted(old.keys() & new.keys())
+        if old[name] != new[name]
+    ]
+    if changed:
+        yield Cause("configuration", label, f"the two did different work: {'; '.join(changed)}")
 
 
 def _waiting(label: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[Cause]:

@@ -12,13 +12,15 @@
 
 A ratio, drop or rise breaches if its whole interval lies beyond the threshold, and keeps the gate
 if its whole interval lies within; else, or with too few launches, one cannot tell. That is printed,
-and breaches only where ``strict`` is true. An absolute score is the median of the launches there
-are: even one wrong run is wrong. A workload or a score that the candidate lacks breaches: it may
-have crashed.
+and breaches only where ``strict`` is true. How many launches are enough follows from the workloads
+that are gated in the same measure: six of each setup for up to four. An absolute score is the
+median of the launches there are: even one wrong run is wrong. A workload or a score that the
+candidate lacks breaches: it may have crashed. Peers, bare kernels and controls fit no pattern.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,7 +32,7 @@ from pydantic import Field, ValidationError
 
 from dlbench import config
 from dlbench.config import ConfigError
-from dlbench.report import tables
+from dlbench.report import statistics, tables
 from dlbench.report.compare import Comparison, Row
 
 Ratio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -89,20 +91,34 @@ def check(
     names = {
         tables.label(row): row["workload"]
         for side in (baseline, candidate)
-        for row in side.to_dict("records")
+        for row in side[side.judged].to_dict("records")
     }
     present = {tables.label(row) for row in candidate.to_dict("records")}
     results = []
+    rows: defaultdict[str, dict[str, Row]] = defaultdict(dict)
+    for row in (*made.rows, *made.quality):
+        rows[row.workload][row.measure] = row
+    held: list[tuple[str, Thresholds]] = []
     for pattern, thresholds in gates.gates.items():
         labels = [label for label, name in names.items() if _fits(pattern, name, label)]
         if not labels:
             known = ", ".join(sorted(set(names.values())))
             raise ConfigError(f"the gate '{pattern}' fits no workload; there are {known}")
         for label in labels:
-            if label not in present:
+            if label in present:
+                held.append((label, thresholds))
+            else:
                 results.append(Result(label, "breached", "the candidate has no launch of it"))
-                continue
-            results += _held(label, thresholds, made, candidate)
+    # A family of comparisons is the workloads that are gated, not all that a launch has measured.
+    gated = {
+        (label, measure)
+        for label, thresholds in held
+        for measure in _measures(thresholds, rows[label])
+        if measure in rows[label]
+    }
+    family = _Family(Counter(measure for _, measure in gated), made.alpha)
+    for label, thresholds in held:
+        results += _held(label, thresholds, rows[label], family, candidate)
     return results
 
 
@@ -117,58 +133,100 @@ def _fits(pattern: str, name: str, label: str) -> bool:
     return pattern in (name, label) or fnmatchcase(name, pattern) or fnmatchcase(label, pattern)
 
 
+@dataclass(frozen=True)
+class _Family:
+    """How many workloads are gated in each measure."""
+
+    counts: Counter[str]
+    alpha: float
+
+    def lacks(self, row: Row) -> str:
+        """What is said of a row with too few launches for any verdict; empty where they suffice."""
+        n, m, count = len(row.baseline), len(row.candidate), self.counts[row.measure]
+        if statistics.enough(n, m, count, self.alpha):
+            return ""
+        needed = statistics.least(count, self.alpha)
+        return f"; of {count} gated workloads {n} + {m} launches tell nothing, {needed} of each may"
+
+
+def _measures(thresholds: Thresholds, rows: dict[str, Row]) -> Iterator[str]:
+    """Those in which the two sides are compared."""
+    if thresholds.min_throughput_ratio is not None:
+        yield "throughput"
+    if thresholds.max_memory_ratio is not None:
+        yield from [measure for measure in rows if measure.startswith("peak_")] or ["peak memory"]
+    if thresholds.max_mean_iou_drop is not None:
+        yield "quality.mean_iou"
+    if thresholds.max_rmse_rise is not None:
+        yield "quality.rmse"
+
+
 def _held(
-    label: str, thresholds: Thresholds, made: Comparison, candidate: pd.DataFrame
+    label: str,
+    thresholds: Thresholds,
+    rows: dict[str, Row],
+    family: _Family,
+    candidate: pd.DataFrame,
 ) -> Iterator[Result]:
-    rows = {row.measure: row for row in (*made.rows, *made.quality) if row.workload == label}
-    speed = thresholds.min_throughput_ratio
-    if speed is not None:
-        yield _ratio(label, "throughput", rows, speed, least=True)
-    memory = thresholds.max_memory_ratio
-    if memory is not None:
-        kinds = [measure for measure in rows if measure.startswith("peak_")]
-        for kind in kinds or ["peak memory"]:
-            yield _ratio(label, kind, rows, memory, least=False)
+    for measure in _measures(thresholds, rows):
+        row = rows.get(measure)
+        if row is None:
+            told = measure.removeprefix("quality.")
+            yield Result(label, "breached", f"{told} is not known of both sides")
+        elif measure == "throughput":
+            yield _ratio(row, family, thresholds.min_throughput_ratio, least=True)
+        elif measure == "quality.mean_iou":
+            yield _change(row, family, thresholds.max_mean_iou_drop, drop=True)
+        elif measure == "quality.rmse":
+            yield _change(row, family, thresholds.max_rmse_rise, drop=False)
+        else:
+            yield _ratio(row, family, thresholds.max_memory_ratio, least=False)
     for score, least in (("mean_iou", True), ("rmse", False)):
         limit = getattr(thresholds, f"{'min' if least else 'max'}_{score}")
         if limit is not None:
             yield _absolute(label, score, candidate, limit, least)
-        change = getattr(thresholds, f"max_{score}_{'drop' if least else 'rise'}")
-        if change is not None:
-            yield _change(label, score, rows, change, least)
 
 
-def _ratio(label: str, measure: str, rows: dict[str, Row], limit: float, least: bool) -> Result:
-    row = rows.get(measure)
-    if row is None:
-        return Result(label, "breached", f"{measure} is not known of both sides")
+def _ratio(row: Row, family: _Family, limit: float | None, least: bool) -> Result:
+    assert limit is not None
     asked = f"wanted is {'≥' if least else '≤'} {limit:g}"
-    found = f"{measure} is {row.ratio} x the baseline's"
+    found = f"{row.measure} is {row.ratio} x the baseline's"
     if row.ratio is not None and row.low is not None and row.high is not None:
-        found = f"{measure} is {row.ratio:.3f} x the baseline's ({row.low:.3f} to {row.high:.3f})"
-    return Result(label, _outcome(row, row.low, row.high, limit, least), f"{found}, {asked}")
+        bounds = f"({row.low:.3f} to {row.high:.3f})"
+        found = f"{row.measure} is {row.ratio:.3f} x the baseline's {bounds}"
+    return _judged(row, family, (row.low, row.high), limit, least, f"{found}, {asked}")
 
 
-def _change(label: str, score: str, rows: dict[str, Row], limit: float, drop: bool) -> Result:
+def _change(row: Row, family: _Family, limit: float | None, drop: bool) -> Result:
     """Of a difference, by the interval of the ratio times the baseline."""
-    row = rows.get(f"quality.{score}")
-    if row is None:
-        return Result(label, "breached", f"{score} is not known of both sides")
+    assert limit is not None
+    score = row.measure.removeprefix("quality.")
     before, after = (float(pd.Series(side).median()) for side in (row.baseline, row.candidate))
     changes = [None if bound is None else before * (bound - 1) for bound in (row.low, row.high)]
     low, high = changes if not drop else [None if c is None else -c for c in reversed(changes)]
     word = "fell" if drop else "rose"
     change = before - after if drop else after - before
     text = f"{score} {word} by {change:.4f}, from {before:.4f} to {after:.4f}; allowed is {limit:g}"
-    return Result(label, _outcome(row, low, high, limit, least=False), text)
+    return _judged(row, family, (low, high), limit, least=False, text=text)
 
 
-def _outcome(row: Row, low: float | None, high: float | None, limit: float, least: bool) -> Outcome:
-    if not row.enough or low is None or high is None:
-        return "cannot tell"
-    if low >= limit if least else high <= limit:
-        return "kept"
-    return "breached" if (high < limit if least else low > limit) else "cannot tell"
+def _judged(
+    row: Row,
+    family: _Family,
+    bounds: tuple[float | None, float | None],
+    limit: float,
+    least: bool,
+    text: str,
+) -> Result:
+    lacks = family.lacks(row)
+    outcome: Outcome = "cannot tell"
+    low, high = bounds
+    if not lacks and low is not None and high is not None:
+        if low >= limit if least else high <= limit:
+            outcome = "kept"
+        elif high < limit if least else low > limit:
+            outcome = "breached"
+    return Result(row.workload, outcome, text + lacks)
 
 
 def _absolute(label: str, score: str, candidate: pd.DataFrame, limit: float, least: bool) -> Result:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -14,8 +13,6 @@ from dlbench.report.compare import CANNOT_TELL, Comparison, Row
 from dlbench.report.statistics import MOST
 
 UNKNOWN = "–"
-MOST_NAMED = 4
-"""Benchmarks that a command names one by one; of more it runs all."""
 SPECIAL = re.compile(r"[\\`*\[\]<|~]|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown or HTML would take for more than text; underscores within words are none."""
 
@@ -32,8 +29,8 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
-def comparison(made: Comparison, more: Sequence[str] = ()) -> str:
-    """The whole comparison; ``more`` are the commands that bring further launches."""
+def comparison(made: Comparison, command: str | None = None) -> str:
+    """The whole comparison; ``command`` brings `Comparison.wanted` launches of each setup."""
     lines = [f"# {escaped(made.candidate)} compared with {escaped(made.baseline)}", ""]
     lines += _summary(made)
     speed = [row for row in made.rows if row.measure == "throughput"]
@@ -54,8 +51,10 @@ def comparison(made: Comparison, more: Sequence[str] = ()) -> str:
         )
     lines += _section("Only in the baseline", map(escaped, made.only_in_baseline))
     lines += _section("Only in the candidate", map(escaped, made.only_in_candidate))
-    if more:
-        lines += ["", "## Launches that would tell more", "", "~~~~sh", *more, "~~~~"]
+    if made.wanted is not None:
+        lines += ["", "## Launches that would tell more", ""]
+        lines.append(f"{made.wanted} of each setup, launched in turn, may bring what is open.")
+        lines += ["", "~~~~sh", command, "~~~~"] if command is not None else []
     lines += ["", "## Every launch", "", *_launches(speed)] if speed else []
     return "\n".join(lines) + "\n"
 
@@ -80,47 +79,6 @@ def launches(frame: pd.DataFrame) -> str:
         )
     head = ("workload", "setup", "when", "per s", "step, ms", "compute / ranks / input")
     return "\n".join(table((*head, "host memory", "straggler"), rows)) + "\n"
-
-
-def commands(made: Comparison, baseline: pd.DataFrame, candidate: pd.DataFrame) -> list[str]:
-    """Shell commands that launch what `Row.need` asks for, on each side."""
-    wanted = [row for row in (*made.rows, *made.quality) if row.need]
-    found: list[str] = []
-    for side, frame in (("baseline", baseline), ("candidate", candidate)):
-        labels = [tables.label(row) for row in frame.to_dict("records")]
-        needs: dict[str, int] = {}
-        for row in wanted:
-            have = len(row.baseline if side == "baseline" else row.candidate)
-            target = min(len(row.baseline), len(row.candidate)) + (row.need or 0)
-            needs[row.workload] = max(needs.get(row.workload, 0), target - have)
-        for setup, group in frame.assign(label=labels).groupby("setup", sort=False):
-            own = group.drop_duplicates("label").set_index("label")
-            open_ones = {label: n for label, n in needs.items() if label in own.index and n > 0}
-            found += _commands(side, printable(setup), own, open_ones)
-    return found
-
-
-def _commands(side: str, setup: str, own: pd.DataFrame, needs: dict[str, int]) -> Iterator[str]:
-    benchmarks = {label: n for label, n in needs.items() if own.benchmark[label] is not None}
-    trained = {label: n for label, n in needs.items() if label not in benchmarks}
-    if needs:
-        yield f"# {side}: {setup}"
-    if benchmarks:
-        named = [printable(own.benchmark[label]) for label in benchmarks]
-        chosen = named if len(named) <= MOST_NAMED else ["benchmarks/"]
-        options = [] if own.record[next(iter(benchmarks))] is None else ["--setup-name", setup]
-        command = shlex.join(["pytest", *dict.fromkeys(chosen), *options])
-        yield _repeated(f'{command} --benchmark-json="{side}-more-$n.json"', benchmarks.values())
-    for label, count in trained.items():
-        ranks = own.ranks[label]
-        launcher = "" if ranks == 1 else f"horovodrun -np {ranks} "
-        config = f"configs/{own.model[label]}_{own.data[label]}.yaml"
-        command = f"{launcher}python -m dlbench.train {shlex.quote(config)}"
-        yield _repeated(f'{command} name="{side}-more-$n"', [count])
-
-
-def _repeated(command: str, counts: Iterable[int]) -> str:
-    return f"for n in $(seq {max(counts)}); do {command}; done"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
@@ -157,6 +115,8 @@ def _summary(made: Comparison) -> Iterator[str]:
         f"A difference is told beyond {margin} at p ≤ {made.alpha:g}, corrected for the workloads "
         f"of a measure; 'same' if the whole interval lies within {margin}."
     )
+    if made.beside:
+        yield f"No verdict is on {made.beside} peers, bare kernels and controls measured beside."
 
 
 def _table(rows: Sequence[Row], alpha: float) -> list[str]:

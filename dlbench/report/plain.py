@@ -1,4 +1,4 @@
-"""Plain pytest-benchmark JSON, of other projects or of peers: one benchmark as a row of the table.
+"""Plain pytest-benchmark JSON, of other projects: one benchmark as a row of the table.
 
 It knows no samples, ranks or records. Its throughput is calls/s, 1 / median, and its mode says so.
 """
@@ -19,6 +19,12 @@ MODE = "pytest-benchmark, calls/s"
 NEEDED = ("median", "iqr", "rounds")
 VOLATILE = ("node", "hz_actual", "hz_actual_friendly", "hz_advertised", "hz_advertised_friendly")
 """What differs between equal machines, or from one moment to the next: no part of a setup."""
+
+
+def is_ours(content: Mapping[str, Any]) -> bool:
+    """Whether ``content`` is of our benchmarks: what has no record in it was a mere check."""
+    own = _mapping(_mapping(content.get("machine_info")).get("setup"))
+    return isinstance(own.get("fingerprint"), str)
 
 
 def row(content: Mapping[str, Any], benchmark: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -50,21 +56,15 @@ def row(content: Mapping[str, Any], benchmark: Mapping[str, Any], path: Path) ->
         "p95_step_s": pd.Series(data).quantile(0.95) if data else None,
         "iqr_step_s": stats["iqr"],
         "steps": stats["rounds"],
+        "judged": True,
         "record": None,
     }
 
 
 def _setup(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Name, fingerprint and environment, from `dlbench`'s own entry where there is one."""
-    own = _mapping(machine.get("setup"))
-    if isinstance(own.get("fingerprint"), str):
-        name, fingerprint = own.get("name"), own["fingerprint"]
-        environment = _mapping(own.get("environment"))
-    else:
-        stable = json.dumps(_without_volatile(machine), sort_keys=True)
-        name, environment = None, dict(machine)
-        fingerprint = hashlib.sha256(stable.encode()).hexdigest()[:16]
-    return {"setup": name or fingerprint, "fingerprint": fingerprint, "environment": environment}
+    stable = json.dumps(_without_volatile(machine), sort_keys=True)
+    fingerprint = hashlib.sha256(stable.encode()).hexdigest()[:16]
+    return {"setup": fingerprint, "fingerprint": fingerprint, "environment": dict(machine)}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

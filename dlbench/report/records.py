@@ -1,6 +1,7 @@
 """The result record: what one launch of one workload measured, written by every entry alike.
 
-What is unknown is None (null in the file) and stated so: no field but ``schema`` has a default.
+What is unknown is None (null in the file) and stated so: no field has a default but ``schema``, and
+``configuration``, which is missing in older files.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from dlbench.checkpoint import write_atomically
 from dlbench.errors import UserError
 
 SCHEMA: Final = "dlbench.result/2"
+FAILED: Final = "failed"
+"""The key of a benchmark JSON that names what failed in the launch, and so has no record in it."""
+JUDGED: Final = "judged"
+"""The key beside a benchmark's record that is false of peers, bare kernels and controls: what they
+measure is for comparison within the launch, and no comparison of setups has a verdict on it."""
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0.0)]
@@ -45,7 +51,7 @@ class Part(BaseModel):
 
 
 class Workload(Part):
-    """What was done. Records of equal workloads may be compared."""
+    """What was done, in short. Records of equal workloads may be compared."""
 
     id: str
     """A stable name, such as ``train/segnet/vaihingen``."""
@@ -113,6 +119,9 @@ class Record(Part):
     quality: dict[str, JsonValue]
     """Scores of the same launch (`dlbench.metrics`); empty where the workload has none."""
     code: Code
+    configuration: dict[str, JsonValue] | None = None
+    """The `dlbench.config.Experiment` with every default; None where none was made use of. It may
+    differ where workloads are equal: `dlbench.report.particulars`."""
 
     @field_validator("created")
     @classmethod
@@ -164,6 +173,7 @@ def now(
     setup: Setup,
     energy_j: float | None = None,
     quality: Mapping[str, JsonValue] | None = None,
+    configuration: Mapping[str, JsonValue] | None = None,
 ) -> Record:
     """The record of a launch that has just ended, stamped with the time and the code's state."""
     return Record(
@@ -174,6 +184,7 @@ def now(
         energy_j=energy_j,
         quality=dict(quality or {}),
         code=Code(version=__version__, **environment.code()),
+        configuration=None if configuration is None else dict(configuration),
     )
 
 

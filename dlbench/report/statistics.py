@@ -16,6 +16,7 @@ the bootstrap distribution of a median without resampling.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from functools import lru_cache
 from typing import Any
@@ -102,6 +103,11 @@ def interval(
 def enough(n: int, m: int, comparisons: int, alpha: float = ALPHA) -> bool:
     """Whether ``n`` + ``m`` launches could show a difference in each of so many comparisons."""
     return min(n, m) >= LEAST and smallest_p(n, m) * comparisons <= alpha
+
+
+def least(comparisons: int, alpha: float = ALPHA) -> int:
+    """Launches of each setup without which none of so many comparisons could show a difference."""
+    return next(n for n in itertools.count(LEAST) if enough(n, n, comparisons, alpha))
 
 
 def verdicts(

@@ -51,6 +51,7 @@ DTYPES = {
     "energy_j": float,
     "energy_per_sample_j": float,
     "benchmark": object,  # pytest's name of the benchmark; None for a training run
+    "judged": bool,  # false: a peer, a bare kernel or a control, on which there is no verdict
     "environment": object,
     "record": object,  # `records.Record`; None for plain pytest-benchmark JSON
 }
@@ -112,7 +113,7 @@ def label(row: Any) -> str:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     content = records.content_of(path)
     if not isinstance(content, dict) or "benchmarks" not in content:
-        yield _row(records.checked(content, str(path)), path, None)
+        yield _row(records.checked(content, str(path)), path)
         return
     if not isinstance(content["benchmarks"], list):
         raise RecordError(f"{path}: 'benchmarks' is no list: it is no pytest-benchmark JSON")
@@ -121,14 +122,16 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             raise RecordError(f"{path}: a benchmark is {benchmark!r}, expected a mapping")
         name = benchmark.get("fullname")
         extra = benchmark.get("extra_info")
-        found = extra.get("record") if isinstance(extra, dict) else None
-        if found is None:
+        extra = extra if isinstance(extra, dict) else {}
+        found = extra.get("record")
+        if found is None and not plain.is_ours(content):
             yield plain.row(content, benchmark, path)
-        else:
-            yield _row(records.checked(found, f"{path}, benchmark {name}"), path, name)
+        elif found is not None:
+            row = _row(records.checked(found, f"{path}, benchmark {name}"), path)
+            yield row | {"benchmark": name, "judged": extra.get(records.JUDGED) is not False}
 
 
-def _row(record: Record, path: Path, benchmark: str | None) -> dict[str, Any]:
+def _row(record: Record, path: Path) -> dict[str, Any]:
     workload, setup = record.workload, record.setup
     slowest = record.slowest
     samples = sum(rank.samples for rank in record.ranks)
@@ -159,7 +162,8 @@ def _row(record: Record, path: Path, benchmark: str | None) -> dict[str, Any]:
         "straggler_cause": str(straggler) if straggler else None,
         "energy_j": energy,
         "energy_per_sample_j": energy / samples if energy is not None and samples else None,
-        "benchmark": benchmark,
+        "benchmark": None,
+        "judged": True,
         "environment": setup.environment,
         "record": record,
         **_peaks(record.ranks),

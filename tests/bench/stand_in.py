@@ -2,7 +2,8 @@
 that ``pytest benchmarks/`` or `dlbench.train` run. Needs no package, so that it starts at once.
 
 It notes each launch in $JOURNAL and leaves $TEMPLATE (a benchmark JSON) or its first record, with
-the name of the setup, where it is told to. Launch $FAIL_AT fails, launch $HANG_AT never ends.
+the name of the setup, where it is told to. Launch $FAIL_AT fails, launch $HANG_AT never ends; of
+every launch benchmark $WRONG fails, whose others are there.
 """
 
 import json
@@ -39,10 +40,14 @@ for benchmark in content["benchmarks"]:
     record["setup"]["name"] = options.get("--setup-name")
     for rank in record["ranks"]:
         rank["wall_s"] *= speed * float(os.environ.get("SLOWER", 1))
+if "WRONG" in os.environ:
+    content["failed"] = [os.environ["WRONG"]]
 if "--benchmark-json" in options:
     Path(options["--benchmark-json"]).write_text(
         json.dumps(content)[: int(os.environ.get("CUT", 10**9))]
     )
+    if "WRONG" in os.environ:
+        sys.exit(1)
 else:
     target = Path(json.loads(options["output"])) / options["name"] / "record.json"
     target.parent.mkdir()

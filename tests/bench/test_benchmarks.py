@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from dlbench.report import records
+from dlbench.report import load, records
 
 ROOT = Path(__file__).parents[2]
 
 FAILING = """
 from benchmarks.pooling_cases import workload
 
-def measure(benchmark, attach_record, name, right=True):
+def measure(benchmark, attach_record, name, right=True, judged=True):
     benchmark.pedantic(sum, args=([1, 2],), rounds=5)
     assert right, "the output is wrong"
-    attach_record(workload("sum", name, (1, 1, 1, 2), "int", "forward"), samples_per_step=2)
+    measured = workload("sum", name, (1, 1, 1, 2), "int", "forward")
+    attach_record(measured, samples_per_step=2, judged=judged)
 
 def bench_first(benchmark, attach_record):
     measure(benchmark, attach_record, "first")
@@ -31,7 +32,7 @@ def bench_wrong(benchmark, attach_record):
     measure(benchmark, attach_record, "wrong", right=False)
 
 def bench_last(benchmark, attach_record):
-    measure(benchmark, attach_record, "last")
+    measure(benchmark, attach_record, "last", judged=False)
 """
 
 
@@ -62,8 +63,10 @@ def test_a_failure_costs_its_own_record_alone(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     found = [record.workload.id for record in records.read_many([report])]
     assert found == ["sum/first/int/1x1x1x2", "sum/last/int/1x1x1x2"]
-    rows = [one["name"] for one in json.loads(report.read_text())["benchmarks"]]
-    assert rows == ["bench_first", "bench_last"]
+    content = json.loads(report.read_text())
+    assert [one["name"] for one in content["benchmarks"]] == ["bench_first", "bench_last"]
+    assert content["failed"] == ["bench_sums.py::bench_wrong"]
+    assert list(load([report]).judged) == [True, False]
     table = done.stdout.partition("records of this launch")[2]
     assert "sum/first/int" in table
     assert "sum/wrong/int" not in table
@@ -125,9 +128,19 @@ def test_lists_of_numbers_are_checked(tmp_path: Path, option: str) -> None:
 
 def test_a_measured_run_leaves_records(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
-    done = run("benchmarks/bench_convolution.py", f"--benchmark-json={report}")
+    names = ("convolution", "pooling_memory", "input_sets")
+    files = [f"benchmarks/bench_{name}.py" for name in names]
+    chosen = ["-k", "kernel_gradient or packed or (camvid and synthetic)"]
+    done = run(*files, *chosen, f"--benchmark-json={report}")
     assert done.returncode == 0, done.stdout + done.stderr
-    ours, peer = records.read_many([report])
+    ours, peer, memory, control = records.read_many([report])
+    assert list(load([report]).judged) == [True, False, True, False]
+    assert (memory.workload.id, control.workload.id) == (
+        "index-memory/packed/float32/12x360x480x64",
+        "input-synthetic/camvid",
+    )
+    assert (memory.ranks[0].peak_bytes["indices"] or 0) > 2**20
+    assert memory.throughput is None, "the time to start TensorFlow is no speed"
     assert ours.workload.id == "kernel-gradient/ours/float32/1x90x120x64"
     assert peer.workload.id == "kernel-gradient/tensorflow/float32/1x90x120x64"
     for record in (ours, peer):

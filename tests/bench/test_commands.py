@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from dlbench.bench.__main__ import main
+from dlbench.bench.setups import folder_name
+from dlbench.report.__main__ import main as report
 
 SETUP = "name: {name}\npython: python\n{rest}"
 
@@ -52,6 +55,61 @@ def test_what_is_open_is_told_with_the_command_that_goes_on(
     assert "-k" in (out / "base" / "01.log").read_text()
 
 
+@pytest.mark.parametrize("name", ["other", "$(reboot) 'x'"])
+def test_the_command_that_a_comparison_of_files_gives_goes_on(
+    out: Path,
+    files: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """From within the folder, with the options and the variables of the launches that are there."""
+    slower = f'name: "{name}"\npython: python\nvariables: {{SLOWER: "1.1"}}\n'
+    (out.parent / "other.yaml").write_text(slower)
+    options = ["--out", str(out), "--select=-a 'b'", "--profile", "full"]
+    assert main(["run", "--launches=1", "--interleave", *files, *options]) == 0
+    monkeypatch.chdir(out)
+    folder = folder_name(name)
+    capsys.readouterr()
+    assert report(["compare", "base/01.json", "--vs", f"{folder}/01.json"]) == 0
+    told = capsys.readouterr().out
+    _, _, rest = told.partition("~~~~sh\n")
+    python, module, program, *words = shlex.split(rest.partition("\n~~~~")[0])
+    assert (python, module, program) == ("python", "-m", "dlbench.bench")
+    assert main(words) == 0
+    assert journal(out) == ["base", name] * 5
+    assert sorted(path.name for path in (out / folder).glob("*.json"))[-1] == "05.json"
+    assert "SLOWER" in (out / folder / "launches.yaml").read_text()
+    assert "slower" in capsys.readouterr().out
+
+
+def test_files_that_were_moved_have_counts_and_no_command(
+    out: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--launches=1", "--interleave", *files, "--out", str(out)]) == 0
+    (out / "other").rename(out / "elsewhere")
+    capsys.readouterr()
+    assert report(["compare", f"{out}/base/01.json", "--vs", f"{out}/elsewhere/01.json"]) == 0
+    told = capsys.readouterr().out
+    assert "5 of each setup, launched in turn" in told
+    assert "~~~~" not in told
+
+
+def test_too_few_launches_are_told_after_the_first(
+    out: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--launches", "4", "--interleave", *files, "--out", str(out)]
+    for _ in range(2):  # and again, where all of them are there
+        assert main(command) == 0
+        assert capsys.readouterr().err == (
+            "warning: 4 launches of each setup show no difference in the speed of 1 workload(s), "
+            "however large: needed is --launches 5\n"
+        )
+    command[2] = "5"
+    assert main(command) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_one_setup_is_collected(
     out: Path, files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +144,20 @@ def test_a_failed_launch_is_in_the_status(
     told = capsys.readouterr()
     assert "E   AssertionError: the output is wrong" in told.out
     assert "1 of 2 launches failed" in told.err
+
+
+def test_a_failed_benchmark_is_in_the_status_and_the_others_are_compared(
+    out: Path, files: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRONG", "op/broken")
+    command = ["run", "--launches", "6", "--interleave", *files, "--out", str(out)]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "slower" in told.out
+    assert "op/broken (12)" in told.err
+    assert main(command) == 1  # nothing is left to launch, and it is told again
+    assert len(journal(out)) == 12
+    assert "op/broken (12)" in capsys.readouterr().err
 
 
 def test_a_setup_without_launches_cannot_be_compared(

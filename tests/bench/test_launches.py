@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,7 +32,7 @@ def files(out: Path) -> list[str]:
     return sorted(str(path.relative_to(out)) for path in out.rglob("*.json"))
 
 
-def run(setups: list[Setup], count: int, out: Path, **options: float) -> list[Failure]:
+def run(setups: list[Setup], count: int, out: Path, **options: Any) -> list[Failure]:
     return launches.run(in_turn(setups, count, out), [], tell=lambda text: None, **options)
 
 
@@ -103,6 +104,29 @@ def test_a_failing_launch_is_told_once_and_the_others_go_on(
     assert launched(out)[4:] == ["B"]
 
 
+def test_a_failing_benchmark_costs_its_own_record_alone(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WRONG", "bench_pooling.py::test_unpool[large]")
+    told: list[str] = []
+    planned = in_turn([setup("A"), setup("B")], 2, out)
+    assert launches.run(planned, [], tell=told.append) == []
+    assert files(out) == ["A/01.json", "A/02.json", "B/01.json", "B/02.json"]
+    assert len(records.read_many([out / "B" / "02.json"])) == 1
+    assert launches.failed_benchmarks(planned) == {"bench_pooling.py::test_unpool[large]": 4}
+    assert f"{out}/A/01.log: failed and left out: bench_pooling.py::test_unpool[large]" in told
+    launches.run(planned, [], tell=told.append)
+    assert launched(out) == ["A", "B", "A", "B"], "what was measured is launched again"
+
+
+def test_a_failing_experiment_leaves_nothing(out: Path) -> None:
+    python = out.parent / "python"
+    python.write_text(python.read_text() + "sys.exit(1)\n")
+    (failure,) = run([setup("A", experiment=[])], 1, out)
+    assert failure.reason == "it ended with status 1"
+    assert files(out) == []
+
+
 def test_a_report_that_was_cut_off_does_not_count(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +144,9 @@ def test_a_report_without_measurements_does_not_count(
     monkeypatch.setenv("TEMPLATE", str(empty))
     (failure,) = run([setup("A")], 1, out)
     assert failure.reason == "no benchmark measured anything"
+    monkeypatch.setenv("WRONG", "the only one")
+    (failure,) = run([setup("A")], 1, out)
+    assert failure.reason == "it ended with status 1: no benchmark measured anything"
 
 
 def test_a_selection_of_nothing_is_the_users_mistake(out: Path) -> None:

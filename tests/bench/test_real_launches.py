@@ -34,8 +34,9 @@ def test_unchosen(benchmark):
 def test_a_nap_that_is_longer_is_slower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "benchmarks").mkdir()
-    shutil.copy(ROOT / "benchmarks" / "conftest.py", tmp_path / "benchmarks")
+    # With what conftest.py imports: pytest's importlib mode looks for it nowhere else.
+    others = shutil.ignore_patterns("bench_*", "__pycache__")
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=others)
     (tmp_path / "benchmarks" / "bench_naps.py").write_text(BENCHMARK)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "short.yaml").write_text('name: short\nvariables: {NAP: "0.2"}\n')
@@ -50,6 +51,12 @@ def test_a_nap_that_is_longer_is_slower(
     for record in found:
         assert record.throughput == pytest.approx(1 / 0.4, rel=0.2)
     assert "slower" in capfd.readouterr().out
+    # One that fails costs its own record alone.
+    assert main(["run", "--launches", "1", "short.yaml", "--out", "all"]) == 1
+    told = capfd.readouterr()
+    assert "1 of 1 launches of 'short' are in" in told.out
+    assert "benchmarks/bench_naps.py::test_unchosen (1)" in told.err
+    assert len(records.read_many([tmp_path / "all" / "short" / "01.json"])) == 1
 
 
 @pytest.mark.slow

@@ -41,5 +41,5 @@ def test_the_smallest_detectable_differences_are_told() -> None:
 
 def test_too_few_launches_detect_nothing() -> None:
     told = self_test.text([row(detectable=None, variation=None)])
-    assert "too few to detect" in told
+    assert "the speed of 1 workload(s): needed is --launches 5." in told
     assert "  -  " in told

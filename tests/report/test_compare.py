@@ -193,19 +193,12 @@ def test_one_slow_launch_makes_no_straggler(frames: Callable[..., list[pd.DataFr
 
 
 def test_a_single_launch_cannot_tell(frames: Callable[..., list[pd.DataFrame]]) -> None:
-    baseline, candidate = frames(launches(1), launches(1, "B", seed=100, step_s=0.2))
-    made = compare(baseline, candidate)
+    made = compare(*frames(launches(1), launches(1, "B", seed=100, step_s=0.2)))
     row = rows(made)["throughput"]
     assert (row.verdict, row.need, row.detectable) == ("cannot tell", 4, None)
     assert markdown.verdict(row) == "cannot tell: run 4 more"
-    assert markdown.commands(made, baseline, candidate) == [
-        "# baseline: A",
-        "for n in $(seq 4); do horovodrun -np 2 python -m dlbench.train "
-        'configs/segnet_miniature.yaml name="baseline-more-$n"; done',
-        "# candidate: B",
-        "for n in $(seq 4); do horovodrun -np 2 python -m dlbench.train "
-        'configs/segnet_miniature.yaml name="candidate-more-$n"; done',
-    ]
+    assert made.wanted == 5
+    assert "5 of each setup, launched in turn, may bring" in markdown.comparison(made)
 
 
 def test_four_workloads_need_six_launches(frames: Callable[..., list[pd.DataFrame]]) -> None:
@@ -327,6 +320,101 @@ def test_one_file_is_one_launch(tmp_path: Path, frames: Callable[..., list[pd.Da
     path.write_text(json.dumps({"benchmarks": benchmarks}))
     with pytest.raises(CompareError, match=r"six\.json holds several results of 'train/segnet"):
         compare(load([path]), other)
+
+
+def test_peers_cost_no_launches_and_get_no_verdict(tmp_path: Path) -> None:
+    """Six launches tell of four workloads; with 20 peers among them they would tell of none."""
+    ours = [f"pool/ours/{number}" for number in range(4)]
+    peers = [f"pool/peer/{number}" for number in range(20)]
+
+    def side(name: str, step_s: float) -> pd.DataFrame:
+        paths = []
+        for number in range(6):
+            made = [
+                synthetic.launch(
+                    number, name=name, workload=workload, step_s=noisy(step_s, 100 * place + number)
+                )
+                for place, workload in enumerate([*ours, *peers])
+            ]
+            path = tmp_path / f"{name}{number}.json"
+            paths.append(synthetic.write_benchmarks(made, path, peers))
+        return load(paths)
+
+    before, after = side("A", 0.1), side("B", 0.11)
+    made = compare(before, after)
+    speed = [row for row in made.rows if row.measure == "throughput"]
+    assert [(row.name, row.verdict) for row in speed] == [(name, "slower") for name in ours]
+    assert {row.name for row in made.rows} == set(ours)
+    assert made.beside == 20
+    assert "20 peers, bare kernels and controls" in markdown.comparison(made)
+    alone = before[~before.judged]
+    with pytest.raises(CompareError, match="the baseline holds peers, bare kernels and controls"):
+        compare(alone, after)
+
+
+def configured(width: float = 0.5, seed: int = 0, **more: Any) -> dict[str, Any]:
+    experiment = {
+        "seed": seed,
+        "output": f"runs/{seed}",
+        "data": {"root": f"/data/{seed}"},
+        "model": {"options": {"width": width}},
+    }
+    return {"configuration": experiment | more}
+
+
+def test_other_work_is_no_repeat(frames: Callable[..., list[pd.DataFrame]]) -> None:
+    narrow, mixed, two_hosts, threads, slow_link = frames(
+        launches(2, **configured()),
+        [
+            *launches(2, "B", 100, **configured()),
+            *launches(1, "B", 7, minute=99, **configured(1.0)),
+        ],
+        launches(2, "B", 1),
+        [synthetic.launch(n, name="B", conditions={"threads": n + 1}) for n in range(2)],
+        [synthetic.launch(n, name="B", conditions={"link_bits_per_s": 1e9 + n}) for n in range(2)],
+    )
+    with pytest.raises(
+        CompareError,
+        match=r"candidate .* different work: model\.options\.width 0\.5 in .*B0\.json.*; "
+        r"model\.options\.width 1\.0 in .*B2\.json; give files of one configuration",
+    ):
+        compare(narrow, mixed)
+    with pytest.raises(CompareError, match=r"training\.threads 1 in .*training\.threads 2 in"):
+        compare(narrow, threads)
+    with pytest.raises(CompareError, match=r"link, bit/s 1000000000\.0 in"):
+        compare(narrow, slow_link)
+    # Two ranks on one host are other work than on two.
+    record = two_hosts.record.iloc[0]
+    ranks = tuple(rank.model_copy(update={"host": "node0"}) for rank in record.ranks)
+    together = two_hosts.iloc[:1].assign(record=[record.model_copy(update={"ranks": ranks})])
+    with pytest.raises(
+        CompareError, match=r"ranks of each host 2 in .*ranks of each host 1 \+ 1 in"
+    ):
+        compare(narrow, pd.concat([together, two_hosts.iloc[1:]]))
+
+
+def test_repeats_may_lie_elsewhere_and_have_other_seeds(
+    frames: Callable[..., list[pd.DataFrame]],
+) -> None:
+    other = [
+        record
+        for seed in range(6)
+        for record in launches(1, "B", 100 + seed, minute=2 * seed + 1, **configured(seed=seed))
+    ]
+    made = compare(*frames(launches(6, **configured(seed=9)), other))
+    assert len(rows(made)["throughput"].candidate) == 6
+    assert made.causes == []
+
+
+def test_what_two_setups_do_differently_is_named(
+    frames: Callable[..., list[pd.DataFrame]],
+) -> None:
+    plain, half = (configured(distributed={"compression": kind}) for kind in ("none", "fp16"))
+    made = compare(*frames(launches(6, **plain), launches(6, "B", 100, **half)))
+    assert [str(cause) for cause in made.causes] == [
+        "configuration: train/segnet/miniature, float32, 2 x 4, 32x48x3, train: the two did "
+        "different work: distributed.compression is none in the baseline and fp16 in the candidate"
+    ]
 
 
 def test_other_projects_benchmarks(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     assert list(content) == [
         "schema", "created", "workload", "setup", "ranks", "energy_j", "quality", "code",
+        "configuration",
     ]  # fmt: skip
     assert content["schema"] == "dlbench.result/2"
     assert content["created"].endswith("Z")

@@ -184,16 +184,20 @@ def test_names_for_files() -> None:
     [
         ({"components": {"vx": {"rmse": 0.9}}, "rmse": 0.5, "best_epoch": 3}, "0.5000 rmse"),
         ({"best_epoch": 3, "training_size": {"mean_iou_all_classes": 0.7}}, "0.7000 mean iou"),
+        # The losses of a benchmark's first steps say nothing of how good a network is.
+        ({"first_loss": 1.9, "mean_loss": 1.7}, None),
     ],
 )
 def test_the_score_of_all_stands_for_a_launch(
-    tmp_path: Path, quality: dict[str, Any], shown: str
+    tmp_path: Path, quality: dict[str, Any], shown: str | None
 ) -> None:
     measured = synthetic.record("node", 100.0, "train/segnet/vaihingen", 1, 0, 0, 1)
     records = [measured.model_copy(update={"quality": quality})]
     site.build(synthetic.write_launches(tmp_path, records), tmp_path / "report")
     workloads = Page((tmp_path / "report/index.html").read_text()).tables[-1]
-    assert workloads.rows[0][workloads.heads.index("Quality")] == shown
+    # A column that no row has anything in is left out.
+    cells = dict(zip(workloads.heads, workloads.rows[0], strict=True))
+    assert cells.get("Quality") == shown
 
 
 def test_what_casts_doubt_on_a_launch_is_shown(tmp_path: Path) -> None:
@@ -207,6 +211,19 @@ def test_what_casts_doubt_on_a_launch_is_shown(tmp_path: Path) -> None:
     assert workloads.rows[0][workloads.heads.index("Flags")] == "clocks lowered in 1"
     flags = [row[launches.heads.index("Flags")] for row in launches.rows]
     assert flags == ["–", "clocks lowered", "–"]
+
+
+def test_launches_that_are_no_repeats_are_marked(tmp_path: Path) -> None:
+    records = [
+        synthetic.record("node", 100.0, "train/segnet/vaihingen", 2, 0, launch, 1).model_copy(
+            update={"configuration": {"model": {"options": {"width": width}}, "seed": launch}}
+        )
+        for launch, width in enumerate((0.5, 0.5, 1.0))
+    ]
+    (group,) = archive(tables.load(synthetic.write_launches(tmp_path, records))).groups
+    assert group.flags == "no repeats: model.options.width differs"
+    (group,) = archive(tables.load(synthetic.write_launches(tmp_path, records[:2]))).groups
+    assert group.flags == ""
 
 
 def test_an_equal_name_of_another_machine_is_told_apart(tmp_path: Path) -> None:

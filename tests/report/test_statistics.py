@@ -207,6 +207,15 @@ def test_what_few_launches_allow() -> None:
     assert statistics.variation([1.0], [1.0, 2.0, 3.0]) is None
 
 
+@pytest.mark.parametrize(
+    ("comparisons", "least"),
+    # 2 / binomial(2 n, n): 2/252, 2/924, 2/3432, 2/12870, 2/48620.
+    [(0, 5), (1, 5), (2, 6), (4, 6), (5, 7), (17, 7), (18, 8), (64, 8), (65, 9), (243, 9)],
+)
+def test_more_comparisons_take_more_launches(comparisons: int, least: int) -> None:
+    assert statistics.least(comparisons) == least
+
+
 def test_launches_that_are_asked_for_suffice() -> None:
     wanted = statistics.launches_wanted(0.95, 0.013, 6, 6)
     assert wanted is not None

@@ -149,6 +149,17 @@ def test_our_own_benchmarks_are_records(tmp_path: Path) -> None:
     assert list(table.benchmark) == ["bench_a.py::bench_a", PLAIN["benchmarks"][0]["fullname"]]
 
 
+def test_benchmarks_of_ours_without_a_record_measured_nothing(tmp_path: Path) -> None:
+    """Such as the twins', which the default profile runs once to compare what they compute."""
+    machine = PLAIN["machine_info"] | {"setup": {"name": None, "fingerprint": "f" * 16}}
+    made = synthetic.launch()
+    ours = {"fullname": "bench_a.py::bench_a", "extra_info": {"record": made.to_json()}}
+    content = PLAIN | {"machine_info": machine, "benchmarks": [ours, *PLAIN["benchmarks"]]}
+    path = tmp_path / "ours.json"
+    path.write_text(json.dumps(content))
+    assert list(load([path]).record) == [made]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HEADLINES = ("mean_iou", "rmse", "global_accuracy", "kappa", "loss")
 """The score that stands for a launch's quality: the first of these, as `tables.quality` names them,
-that it has."""
+that it has. Others, such as the loss before a training step, say nothing of how good it is."""
 FLAGS = {
     "throttled": "clocks lowered",
     "foreign_processes": "others on the GPU",
@@ -103,6 +103,9 @@ class Group:
     label: str
     """All that defines the workload, as comparisons name it."""
     launches: list[Launch] = field(default_factory=list)
+    differing: list[str] = field(default_factory=list)
+    """What is not the same in its launches, so that they are no repeats
+    (`dlbench.report.particulars`)."""
 
     def all(self, name: str) -> list[float]:
         """Every launch's value of a column, unknown ones left out."""
@@ -124,13 +127,14 @@ class Group:
     def flags(self) -> str:
         """What casts doubt on some of its launches, and on how many."""
         met = Counter(flag for launch in self.launches for flag in launch.flags)
-        return ", ".join(f"{flag} in {count}" for flag, count in met.items())
+        told = [f"{flag} in {count}" for flag, count in met.items()]
+        return ", ".join([*told, *(f"no repeats: {name} differs" for name in self.differing)])
 
     @cached_property
     def headline(self) -> str | None:
         """The name of the score that stands for its quality."""
-        names = {name: None for launch in self.launches for name in launch.quality}
-        return next((name for name in (*HEADLINES, *names) if name in names), None)
+        names = {name for launch in self.launches for name in launch.quality}
+        return next((name for name in HEADLINES if name in names), None)
 
     @property
     def latest(self) -> datetime | None:

@@ -1,0 +1,51 @@
+"""What defines the work of a record beyond its workload: the configuration, the threads, the hosts.
+
+Workloads are told apart by a label that is short enough to read, and setups are compared by it even
+where they train differently, which may be what is asked. So differences here are named, and
+launches of one setup that differ in them are no repeats of each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dlbench.report.records import Record
+
+NO_DIFFERENCE = ("name", "output", "resume", "seed", "data.root", "training.progress")
+"""Of the configuration: what says where things lie or how they are shown, and what repeats vary."""
+
+
+def of(record: Record) -> dict[str, str]:
+    """By name, such as ``model.options.width``; what a record does not know is left out."""
+    found = dict(_flattened("", record.configuration or {}))
+    conditions = record.ranks[0].conditions
+    for name, condition in (("training.threads", "threads"), ("link, bit/s", "link_bits_per_s")):
+        if conditions.get(condition) is not None:
+            found[name] = str(conditions[condition])
+    hosts = Counter(rank.host for rank in record.ranks)
+    found["ranks of each host"] = " + ".join(str(count) for count in hosts.values())
+    return {name: value for name, value in found.items() if name not in NO_DIFFERENCE}
+
+
+def values(records: Iterable[Record]) -> dict[str, set[str]]:
+    """Every particular with the values that it has in ``records``."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, value in of(record).items():
+            found.setdefault(name, set()).add(value)
+    return found
+
+
+def differing(records: Iterable[Record]) -> list[str]:
+    """The names of those that are not the same in all records that know them."""
+    return sorted(name for name, found in values(records).items() if len(found) > 1)
+
+
+def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _flattened(f"{path}.{key}" if path else str(key), part)
+    elif path:
+        yield path, str(value)
