@@ -24,9 +24,10 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := install/constraints.txt
 HASHES := install/hashes.txt
 ifeq ($(CHECK_HASHES),on)
-PINNED := --require-hashes -c $(CONSTRAINTS) -c $(HASHES)
+PINNED := --require-hashes -c $(HASHES)
 # The pip that Python brings takes no hashes from constraints: it gets its successor's as a requirement.
-INSTALL_PIP = sed -n '/^pip==/,/[^\\]$$/p' $(HASHES) > .venv/pip.txt && \
+INSTALL_PIP = .venv/bin/python -m install.hashes --check && \
+	sed -n '/^pip==/,/[^\\]$$/p' $(HASHES) > .venv/pip.txt && \
 	$(PIP) install --require-hashes -r .venv/pip.txt
 else
 $(warning CHECK_HASHES=off: PACKAGES ARE INSTALLED AS THE INDEX SERVES THEM, NO HASH IS CHECKED)

@@ -1,12 +1,14 @@
 """Write install/hashes.txt: the sha256 of every file of every pinned release.
 
-    .venv/bin/python -m install.hashes
+    .venv/bin/python -m install.hashes [--check]
 
 The versions are those of install/constraints.txt, the files and hashes what the index of pip's
 configuration (`index-url`, PIP_INDEX_URL) tells of them, over https; extra indexes are not asked.
-`make setup` refuses a file with any other hash.
+`make setup` refuses a file with any other hash. `--check` asks nobody and writes nothing: are both
+files of the same versions?
 """
 
+import argparse
 import ast
 import base64
 import json
@@ -83,6 +85,19 @@ def render(versions: Mapping[str, str], page_of: Callable[[str], Mapping[str, An
     return text
 
 
+def check(constraints: str, hashes: str) -> None:
+    """Raise HashesError unless both texts have the same versions, the second one with hashes."""
+    pinned = pins(constraints)
+    hashed = dict(re.findall(r"^(\S+)==(\S+) \\\n    --hash=", hashes, re.MULTILINE))
+    for name in sorted({*pinned, *hashed}):
+        if pinned.get(name) != hashed.get(name):
+            raise HashesError(
+                f"{name} is {pinned.get(name, 'missing')} in {CONSTRAINTS.name} and "
+                f"{hashed.get(name, 'missing')} in {HASHES.name}, which is to be made anew: "
+                ".venv/bin/python -m install.hashes"
+            )
+
+
 def pip_settings(listing: str) -> dict[str, str]:
     """Return what `pip config list` prints as pip applies it: environment, install, global."""
     entries = dict(line.split("=", 1) for line in listing.splitlines() if "=" in line)
@@ -127,18 +142,28 @@ def index_reader(settings: Mapping[str, str]) -> Callable[[str], Mapping[str, An
     return page_of
 
 
-def main() -> None:
-    """Write hashes.txt whole, or leave it and end with one message and the status 1."""
+def write() -> None:
+    """Write hashes.txt, whole or not at all."""
     listing = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
     ).stdout
-    try:
-        text = render(pins(CONSTRAINTS.read_text()), index_reader(pip_settings(listing)))
-    except HashesError as error:
-        sys.exit(f"install/hashes.py: {error}")
+    text = render(pins(CONSTRAINTS.read_text()), index_reader(pip_settings(listing)))
     unfinished = HASHES.with_suffix(".unfinished")
     unfinished.write_text(text)
     unfinished.replace(HASHES)
+
+
+def main() -> None:
+    """Write or check hashes.txt, or leave with one message and the status 1."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only compare the versions")
+    try:
+        if parser.parse_args().check:
+            check(CONSTRAINTS.read_text(), HASHES.read_text())
+        else:
+            write()
+    except HashesError as error:
+        sys.exit(f"install/hashes.py: {error}")
 
 
 if __name__ == "__main__":
