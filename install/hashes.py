@@ -16,6 +16,8 @@ import re
 import ssl
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -128,12 +130,17 @@ def index_reader(settings: Mapping[str, str]) -> Callable[[str], Mapping[str, An
             secret = f"{unquote(index.username)}:{unquote(index.password or '')}".encode()
             basic = f"Basic {base64.b64encode(secret).decode()}"
             request.add_unredirected_header("Authorization", basic)
-        try:
-            with urllib.request.urlopen(request, timeout=180, context=context) as reply:
-                if reply.headers.get_content_type() == JSON:
-                    return json.load(reply)
-        except (OSError, ValueError) as error:
-            raise HashesError(f"{host} does not tell of {name}: {error}") from error
+        for pause in (1, 5, 0):
+            try:
+                with urllib.request.urlopen(request, timeout=180, context=context) as reply:
+                    if reply.headers.get_content_type() == JSON:
+                        return json.load(reply)
+                    break
+            except (OSError, ValueError) as error:
+                # Of so many requests one may meet a name server that is busy; a refusal is final.
+                if not pause or isinstance(error, urllib.error.HTTPError):
+                    raise HashesError(f"{host} does not tell of {name}: {error}") from error
+                time.sleep(pause)
         raise HashesError(
             f"{host} does not answer in JSON (PEP 691); use an index that does, as in "
             f"PIP_INDEX_URL={PUBLIC_INDEX}"
