@@ -2,7 +2,7 @@
 
 import pytest
 
-from install.audit import AuditError, summarise
+from install.audit import AuditError, audit, summarise
 
 FINE = {"name": "numpy", "version": "2.4.6", "vulns": []}
 SKIPPED = {"name": "keras", "skip_reason": "Dependency not found on PyPI"}
@@ -36,3 +36,10 @@ def test_a_service_that_knows_no_package_has_checked_nothing() -> None:
     # pip-audit itself then says that it found no known vulnerabilities.
     with pytest.raises(AuditError, match=r"nothing was checked: .* knew none of 2 packages"):
         summarise({"dependencies": [SKIPPED, {**SKIPPED, "name": "h5py"}]})
+
+
+def test_an_audit_without_a_report_has_checked_nothing() -> None:
+    # Where pip-audit is installed it refuses the option; where it is not, Python does not find it.
+    with pytest.raises(AuditError, match=r"nothing was checked: .* code \d \(.+\)") as raised:
+        audit(["--no-such-option"])
+    assert "\n" not in str(raised.value)
