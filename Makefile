@@ -13,9 +13,28 @@ ifeq ($(filter cpu cuda,$(ACCELERATOR)),)
 $(error ACCELERATOR is '$(ACCELERATOR)'; allowed are cpu and cuda)
 endif
 
+# off, for an index that serves other files than the public one: nothing that is installed is checked.
+CHECK_HASHES ?= on
+ifeq ($(filter on off,$(CHECK_HASHES)),)
+$(error CHECK_HASHES is '$(CHECK_HASHES)'; allowed are on and off)
+endif
+
 PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 CONSTRAINTS := install/constraints.txt
+HASHES := install/hashes.txt
+ifeq ($(CHECK_HASHES),on)
+PINNED := --require-hashes -c $(HASHES)
+# The pip that Python brings takes no hashes from constraints: it gets its successor's as a requirement.
+INSTALL_PIP = .venv/bin/python -m install.hashes --check && \
+	sed -n '/^pip==/,/[^\\]$$/p' $(HASHES) > .venv/pip.txt && \
+	$(PIP) install --require-hashes -r .venv/pip.txt
+else
+$(warning CHECK_HASHES=off: PACKAGES ARE INSTALLED AS THE INDEX SERVES THEM, NO HASH IS CHECKED)
+PINNED := -c $(CONSTRAINTS)
+INSTALL_PIP = $(PIP) install $(PINNED) pip
+endif
 STAMPS := .venv/stamps
+PINNED_PIP := $(STAMPS)/pip
 DEPENDENCIES := $(STAMPS)/dependencies-$(ACCELERATOR)
 HOROVOD := $(STAMPS)/horovod-$(ACCELERATOR)
 PROJECT := $(STAMPS)/project-$(ACCELERATOR)
@@ -36,7 +55,7 @@ step = @echo "== $(1)"; start=$$(date +%s); { $(2); } || exit 1; \
 	echo "   $$(($$(date +%s) - start)) s"
 
 .NOTPARALLEL:
-.PHONY: help setup train test test-slow soak bench lint clean
+.PHONY: help setup train test test-slow soak bench lint audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -65,6 +84,9 @@ lint: setup  ## ruff and mypy
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
+audit: $(STAMPS)/audit  ## known vulnerabilities of the pinned versions; ARGS="--vulnerability-service osv"
+	@.venv/audit/bin/python -m install.audit $(ARGS)
+
 clean:  ## remove what was compiled or cached in the checkout; delete .venv as well to start over
 	rm -rf build *.egg-info dlbench/*.so .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	rm -f $(STAMPS)/project-*
@@ -75,15 +97,25 @@ $(STAMPS)/venv:
 	$(call step,Creating .venv,$(PYTHON) -m venv .venv && mkdir -p $(STAMPS))
 	@touch $@
 
-$(DEPENDENCIES): $(STAMPS)/venv $(CONSTRAINTS) pyproject.toml install/requirements.py
+$(PINNED_PIP): $(STAMPS)/venv $(CONSTRAINTS) $(HASHES)
+	@$(INSTALL_PIP)
+	@touch $@
+
+$(STAMPS)/audit: $(PINNED_PIP)
+	$(call step,Installing pip-audit in .venv/audit, \
+		$(PYTHON) -m venv --clear --without-pip .venv/audit && \
+		$(PIP) --python .venv/audit/bin/python install --only-binary :all: $(PINNED) pip_audit)
+	@touch $@
+
+$(DEPENDENCIES): $(PINNED_PIP) pyproject.toml install/requirements.py
 	@rm -f $(STAMPS)/dependencies-* $(STAMPS)/horovod-* $(STAMPS)/project-*
 	$(call step,Installing the pinned packages ($(ACCELERATOR)), \
-		$(PIP) install -c $(CONSTRAINTS) pip && $(PIP) install -c $(CONSTRAINTS) setuptools wheel && \
+		$(PIP) install $(PINNED) setuptools wheel && \
 		{ ! .venv/bin/python -m pip show -qq $(OTHER_$(ACCELERATOR)) || \
 			$(PIP) uninstall -y tensorflow tensorflow-cpu; } && \
 		.venv/bin/python -m install.requirements $(EXTRAS_$(ACCELERATOR)) horovod test lint \
 			> .venv/requirements.txt && \
-		$(PIP) install --only-binary :all: -c $(CONSTRAINTS) -r .venv/requirements.txt)
+		$(PIP) install --only-binary :all: $(PINNED) -r .venv/requirements.txt)
 	@touch $@
 
 $(HOROVOD): $(DEPENDENCIES) install/horovod.py
