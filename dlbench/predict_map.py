@@ -32,6 +32,7 @@ from dlbench.data.imagery import earth_engine
 from dlbench.map_picture import draw
 from dlbench.map_request import Request
 from dlbench.raster_input import RasterInput
+from dlbench.raster_output import RUN_TAG
 from dlbench.tiling import Tiling, Window, blend_tiled
 from dlbench.trained import Segmenter
 
@@ -113,7 +114,7 @@ def _map(
     classes, facts = _classes(segmenter), segmenter.facts
     tags = {
         "TIFFTAG_SOFTWARE": f"dlbench {dlbench.__version__}",
-        "DLBENCH_RUN": request.network,
+        RUN_TAG: request.network,
         "DLBENCH_SCENE": str(image.path),
     }
     if facts is not None:
