@@ -436,6 +436,35 @@ def test_a_network_beside_its_run_reads_as_in_training(
         assert file.read(1).max() == 255
 
 
+def test_whether_1000_was_added_is_told_of_each_file_anew(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What held for the files of training says nothing of others."""
+    folder = RunFolder(here / "run")
+    options = {"harmonized": True, "bands": ["B04", "B08"]}
+    model = {"name": "segnet_basic_bayesian", "options": {"width": 0.1}}
+    data = {"name": "land_cover", "size": [60, 60], "options": options}
+    folder.write_text(
+        folder.config, config.validate({"model": model, "data": data}, "the test").to_yaml()
+    )
+    told = facts(bands=("B04", "B08"), dtype="uint16", read_as="sentinel2")
+    folder.write_json(folder.dataset, told.model_dump(mode="json"))
+    shutil.copy(RunFolder(run).model, folder.model)
+    values = scene(60, 60).astype(np.uint16) + np.uint16(1)
+    write("S2_20230401.tif", values, transform=NORTH_UP)
+    write("S2_20230501.tif", values + np.uint16(1000), transform=NORTH_UP)
+    assert predict.main([str(folder.model), "S2_20230401.tif", "m.tif"]) == 2
+    error = capsys.readouterr().err
+    assert "S2_20230401.tif does not tell whether its digital numbers hold the +1000" in error
+    for name, harmonized in (("S2_20230401.tif", "true"), ("S2_20230501.tif", "false")):
+        arguments = [name, f"{harmonized}.tif", f"harmonized={harmonized}"]
+        assert predict.main([str(folder.model), *arguments]) == 0
+    with rasterio.open("true.tif") as one, rasterio.open("false.tif") as other:
+        found = one.read(1)
+        np.testing.assert_array_equal(found, other.read(1))
+    assert (found == probability(values).argmax(axis=-1)).mean() > 0.999
+
+
 def test_a_real_scene(run: Path) -> None:
     data = os.environ.get("DLBENCH_DATA")
     if data is None:
