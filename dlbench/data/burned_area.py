@@ -44,12 +44,12 @@ class BurnedArea(WindowedDataSet):
     """Windows of the scenes; classes unburned and burned.
 
     Blocks of every scene go to every split, unless ``scenes`` gives the names of whole scenes
-    ({"train": ["LC08_..."], "val": [...]}). ``year`` of the map, where it is not that of a
-    scene's name; ``clouds`` keeps what Landsat's quality band or the masks of Sentinel-2 take for
-    clouds. ``bands`` (`SENTINEL2_BANDS` without), ``harmonized`` and ``resampling`` are of
-    Sentinel-2, as `open_sentinel2` has them. Rasters whose bands Landsat has too are of
-    Sentinel-2 where ``bands`` or ``harmonized`` is given. What is 0 in all bands of other imagery,
-    or in a band of alpha, is no data.
+    ({"train": ["LC08_..."], "val": [...]}), all of a place in one split. ``year`` of the map, where
+    it is not that of a scene's name; ``clouds`` keeps what Landsat's quality band or the masks of
+    Sentinel-2 take for clouds. ``bands`` (`SENTINEL2_BANDS` without), ``harmonized`` and
+    ``resampling`` are of Sentinel-2, as `open_sentinel2` has them. Rasters whose bands Landsat has
+    too are of Sentinel-2 where ``bands`` or ``harmonized`` is given. What is 0 in all bands of
+    other imagery, or in a band of alpha, is no data.
     """
 
     name = "burned_area"

@@ -37,7 +37,8 @@ class LabelledSentinel2(WindowedDataSet):
     `open_sentinel2` has them. ``dates`` makes time series, the scenes of each place as bands of one
     image: "all" of them, or those taken on the days of a list ([2022-04-21, 2022-06-10]); without,
     each scene is an image by itself. Blocks of every image go to every split, unless ``scenes``
-    gives the names of whole images ({"train": [...], "val": [...]}).
+    gives the names of whole images ({"train": [...], "val": [...]}); ground that images of two
+    splits show is then left out of one, all images of a place being of one split.
     """
 
     units = "reflectance x 10000"
