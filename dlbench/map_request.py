@@ -13,8 +13,8 @@ from dlbench.data import raster
 from dlbench.data.dataset import DataError
 from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import SUFFIXES as IMAGES
-from dlbench.data.imagery.sentinel2 import bands_in
+from dlbench.data.imagery.sentinel2_files import SUFFIXES as IMAGES
+from dlbench.data.imagery.sentinel2_files import bands_in
 from dlbench.raster_output import RUN_TAG, mixer_beside
 
 USAGE = (

@@ -19,10 +19,11 @@ from dlbench.data.burned_area import BurnedArea
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid, Imagery
-from dlbench.data.imagery import earth_engine, sentinel2
+from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.bands import read_masked
 from dlbench.data.imagery.earth_engine import Mixer
 from dlbench.data.imagery.landsat import Landsat
+from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.imagery.spectral_indices import INDICES
 from dlbench.tiling import Window
 
@@ -153,7 +154,7 @@ def _reader(path: Path, bands: tuple[int, ...], alpha: int | None, collar: float
 def _of_sentinel2(facts: Facts) -> bool:
     if facts.read_as is not None:
         return facts.read_as == "sentinel2"
-    return all(band.rpartition("/")[2] in (*sentinel2.BANDS, *INDICES) for band in facts.bands)
+    return all(band.rpartition("/")[2] in (*BANDS, *INDICES) for band in facts.bands)
 
 
 def _of_landsat(facts: Facts, path: Path) -> bool:
@@ -164,7 +165,7 @@ def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput
     """A scene, or as many dates of a place as in training, offsets and clouds seen to."""
     dates = list(dict.fromkeys(band.rpartition("/")[0] for band in facts.bands))
     names = [band.rpartition("/")[2] for band in facts.bands[: len(facts.bands) // len(dates)]]
-    options["bands"] = [name for name in names if name in sentinel2.BANDS]
+    options["bands"] = [name for name in names if name in BANDS]
     options["indices"] = [name for name in names if name in INDICES]
     series = dates != [""]
     wanted = options.pop("dates", None)

@@ -19,7 +19,8 @@ from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery.bands import open_bands
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import Sentinel2, bands_in, holds_sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2 import Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2_files import bands_in, holds_sentinel2
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR, year_of
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM

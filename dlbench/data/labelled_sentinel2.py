@@ -14,7 +14,8 @@ from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
+from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.imagery.sentinel2_files import SUFFIXES
 from dlbench.data.imagery.stack import Stack, acquired, dates_in, days_of, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
 

@@ -7,8 +7,7 @@ also where Earth Engine has harmonised one below 1000 to 0.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +21,17 @@ from dlbench.data.grid import Grid, require_overlay
 from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.bands import RESAMPLINGS, Bands, open_bands
 from dlbench.data.imagery.clouds import CloudRaster, Clouds
-from dlbench.data.imagery.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
+from dlbench.data.imagery.safe import NO_DATA, SATURATED, is_safe, read_safe
+from dlbench.data.imagery.sentinel2_files import (
+    BANDS,
+    SUFFIXES,
+    band_name,
+    exports,
+    single_bands,
+)
 from dlbench.data.imagery.spectral_indices import INDICES, normalized_difference
 from dlbench.data.imagery.stack import dates_in
 
-BANDS = tuple(RESOLUTION)
-SUFFIXES = (".jp2", ".tif", ".tiff")
-SINGLE_BAND = re.compile(r"(?:(?P<scene>.+)[_.-])?(?P<band>B\d{1,2}|B8A)")
-SPLIT_PART = re.compile(r"(?P<scene>.+)-\d{10}-\d{10}")
-UNMISTAKABLE = frozenset({"B8A", "B12"})
-"""Names that bands of no other satellite have."""
 SHIFT = 1000
 """In digital numbers since baseline 04.00, of 25 January 2022."""
 SHIFT_SINCE = "20220125"
@@ -120,7 +120,7 @@ def open_sentinel2(
     nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
     """
     path = Path(path)
-    bands = tuple(_band_name(band) or band for band in bands)
+    bands = tuple(band_name(band) or band for band in bands)
     for what, given, allowed in (
         ("bands", bands, BANDS),
         ("indices", tuple(indices), tuple(INDICES)),
@@ -152,11 +152,10 @@ def open_sentinel2(
     rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
     patches = [entry for entry in entries if earth_engine.is_export(entry)]
     rasters += [earth_engine.as_geotiff(mixer) for mixer in earth_engine.mixers(patches)]
-    for name, files in _single_bands(rasters).items():
+    for name, files in single_bands(rasters).items():
         layers = _single_band_layers(path, files, needed, harmonized)
         scenes.append(scene(path, name or path.stem, layers, []))
-    exports = _exports(rasters)
-    for name, (parts, names) in exports.items():
+    for name, (parts, names) in exports(rasters).items():
         layers = [_export_layer(parts, names, needed, harmonized)]
         clouds = _export_clouds(parts, names) if mask_clouds else []
         scenes.append(scene(parts[0], name, layers, clouds))
@@ -173,28 +172,6 @@ def open_sentinel2(
     if twice:
         raise DataError(f"{path} holds the scene {twice[0]} twice; keep one of them")
     return sorted(scenes, key=lambda one: one.name)
-
-
-def holds_sentinel2(folder: Path, told: bool = False) -> bool:
-    """Whether a folder itself, not one below it, holds products, exports or files of bands that are
-    Sentinel-2's beyond doubt, or where one is ``told`` so: Landsat has a B2 to a B11 too.
-    """
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    if any(is_safe(entry) or earth_engine.is_export(entry) for entry in entries):
-        return True
-    rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
-    known = frozenset(BANDS) if told else UNMISTAKABLE
-    return any(
-        bool(bands_in(file) & known) or (file.suffix.lower() == ".jp2" and bands_in(file))
-        for file in rasters
-    )
-
-
-def bands_in(file: Path) -> set[str]:
-    """The bands that the name of a raster, or the descriptions of its bands, tell of."""
-    match = SINGLE_BAND.fullmatch(file.stem)
-    names = [match["band"]] if match else raster.describe(file).names
-    return {band for band in map(_band_name, names) if band is not None}
 
 
 def _digital_numbers(plane: np.ndarray, known: np.ndarray, offset: int) -> np.ndarray:
@@ -215,30 +192,6 @@ def _refuse_fractions(bands: Bands, values: np.ndarray, known: np.ndarray) -> No
         )
 
 
-def _band_name(name: str | None) -> str | None:
-    """B02 of B2, B02 or b2; None of what is no band."""
-    match = re.fullmatch(r"[Bb](\d{1,2})([Aa]?)", name or "")
-    if match is None:
-        return None
-    band = f"B{int(match[1])}A" if match[2] else f"B{int(match[1]):02d}"
-    return band if band in BANDS else None
-
-
-def _single_bands(files: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    """Files of one band each, by scene and band."""
-    scenes: dict[str, dict[str, Path]] = defaultdict(dict)
-    for file in files:
-        match = SINGLE_BAND.fullmatch(file.stem)
-        band = _band_name(match["band"]) if match else None
-        if match is None or band is None:
-            continue
-        bands = scenes[match["scene"] or ""]
-        if band in bands:
-            raise DataError(f"{bands[band]} and {file} are the same band; remove one of them")
-        bands[band] = file
-    return dict(scenes)
-
-
 def _single_band_layers(
     path: Path, files: dict[str, Path], needed: Sequence[str], harmonized: bool | None
 ) -> list[Layer]:
@@ -250,35 +203,10 @@ def _single_band_layers(
     return layers
 
 
-def _exports(files: Sequence[Path]) -> dict[str, tuple[list[Path], list[str | None]]]:
-    """GeoTIFFs of many bands, by scene: their parts, the names of their bands."""
-    scenes: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        if file.suffix.lower() == ".jp2" or SINGLE_BAND.fullmatch(file.stem):
-            continue
-        part = SPLIT_PART.fullmatch(file.stem)
-        siblings = [file]
-        if part and len(files) == 1:
-            siblings = sorted(
-                other
-                for other in file.parent.iterdir()
-                if (match := SPLIT_PART.fullmatch(other.stem)) and match["scene"] == part["scene"]
-                and other.suffix == file.suffix
-            )  # fmt: skip
-        scenes[part["scene"] if part else file.stem] += siblings
-    found = {}
-    for name, parts in scenes.items():
-        names = list(raster.describe(parts[0]).names)
-        # Labels and other rasters may lie beside the scenes.
-        if any(_band_name(n) for n in names):
-            found[name] = (parts, names)
-    return found
-
-
 def _export_layer(
     parts: list[Path], names: list[str | None], needed: Sequence[str], harmonized: bool | None
 ) -> Layer:
-    held = [_band_name(name) for name in names]
+    held = [band_name(name) for name in names]
     _require_bands(parts[0], needed, [band for band in held if band])
     indexes = [held.index(band) + 1 for band in needed]
     opened = open_bands(parts, indexes, between=(NO_DATA, SATURATED))

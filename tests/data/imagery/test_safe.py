@@ -13,7 +13,8 @@ from affine import Affine
 from rasterio.features import rasterize
 
 from dlbench.data.dataset import DataError
-from dlbench.data.imagery.sentinel2 import BANDS, Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2 import Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.miniatures import parcels
 from dlbench.data.miniatures.sentinel2 import make, product_name
 

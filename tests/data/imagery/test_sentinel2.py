@@ -12,7 +12,8 @@ from affine import Affine
 from scipy.ndimage import map_coordinates
 
 from dlbench.data.dataset import DataError
-from dlbench.data.imagery.sentinel2 import BANDS, open_sentinel2
+from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.imagery.spectral_indices import INDEX_SCALE
 from dlbench.data.imagery.stack import stack
 from dlbench.data.raster import read_window
