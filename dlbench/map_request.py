@@ -20,10 +20,10 @@ from dlbench.raster_output import RUN_TAG, mixer_beside
 USAGE = (
     "usage: python -m dlbench.predict RUN SCENE [OUT.tif|OUT.tfrecord.gz|FOLDER], or of several "
     "scenes RUN SCENE SCENE ... FOLDER; options: [checkpoint=best|last] [bands=1,2,3] [tile=512] "
-    "[overlap=64] [batch=4] [samples=8] "
-    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [picture=OUT.png] "
-    "[overwrite=false]; of Sentinel-2 [dates=20220421,...] [harmonized=true|false]; of it and "
-    "Landsat [mask_clouds=true|false]"
+    "[overlap=64] [batch=4] [samples=8] [probabilities=OUT.tif|FOLDER] "
+    "[uncertainty=OUT.tif|FOLDER] [picture=OUT.png] [overwrite=false]; of Sentinel-2 "
+    "[dates=20220421,...] [harmonized=true|false|by_date]; of it and Landsat "
+    "[mask_clouds=true|false]"
 )
 SUFFIXES = (".tif", ".tiff")
 SENTINEL2 = ("dates", "harmonized", "mask_clouds")
@@ -109,8 +109,9 @@ def parse(arguments: list[str]) -> Request:
 
 
 def _reading(options: dict[str, str]) -> dict[str, Any]:
+    words = {"true": True, "false": False}
     reading: dict[str, Any] = {
-        name: options[name] == "true" for name in SENTINEL2 if name != "dates" and name in options
+        name: words.get(options[name], options[name]) for name in SENTINEL2 if name in options
     }
     if "dates" in options:
         reading["dates"] = options["dates"].split(",")

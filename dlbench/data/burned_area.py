@@ -19,7 +19,7 @@ from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery.bands import open_bands
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2 import Harmonized, Sentinel2, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import bands_in, holds_sentinel2
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR, year_of
 from dlbench.data.labels.coded_raster import CodedRaster
@@ -79,7 +79,7 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
         year: int | None = None,
         clouds: bool = False,
         bands: Sequence[str] | None = None,
-        harmonized: bool | None = None,
+        harmonized: Harmonized = None,
         resampling: str = "bilinear",
     ) -> None:
         super().__init__(root, size, stride)
@@ -161,7 +161,7 @@ def _imagery(
     folder: Path,
     clouds: bool,
     bands: Sequence[str] | None,
-    harmonized: bool | None,
+    harmonized: Harmonized,
     resampling: str,
 ) -> list[Imagery]:
     told = bands is not None or harmonized is not None

@@ -14,7 +14,7 @@ from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.imagery.sentinel2 import Harmonized, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import SUFFIXES
 from dlbench.data.imagery.stack import Stack, acquired, dates_in, days_of, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
@@ -55,7 +55,7 @@ class LabelledSentinel2(WindowedDataSet):
         stride: int | None = None,
         bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
         indices: Sequence[str] = (),
-        harmonized: bool | None = None,
+        harmonized: Harmonized = None,
         mask_clouds: bool = True,
         resampling: str = "bilinear",
         dates: str | int | date | Sequence[Any] | None = None,

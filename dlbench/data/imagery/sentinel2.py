@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from dlbench.data.imagery.stack import dates_in
 SHIFT = 1000
 """In digital numbers since baseline 04.00, of 25 January 2022."""
 SHIFT_SINCE = "20220125"
+Harmonized = bool | Literal["by_date"] | None
+"""What `open_sentinel2` is told of files that do not tell it themselves."""
 # Cloud masks among the bands of an Earth Engine export, with the bits that mean clouds.
 CLOUD_BANDS = {"QA60": 1 << 10 | 1 << 11, "MSK_CLASSI_OPAQUE": 1, "MSK_CLASSI_CIRRUS": 1}
 
@@ -101,7 +103,7 @@ def open_sentinel2(
     bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
     *,
     resampling: str = "bilinear",
-    harmonized: bool | None = None,
+    harmonized: Harmonized = None,
     mask_clouds: bool = True,
     indices: Sequence[str] = (),
 ) -> list[Sentinel2]:
@@ -112,12 +114,13 @@ def open_sentinel2(
     TFRecord patches, or a folder of these or of files of one band each (B02.jp2,
     T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
 
-    ``harmonized`` is of files other than SAFE, which do not tell: False if since 25 January 2022
-    their digital numbers hold +1000 (Earth Engine's COPERNICUS/S2, files out of new products),
-    True if not (COPERNICUS/S2_HARMONIZED); it may be None for GeoTIFFs with an earlier date in
-    their name. ``mask_clouds`` leaves opaque clouds and cirrus out by the masks of SAFE products
-    and by QA60 or MSK_CLASSI bands of exports; other files hold no mask. ``resampling`` is
-    nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
+    ``harmonized`` is of files other than SAFE, which do not tell: False if their digital numbers
+    hold the +1000 of products since 25 January 2022 (files out of these, and of old scenes that ESA
+    has processed anew), True if not (COPERNICUS/S2_HARMONIZED), "by_date" if those do whose names
+    have a date since then (Earth Engine's COPERNICUS/S2). It may be None for GeoTIFFs with an
+    earlier date, read as they are. ``mask_clouds`` leaves opaque clouds and cirrus out by
+    the masks of SAFE products and by QA60 or MSK_CLASSI bands of exports; other files hold no mask.
+    ``resampling`` is nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
     """
     path = Path(path)
     bands = tuple(band_name(band) or band for band in bands)
@@ -193,7 +196,7 @@ def _refuse_fractions(bands: Bands, values: np.ndarray, known: np.ndarray) -> No
 
 
 def _single_band_layers(
-    path: Path, files: dict[str, Path], needed: Sequence[str], harmonized: bool | None
+    path: Path, files: dict[str, Path], needed: Sequence[str], harmonized: Harmonized
 ) -> list[Layer]:
     _require_bands(path, needed, list(files))
     layers = []
@@ -204,7 +207,7 @@ def _single_band_layers(
 
 
 def _export_layer(
-    parts: list[Path], names: list[str | None], needed: Sequence[str], harmonized: bool | None
+    parts: list[Path], names: list[str | None], needed: Sequence[str], harmonized: Harmonized
 ) -> Layer:
     held = [band_name(name) for name in names]
     _require_bands(parts[0], needed, [band for band in held if band])
@@ -230,16 +233,20 @@ def _require_bands(file: Path, needed: Sequence[str], held: Sequence[str]) -> No
         )
 
 
-def _offset(file: Path, harmonized: bool | None) -> int:
+def _offset(file: Path, harmonized: Harmonized) -> int:
+    if isinstance(harmonized, bool):
+        return 0 if harmonized else -SHIFT
     dates = dates_in(file.stem)
+    before = bool(dates) and max(dates) < SHIFT_SINCE
+    since = bool(dates) and min(dates) >= SHIFT_SINCE
     # Earth Engine keeps old scenes as they were; ESA has processed them anew with the shift.
-    before = file.suffix.lower() != ".jp2" and bool(dates) and max(dates) < SHIFT_SINCE
-    if harmonized or before:
+    if before and (harmonized == "by_date" or file.suffix.lower() != ".jp2"):
         return 0
-    if harmonized is None:
-        raise DataError(
-            f"{file} does not tell whether its digital numbers hold the +1000 of products since "
-            "25 January 2022; give harmonized=false if so (as COPERNICUS/S2 has it), else "
-            "harmonized=true (COPERNICUS/S2_HARMONIZED, products of baselines before 04.00)"
-        )
-    return -SHIFT
+    if since and harmonized == "by_date":
+        return -SHIFT
+    raise DataError(
+        f"{file} does not tell whether its digital numbers hold the +1000 of products since "
+        "25 January 2022; give harmonized=false if so, else harmonized=true (COPERNICUS/"
+        "S2_HARMONIZED, products of baselines before 04.00), or harmonized=by_date if the dates in "
+        "the names of files do (COPERNICUS/S2)"
+    )
