@@ -86,6 +86,42 @@ def test_a_landsat_scene(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again[1], found[1])
 
 
+def test_rasters_are_no_landsat_scenes(tmp_path: Path) -> None:
+    """Their numbers may be Landsat's own, which were taken for reflectance; clouds are unknown."""
+    root = burned_area.make(tmp_path / "burned", scene_size=96)
+    known = facts(build("burned_area", root, (32, 32)))
+    path = tmp_path / "stack.tif"
+    values = np.random.default_rng(0).integers(7273, 20000, (6, 40, 40)).astype(np.uint16)
+
+    def write(values: np.ndarray, names: list[str]) -> None:
+        with rasterio.open(
+            path, "w", driver="GTiff", count=6, dtype=values.dtype, height=40, width=40,
+            crs="EPSG:32618", transform=from_origin(*burned_area.CORNER, 30, 30),
+        ) as file:  # fmt: skip
+            file.write(values)
+            file.descriptions = names
+
+    exported = [f"SR_B{number}" for number in range(2, 8)]
+    for names in (exported, [f"band {n}" for n in range(6)]):
+        write(values, names)
+        with pytest.raises(
+            ConfigError, match=r"stack\.tif is no folder of a Landsat scene.* bands=1"
+        ):
+            raster_input.opened(path, None, 6, known)
+        raw = raster_input.opened(path, "1,2,3,4,5,6", 6, known)
+        read, _ = raw.read([(slice(0, 40), slice(0, 40))])
+        np.testing.assert_array_equal(read[0], np.moveaxis(values, 0, -1))
+    with pytest.raises(ConfigError, match=r"gone does not exist, and the network has learnt from"):
+        raster_input.opened(tmp_path / "gone", None, 6, known)
+    # Nor does a network of pictures take such numbers unasked.
+    pictures = known.model_copy(update={"read_as": "raster"})
+    write(values, exported)
+    with pytest.raises(DataError, match=r"stack\.tif holds Landsat's own numbers, bands SR_B2, "):
+        raster_input.opened(path, None, 6, pictures)
+    write((values * 0.275 - 2000).astype(np.int16), exported)
+    assert raster_input.opened(path, None, 6, pictures).dtype == np.int16
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 def test_a_picture_of_burned_areas(tmp_path: Path, alpha: bool) -> None:
     """Of the bands and without the pixels that training has left out."""

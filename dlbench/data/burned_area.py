@@ -17,7 +17,7 @@ from affine import Affine
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery.bands import open_bands
-from dlbench.data.imagery.landsat import Landsat
+from dlbench.data.imagery.landsat import Landsat, refuse_numbers
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import Harmonized, Sentinel2, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import bands_in, holds_sentinel2
@@ -50,7 +50,8 @@ class BurnedArea(WindowedDataSet):
     Sentinel-2 take for clouds. ``bands`` (`SENTINEL2_BANDS` without), ``harmonized`` and
     ``resampling`` are of Sentinel-2, as `open_sentinel2` has them. Rasters whose bands Landsat has
     too are of Sentinel-2 where ``bands`` or ``harmonized`` is given. What is 0 in all bands of
-    other imagery, or in a band of alpha, is no data.
+    other imagery, or in a band of alpha, is no data; Landsat's numbers in a GeoTIFF, bands SR_B2
+    and so on, are refused, as they are no reflectance.
     """
 
     name = "burned_area"
@@ -180,7 +181,9 @@ def _imagery(
         )
     for file in (entry for entry in entries if entry.suffix.lower() in (".tif", ".tiff")):
         if folder not in places or not bands_in(file):
-            found.append(open_bands([file], collar=0))
+            picture = open_bands([file], collar=0)
+            refuse_numbers(file, picture.bands, picture.dtype)
+            found.append(picture)
     if not found:
         raise DataError(
             f"{folder} holds no scene: a folder of Landsat Collection 2 Level-2 "
