@@ -2,7 +2,8 @@
 
 RUN is the folder of a segmentation training, or a ``.keras`` file; SCENE any raster that GDAL
 reads, of the network's bands. A network that has learnt from Sentinel-2 takes what it was trained
-on: a SAFE product, its zip archive, an export; of a time series the folder. Whether the numbers of
+on: a SAFE product, its zip archive, the folder of one granule where a product has several tiles
+(those before December 2016), an export; of a time series the folder. Whether the numbers of
 an export hold +1000 is asked for where its name does not tell (``harmonized``). Tiles overlap and
 are blended; what is held in memory does not grow with the raster. The map is a cloud-optimised
 GeoTIFF on the scene's own grid. Of a scene that Earth Engine exported as TFRecord patches (SCENE is

@@ -196,10 +196,13 @@ def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput
         ) from None
     if len(found) != 1 or len(found[0].bands) != len(facts.bands):
         held = ", ".join(image.name for image in found)
+        one = f"one of them, such as {found[0].file}"
+        if not found[0].file.exists():  # in an archive
+            one = "one of them: unpack it, and give the folder of a granule"
         raise ConfigError(
             f"{path} holds {held}, of {len(found[0].bands)} bands; the network takes "
             f"{len(dates) if series else 1} date(s) of one place: give "
-            + ("dates=YYYYMMDD,... or a folder of these" if series else "one of them")
+            + ("dates=YYYYMMDD,... or a folder of these" if series else one)
         )
     return _input(path, found[0])
 

@@ -17,7 +17,7 @@ from dlbench.data import IGNORE, DataError, build
 from dlbench.data.facts import Facts, facts
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.sentinel2 import open_sentinel2
-from dlbench.data.miniatures import burned_area, land_cover
+from dlbench.data.miniatures import burned_area, land_cover, sentinel2
 
 CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
 WHOLE = (slice(0, 60), slice(0, 60))
@@ -55,6 +55,28 @@ def test_a_single_date(folder: Path) -> None:
     seen = image.read([WHOLE])[1]
     np.testing.assert_array_equal(raw.read([WHOLE])[0][seen], image.read([WHOLE])[0][seen])
     assert raw.read([WHOLE])[1].all(), "bands chosen by hand: the numbers as they are"
+
+
+def test_a_granule_of_a_product_of_several_tiles(folder: Path, tmp_path: Path) -> None:
+    made = sentinel2.make(tmp_path / "made", size=60, dates=[sentinel2.DATES[0]])
+    (product,) = (made / "SAFE").iterdir()
+    (granule,) = (product / "GRANULE").iterdir()
+    other = granule.with_name(granule.name.replace("T32TQQ", "T32TQR"))
+    shutil.copytree(granule, other)
+    with pytest.raises(
+        ConfigError, match=r"T32TQQ_.*, T32TQR_.* give one of them, such as (.*)$"
+    ) as told:
+        raster_input.opened(product, None, 4, learnt(folder))
+    assert str(told.value).endswith(str(granule))
+    image = raster_input.opened(other, None, 4, learnt(folder))
+    (expected,) = [one for one in open_sentinel2(product) if one.name.startswith("T32TQR")]
+    for found, right in zip(image.read([WHOLE]), expected.read(0, 0, 60, 60), strict=True):
+        np.testing.assert_array_equal(found[0], right)
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", product.parent, product.name)
+    with pytest.raises(
+        ConfigError, match="one of them: unpack it, and give the folder of a granule"
+    ):
+        raster_input.opened(Path(archive), None, 4, learnt(folder))
 
 
 def test_what_is_not_what_was_learnt(folder: Path) -> None:

@@ -109,10 +109,10 @@ def open_sentinel2(
 ) -> list[Sentinel2]:
     """The scenes of a file or folder, by name, headers checked.
 
-    ``path`` is a SAFE product or its zip archive, a GeoTIFF whose bands are named B1 or B01 as
-    Earth Engine names them (of one split into parts: any part), its mixer file where it exports
-    TFRecord patches, or a folder of these or of files of one band each (B02.jp2,
-    T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
+    ``path`` is a SAFE product or its zip archive, the folder of a granule in a product, a GeoTIFF
+    whose bands are named B1 or B01 as Earth Engine names them (of one split into parts: any part),
+    its mixer file where it exports TFRecord patches, or a folder of these or of files of one band
+    each (B02.jp2, T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
 
     ``harmonized`` is of files other than SAFE, which do not tell: False if their digital numbers
     hold the +1000 of products since 25 January 2022 (files out of these, and of old scenes that ESA
