@@ -12,7 +12,7 @@ from dlbench.config import ConfigError
 CHOICES = {
     "checkpoint": ("best", "last"),
     "overwrite": ("true", "false"),
-    "harmonized": ("true", "false"),
+    "harmonized": ("true", "false", "by_date"),
     "mask_clouds": ("true", "false"),
 }
 FROM_ONE = {"tile", "batch", "samples"}
@@ -55,7 +55,8 @@ def parse(
         raise ConfigError(f"unknown option {', '.join(unknown)}; {usage}")
     for name, allowed in CHOICES.items():
         if options.get(name, allowed[0]) not in allowed:
-            raise ConfigError(f"{name}={options[name]}: allowed are {' and '.join(allowed)}")
+            *most, last = allowed
+            raise ConfigError(f"{name}={options[name]}: allowed are {', '.join(most)} and {last}")
     found = dict(numbers)
     for name in numbers.keys() & options.keys():
         smallest = 1 if name in FROM_ONE else 0

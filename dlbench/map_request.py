@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dlbench import command_line
 from dlbench.config import ConfigError
+from dlbench.data import raster
+from dlbench.data.dataset import DataError
 from dlbench.data.imagery import earth_engine
-from dlbench.raster_output import mixer_beside
+from dlbench.data.imagery.safe import is_safe
+from dlbench.data.imagery.sentinel2_files import SUFFIXES as IMAGES
+from dlbench.data.imagery.sentinel2_files import bands_in
+from dlbench.raster_output import RUN_TAG, mixer_beside
 
 USAGE = (
-    "usage: python -m dlbench.predict RUN SCENE [SCENE ...] [OUT.tif|OUT.tfrecord.gz|FOLDER] "
-    "[checkpoint=best|last] [bands=1,2,3] [tile=512] [overlap=64] [batch=4] [samples=8] "
-    "[probabilities=OUT.tif|FOLDER] [uncertainty=OUT.tif|FOLDER] [picture=OUT.png] "
-    "[overwrite=false]; of Sentinel-2 [dates=20220421,...] [harmonized=true|false]; of it and "
-    "Landsat [mask_clouds=true|false]"
+    "usage: python -m dlbench.predict RUN SCENE [OUT.tif|OUT.tfrecord.gz|FOLDER], or of several "
+    "scenes RUN SCENE SCENE ... FOLDER; options: [checkpoint=best|last] [bands=1,2,3] [tile=512] "
+    "[overlap=64] [batch=4] [samples=8] [probabilities=OUT.tif|FOLDER] "
+    "[uncertainty=OUT.tif|FOLDER] [picture=OUT.png] [overwrite=false]; of Sentinel-2 "
+    "[dates=20220421,...] [harmonized=true|false|by_date]; of it and Landsat "
+    "[mask_clouds=true|false]"
 )
 SUFFIXES = (".tif", ".tiff")
 SENTINEL2 = ("dates", "harmonized", "mask_clouds")
@@ -57,6 +64,8 @@ def parse(arguments: list[str]) -> Request:
     run, *places = map(Path, line.places)
     line.refuse_checkpoint_of_file(run)
     scenes = places[:-1] or places
+    if len(places) > 1:
+        _refuse_imagery(places[-1], scenes)
     where = {"classes": places[-1] if len(places) > 1 else Path()}
     for kind in ("probabilities", "uncertainty"):
         if kind in line.options:
@@ -100,8 +109,9 @@ def parse(arguments: list[str]) -> Request:
 
 
 def _reading(options: dict[str, str]) -> dict[str, Any]:
+    words = {"true": True, "false": False}
     reading: dict[str, Any] = {
-        name: options[name] == "true" for name in SENTINEL2 if name != "dates" and name in options
+        name: words.get(options[name], options[name]) for name in SENTINEL2 if name in options
     }
     if "dates" in options:
         reading["dates"] = options["dates"].split(",")
@@ -117,3 +127,42 @@ def _outputs(kind: str, place: Path, scenes: list[Path]) -> tuple[Path, ...]:
             )
         return (place,)
     return tuple(place / f"{scene.stem}_{kind}.tif" for scene in scenes)
+
+
+def _refuse_imagery(last: Path, scenes: list[Path]) -> None:
+    """Raise `ConfigError` where the ``last`` place, for maps, is imagery that is there already: of
+    a list of scenes without a folder it would get no map, or another's written over it."""
+    if last.is_dir():
+        beside = any(scene.parent.resolve() == last.resolve() for scene in scenes)
+        imagery = not beside and _holds_imagery(last)
+    else:
+        imagery = last.exists() and _is_imagery(last)
+    if imagery:
+        raise ConfigError(
+            f"{last} comes last, where maps go, but it is imagery that is there already; after "
+            "several scenes name a FOLDER for their maps, after one a new file"
+        )
+
+
+def _holds_imagery(folder: Path) -> bool:
+    """Whether a folder is a scene or holds some; rasters whose bands are not named B2 or so, such
+    as maps, are none."""
+    if is_safe(folder) or any(folder.glob("*_SR_B*")):
+        return True
+    for entry in folder.iterdir():
+        if "MSIL1C" in entry.name and is_safe(entry):
+            return True  # any archive might be one by its suffix alone
+        if entry.suffix.lower() in IMAGES:
+            with suppress(DataError):
+                if bands_in(entry):
+                    return True
+    return any(folder.glob("*-[0-9][0-9][0-9][0-9][0-9].tfrecord*"))
+
+
+def _is_imagery(file: Path) -> bool:
+    """Whether a file is an archive, a mixer file, or a raster that is no map of dlbench's."""
+    if is_safe(file) or earth_engine.MIXER.fullmatch(file.name):
+        return True
+    with suppress(DataError), raster.open_raster(file) as dataset:
+        return RUN_TAG not in dataset.tags()
+    return False

@@ -2,11 +2,13 @@
 
 RUN is the folder of a segmentation training, or a ``.keras`` file; SCENE any raster that GDAL
 reads, of the network's bands. A network that has learnt from Sentinel-2 takes what it was trained
-on: a SAFE product, its zip archive, an export; of a time series the folder. Tiles overlap and are
-blended; what is held in memory does not grow with the raster. The map is a cloud-optimised GeoTIFF
-on the scene's own grid. Of a scene that Earth Engine exported as TFRecord patches (SCENE is its
-mixer file) it may be patches too, OUT.tfrecord.gz, which with the OUT-mixer.json that is put beside
-them are what ``earthengine upload image --nodata_value=255`` takes.
+on: a SAFE product, its zip archive, the folder of one granule where a product has several tiles
+(those before December 2016), an export; of a time series the folder. Whether the numbers of
+an export hold +1000 is asked for where its name does not tell (``harmonized``). Tiles overlap and
+are blended; what is held in memory does not grow with the raster. The map is a cloud-optimised
+GeoTIFF on the scene's own grid. Of a scene that Earth Engine exported as TFRecord patches (SCENE is
+its mixer file) it may be patches too, OUT.tfrecord.gz, which with the OUT-mixer.json that is put
+beside them are what ``earthengine upload image --nodata_value=255`` takes.
 """
 
 from __future__ import annotations
@@ -32,14 +34,16 @@ from dlbench.data.imagery import earth_engine
 from dlbench.map_picture import draw
 from dlbench.map_request import Request
 from dlbench.raster_input import RasterInput
+from dlbench.raster_output import RUN_TAG
 from dlbench.tiling import Tiling, Window, blend_tiled
 from dlbench.trained import Segmenter
 
 if TYPE_CHECKING:
     from dlbench.prediction import Predictor
 
-READING = ("harmonized", "mask_clouds", "resampling")
-"""Options of a Sentinel-2 data set that a map is made with too."""
+READING = ("mask_clouds", "resampling")
+"""Options of a Sentinel-2 data set that a map is made with too. Not ``harmonized``: whether +1000
+is in the numbers is of a file, nothing that a network has learnt."""
 FAR = 4
 """Tiles of more than so many times the side of training's images are worth a note: a network learns
 from borders too, which lie closer there. At six times the side SegNet-Basic fell from 89 % of right
@@ -113,7 +117,7 @@ def _map(
     classes, facts = _classes(segmenter), segmenter.facts
     tags = {
         "TIFFTAG_SOFTWARE": f"dlbench {dlbench.__version__}",
-        "DLBENCH_RUN": request.network,
+        RUN_TAG: request.network,
         "DLBENCH_SCENE": str(image.path),
     }
     if facts is not None:

@@ -19,10 +19,11 @@ from dlbench.data.burned_area import BurnedArea
 from dlbench.data.dataset import DataError
 from dlbench.data.facts import Facts
 from dlbench.data.grid import Grid, Imagery
-from dlbench.data.imagery import earth_engine, sentinel2
+from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.bands import read_masked
 from dlbench.data.imagery.earth_engine import Mixer
-from dlbench.data.imagery.landsat import Landsat
+from dlbench.data.imagery.landsat import Landsat, refuse_numbers
+from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.imagery.spectral_indices import INDICES
 from dlbench.tiling import Window
 
@@ -89,8 +90,8 @@ def opened(
 
     Without them a network that has learnt from Sentinel-2 gets its scenes as in training: with
     ``options`` of `labelled_sentinel2.images`; one that has learnt from Landsat a folder of it, by
-    the options ``clouds`` or else ``mask_clouds``; and of pictures of burned areas the
-    black corners are no data. Raises `DataError` or `ConfigError` unless there
+    the options ``clouds`` or else ``mask_clouds``, and no other raster; and of pictures of burned
+    areas the black corners are no data. Raises `DataError` or `ConfigError` unless there
     are ``needed`` bands of numbers; an alpha band is a mask, none of them.
     """
     mixer = None
@@ -103,6 +104,7 @@ def opened(
     if chosen is None and trained_on is not None and _of_sentinel2(trained_on):
         return replace(_sentinel2(path, trained_on, options), mixer=mixer)
     if chosen is None and trained_on is not None and _of_landsat(trained_on, path):
+        _require_scene(path)
         return _input(path, Landsat(path, trained_on.bands, clouds=not masked))
     source = path if mixer is None else earth_engine.as_geotiff(mixer)
     with raster.open_raster(source) as file:
@@ -121,8 +123,12 @@ def opened(
                 f"{path}: {len(bands)} bands ({held}), but the network takes {needed}{trained}; "
                 f"choose them, by number or description: bands={_example(names, trained_on)}"
             )
-        collar = 0 if trained_on is not None and trained_on.name == BurnedArea.name else None
         dtype = np.result_type(*(file.dtypes[index - 1] for index in bands))
+        collar = None
+        if trained_on is not None and trained_on.name == BurnedArea.name:
+            collar = 0
+            if chosen is None:
+                refuse_numbers(path, [names[index] for index in bands], dtype)
         if dtype.kind not in "iuf":
             raise DataError(f"{path} has values of {dtype}; needed are whole or real numbers")
         return RasterInput(
@@ -153,18 +159,32 @@ def _reader(path: Path, bands: tuple[int, ...], alpha: int | None, collar: float
 def _of_sentinel2(facts: Facts) -> bool:
     if facts.read_as is not None:
         return facts.read_as == "sentinel2"
-    return all(band.rpartition("/")[2] in (*sentinel2.BANDS, *INDICES) for band in facts.bands)
+    return all(band.rpartition("/")[2] in (*BANDS, *INDICES) for band in facts.bands)
 
 
 def _of_landsat(facts: Facts, path: Path) -> bool:
-    return facts.read_as in ("landsat", None) and any(path.glob("*_SR_B*"))
+    if facts.read_as is None:
+        return any(path.glob("*_SR_B*"))
+    return facts.read_as == "landsat"
+
+
+def _require_scene(path: Path) -> None:
+    """Raise `ConfigError` unless ``path`` is the folder of a Landsat scene: a raster's numbers may
+    be anything, and their clouds are unknown."""
+    if not any(path.glob("*_SR_B*")):
+        held = "does not exist" if not path.exists() else "is no folder of a Landsat scene"
+        raise ConfigError(
+            f"{path} {held}, and the network has learnt from those: reflectance x 10000 of "
+            "Collection 2 Level-2, *_SR_B2.TIF ... and *_QA_PIXEL.TIF; give one, or "
+            "bands=1,2,..., which takes the numbers of a raster as they are"
+        )
 
 
 def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput:
     """A scene, or as many dates of a place as in training, offsets and clouds seen to."""
     dates = list(dict.fromkeys(band.rpartition("/")[0] for band in facts.bands))
     names = [band.rpartition("/")[2] for band in facts.bands[: len(facts.bands) // len(dates)]]
-    options["bands"] = [name for name in names if name in sentinel2.BANDS]
+    options["bands"] = [name for name in names if name in BANDS]
     options["indices"] = [name for name in names if name in INDICES]
     series = dates != [""]
     wanted = options.pop("dates", None)
@@ -176,10 +196,13 @@ def _sentinel2(path: Path, facts: Facts, options: dict[str, Any]) -> RasterInput
         ) from None
     if len(found) != 1 or len(found[0].bands) != len(facts.bands):
         held = ", ".join(image.name for image in found)
+        one = f"one of them, such as {found[0].file}"
+        if not found[0].file.exists():  # in an archive
+            one = "one of them: unpack it, and give the folder of a granule"
         raise ConfigError(
             f"{path} holds {held}, of {len(found[0].bands)} bands; the network takes "
             f"{len(dates) if series else 1} date(s) of one place: give "
-            + ("dates=YYYYMMDD,... or a folder of these" if series else "one of them")
+            + ("dates=YYYYMMDD,... or a folder of these" if series else one)
         )
     return _input(path, found[0])
 

@@ -22,6 +22,8 @@ from dlbench.data.imagery.earth_engine import Mixer, write_patches
 from dlbench.errors import UserError
 from dlbench.tiling import Window
 
+RUN_TAG = "DLBENCH_RUN"
+"""Metadata of every map: the network. A file that has it may be replaced by another map."""
 BLOCK = 512
 """Pixels along the side of a block in the file, GDAL's default for such GeoTIFFs."""
 

@@ -20,11 +20,13 @@ from dlbench import checkpoint, config, distributed, models, predict, predict_ma
 from dlbench.data.dataset import ClassInfo
 from dlbench.data.facts import Facts
 from dlbench.data.miniatures import land_cover
+from dlbench.data.miniatures.sentinel2 import DATES, product_name
 from dlbench.runs import RunFolder
 
 CLASSES = (ClassInfo("water", (0, 0, 255), 4), ClassInfo("wood", (0, 99, 0), 7),
            ClassInfo("town", (200, 0, 0), 9))  # fmt: skip
 GRID = Affine(10, 0.5, 500_000, -0.5, -10, 5_000_000)
+NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_000_000)
 KERNEL = np.array([[3.02, -1.01, 0.47], [-1.97, 2.03, 0.0]], np.float32)
 BIAS = np.array([0.0, -0.5031, 0.2017], np.float32)
 
@@ -299,8 +301,15 @@ def test_what_ends_early_leaves_nothing(
         (["a.tif", "m.tif", "tile=100"], "tile=100 must be a multiple of 16"),
         (["a.tif", "m.tif", "samples=0"], "samples=0: allowed are whole numbers from 1"),
         (["a.tif", "m.png"], "m.png does not end in .tif or .tiff"),
-        (["a.tif", "a.tif"], "a.tif exists; give another name"),
-        (["a.tif", "a.tif", "overwrite=true"], "a.tif is read, so it cannot be written"),
+        (["a.tif", "text.tif"], "text.tif exists; give another name"),
+        (
+            ["a.tif", "a.tif", "overwrite=true"],
+            "a.tif comes last, where maps go, but it is imagery",
+        ),
+        (
+            ["a.tif", "probabilities=a.tif", "overwrite=true"],
+            "a.tif is read, so it cannot be written",
+        ),
         (
             ["photo.png", "m.tif", "picture=photo.png", "overwrite=true"],
             "photo.png is read, so it cannot be written",
@@ -333,6 +342,39 @@ def test_wrong_commands_are_told(
     assert predict.main([str(run), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert sorted(here.iterdir()) == before
+
+
+def test_imagery_in_the_place_of_maps_is_neither_passed_over_nor_written_over(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A list of scenes without a folder at its end, such as imagery/*.SAFE."""
+    network = str(run / "model.keras")
+    product = product_name(DATES[0])
+    for folder, name in (
+        (f"old/{product}", "MTD_MSIL1C.xml"), (f"products/{product}", "MTD_MSIL1C.xml"),
+        ("LC08", "LC08_L2SP_007056_20150310_20200909_02_T1_SR_B2.TIF"), ("tile", "T33_B02.jp2"),
+        ("patches", "a-00000.tfrecord.gz"), ("zips", "S2A_MSIL1C_20220421.zip"),
+        ("other", "notes.zip"),
+    ):  # fmt: skip
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / name).touch()
+    for name in ("a.tif", "b.tif", "exports/c.tif"):
+        Path(name).parent.mkdir(exist_ok=True)
+        write(name, scene(20, 20), transform=NORTH_UP)
+    Path("b.zip").touch()
+    before = sorted(here.rglob("*")), Path("b.tif").read_bytes()
+    for last in (f"old/{product}", "products", "LC08", "tile", "patches", "zips", "exports",
+                 "b.tif", "exports/c.tif", "b.zip"):  # fmt: skip
+        for overwrite in ([], ["overwrite=true"]):
+            assert predict.main([network, "a.tif", last, *overwrite]) == 2
+            assert f"{last} comes last, where maps go, but it is imagery" in capsys.readouterr().err
+    assert (sorted(here.rglob("*")), Path("b.tif").read_bytes()) == before
+    # Maps may be replaced, and lie beside what they are of, or beside other things.
+    for places in (["a.tif", "m.tif"], ["b.tif", "m.tif"], ["b.tif", "other"], ["a.tif", "."],
+                   ["b.tif", "other"], ["exports/c.tif", "exports"]):  # fmt: skip
+        assert predict.main([network, *places, "overwrite=true", "probabilities=p"]) == 0
+    assert sorted(os.listdir("exports")) == ["c.tif", "c_classes.tif"]
+    assert sorted(os.listdir("other")) == ["b_classes.tif", "notes.zip"]
 
 
 def test_uncertainty_is_of_bayesian_networks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -392,6 +434,35 @@ def test_a_network_beside_its_run_reads_as_in_training(
     assert "model.keras has no config.yaml beside it" in capsys.readouterr().err
     with rasterio.open("c.tif") as file:
         assert file.read(1).max() == 255
+
+
+def test_whether_1000_was_added_is_told_of_each_file_anew(
+    run: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What held for the files of training says nothing of others."""
+    folder = RunFolder(here / "run")
+    options = {"harmonized": True, "bands": ["B04", "B08"]}
+    model = {"name": "segnet_basic_bayesian", "options": {"width": 0.1}}
+    data = {"name": "land_cover", "size": [60, 60], "options": options}
+    folder.write_text(
+        folder.config, config.validate({"model": model, "data": data}, "the test").to_yaml()
+    )
+    told = facts(bands=("B04", "B08"), dtype="uint16", read_as="sentinel2")
+    folder.write_json(folder.dataset, told.model_dump(mode="json"))
+    shutil.copy(RunFolder(run).model, folder.model)
+    values = scene(60, 60).astype(np.uint16) + np.uint16(1)
+    write("S2_20230401.tif", values, transform=NORTH_UP)
+    write("S2_20230501.tif", values + np.uint16(1000), transform=NORTH_UP)
+    assert predict.main([str(folder.model), "S2_20230401.tif", "m.tif"]) == 2
+    error = capsys.readouterr().err
+    assert "S2_20230401.tif does not tell whether its digital numbers hold the +1000" in error
+    for name, harmonized in (("S2_20230401.tif", "true"), ("S2_20230501.tif", "false")):
+        arguments = [name, f"{harmonized}.tif", f"harmonized={harmonized}"]
+        assert predict.main([str(folder.model), *arguments]) == 0
+    with rasterio.open("true.tif") as one, rasterio.open("false.tif") as other:
+        found = one.read(1)
+        np.testing.assert_array_equal(found, other.read(1))
+    assert (found == probability(values).argmax(axis=-1)).mean() > 0.999
 
 
 def test_a_real_scene(run: Path) -> None:

@@ -17,7 +17,7 @@ from dlbench.data import IGNORE, DataError, build
 from dlbench.data.facts import Facts, facts
 from dlbench.data.imagery.landsat import Landsat
 from dlbench.data.imagery.sentinel2 import open_sentinel2
-from dlbench.data.miniatures import burned_area, land_cover
+from dlbench.data.miniatures import burned_area, land_cover, sentinel2
 
 CLASSES = {"field": [1], "wood": [2], "grass": [3], "vines": [4], "town": [8]}
 WHOLE = (slice(0, 60), slice(0, 60))
@@ -57,6 +57,28 @@ def test_a_single_date(folder: Path) -> None:
     assert raw.read([WHOLE])[1].all(), "bands chosen by hand: the numbers as they are"
 
 
+def test_a_granule_of_a_product_of_several_tiles(folder: Path, tmp_path: Path) -> None:
+    made = sentinel2.make(tmp_path / "made", size=60, dates=[sentinel2.DATES[0]])
+    (product,) = (made / "SAFE").iterdir()
+    (granule,) = (product / "GRANULE").iterdir()
+    other = granule.with_name(granule.name.replace("T32TQQ", "T32TQR"))
+    shutil.copytree(granule, other)
+    with pytest.raises(
+        ConfigError, match=r"T32TQQ_.*, T32TQR_.* give one of them, such as (.*)$"
+    ) as told:
+        raster_input.opened(product, None, 4, learnt(folder))
+    assert str(told.value).endswith(str(granule))
+    image = raster_input.opened(other, None, 4, learnt(folder))
+    (expected,) = [one for one in open_sentinel2(product) if one.name.startswith("T32TQR")]
+    for found, right in zip(image.read([WHOLE]), expected.read(0, 0, 60, 60), strict=True):
+        np.testing.assert_array_equal(found[0], right)
+    archive = shutil.make_archive(str(tmp_path / "zipped"), "zip", product.parent, product.name)
+    with pytest.raises(
+        ConfigError, match="one of them: unpack it, and give the folder of a granule"
+    ):
+        raster_input.opened(Path(archive), None, 4, learnt(folder))
+
+
 def test_what_is_not_what_was_learnt(folder: Path) -> None:
     imagery = folder / "imagery"
     one = sorted(imagery.iterdir())[0]
@@ -84,6 +106,42 @@ def test_a_landsat_scene(tmp_path: Path) -> None:
         told = {"clouds": not clouds, "mask_clouds": not clouds}
         again = raster_input.opened(scene, None, 6, known, told).read([whole])
         np.testing.assert_array_equal(again[1], found[1])
+
+
+def test_rasters_are_no_landsat_scenes(tmp_path: Path) -> None:
+    """Their numbers may be Landsat's own, which were taken for reflectance; clouds are unknown."""
+    root = burned_area.make(tmp_path / "burned", scene_size=96)
+    known = facts(build("burned_area", root, (32, 32)))
+    path = tmp_path / "stack.tif"
+    values = np.random.default_rng(0).integers(7273, 20000, (6, 40, 40)).astype(np.uint16)
+
+    def write(values: np.ndarray, names: list[str]) -> None:
+        with rasterio.open(
+            path, "w", driver="GTiff", count=6, dtype=values.dtype, height=40, width=40,
+            crs="EPSG:32618", transform=from_origin(*burned_area.CORNER, 30, 30),
+        ) as file:  # fmt: skip
+            file.write(values)
+            file.descriptions = names
+
+    exported = [f"SR_B{number}" for number in range(2, 8)]
+    for names in (exported, [f"band {n}" for n in range(6)]):
+        write(values, names)
+        with pytest.raises(
+            ConfigError, match=r"stack\.tif is no folder of a Landsat scene.* bands=1"
+        ):
+            raster_input.opened(path, None, 6, known)
+        raw = raster_input.opened(path, "1,2,3,4,5,6", 6, known)
+        read, _ = raw.read([(slice(0, 40), slice(0, 40))])
+        np.testing.assert_array_equal(read[0], np.moveaxis(values, 0, -1))
+    with pytest.raises(ConfigError, match=r"gone does not exist, and the network has learnt from"):
+        raster_input.opened(tmp_path / "gone", None, 6, known)
+    # Nor does a network of pictures take such numbers unasked.
+    pictures = known.model_copy(update={"read_as": "raster"})
+    write(values, exported)
+    with pytest.raises(DataError, match=r"stack\.tif holds Landsat's own numbers, bands SR_B2, "):
+        raster_input.opened(path, None, 6, pictures)
+    write((values * 0.275 - 2000).astype(np.int16), exported)
+    assert raster_input.opened(path, None, 6, pictures).dtype == np.int16
 
 
 @pytest.mark.parametrize("alpha", [False, True])

@@ -17,9 +17,10 @@ from affine import Affine
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery.bands import open_bands
-from dlbench.data.imagery.landsat import Landsat
+from dlbench.data.imagery.landsat import Landsat, refuse_numbers
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import Sentinel2, bands_in, holds_sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2 import Harmonized, Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2_files import bands_in, holds_sentinel2
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR, year_of
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
@@ -44,12 +45,13 @@ class BurnedArea(WindowedDataSet):
     """Windows of the scenes; classes unburned and burned.
 
     Blocks of every scene go to every split, unless ``scenes`` gives the names of whole scenes
-    ({"train": ["LC08_..."], "val": [...]}). ``year`` of the map, where it is not that of a
-    scene's name; ``clouds`` keeps what Landsat's quality band or the masks of Sentinel-2 take for
-    clouds. ``bands`` (`SENTINEL2_BANDS` without), ``harmonized`` and ``resampling`` are of
-    Sentinel-2, as `open_sentinel2` has them. Rasters whose bands Landsat has too are of
-    Sentinel-2 where ``bands`` or ``harmonized`` is given. What is 0 in all bands of other imagery,
-    or in a band of alpha, is no data.
+    ({"train": ["LC08_..."], "val": [...]}), all of a place in one split. ``year`` of the map, where
+    it is not that of a scene's name; ``clouds`` keeps what Landsat's quality band or the masks of
+    Sentinel-2 take for clouds. ``bands`` (`SENTINEL2_BANDS` without), ``harmonized`` and
+    ``resampling`` are of Sentinel-2, as `open_sentinel2` has them. Rasters whose bands Landsat has
+    too are of Sentinel-2 where ``bands`` or ``harmonized`` is given. What is 0 in all bands of
+    other imagery, or in a band of alpha, is no data; Landsat's numbers in a GeoTIFF, bands SR_B2
+    and so on, are refused, as they are no reflectance.
     """
 
     name = "burned_area"
@@ -78,7 +80,7 @@ gabam/2015/N10W080.TIF ...                                  tiles of the years o
         year: int | None = None,
         clouds: bool = False,
         bands: Sequence[str] | None = None,
-        harmonized: bool | None = None,
+        harmonized: Harmonized = None,
         resampling: str = "bilinear",
     ) -> None:
         super().__init__(root, size, stride)
@@ -160,7 +162,7 @@ def _imagery(
     folder: Path,
     clouds: bool,
     bands: Sequence[str] | None,
-    harmonized: bool | None,
+    harmonized: Harmonized,
     resampling: str,
 ) -> list[Imagery]:
     told = bands is not None or harmonized is not None
@@ -179,7 +181,9 @@ def _imagery(
         )
     for file in (entry for entry in entries if entry.suffix.lower() in (".tif", ".tiff")):
         if folder not in places or not bands_in(file):
-            found.append(open_bands([file], collar=0))
+            picture = open_bands([file], collar=0)
+            refuse_numbers(file, picture.bands, picture.dtype)
+            found.append(picture)
     if not found:
         raise DataError(
             f"{folder} holds no scene: a folder of Landsat Collection 2 Level-2 "

@@ -14,7 +14,8 @@ from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
 from dlbench.data.imagery.safe import is_safe
-from dlbench.data.imagery.sentinel2 import SUFFIXES, open_sentinel2
+from dlbench.data.imagery.sentinel2 import Harmonized, open_sentinel2
+from dlbench.data.imagery.sentinel2_files import SUFFIXES
 from dlbench.data.imagery.stack import Stack, acquired, dates_in, days_of, stack
 from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
 
@@ -37,7 +38,8 @@ class LabelledSentinel2(WindowedDataSet):
     `open_sentinel2` has them. ``dates`` makes time series, the scenes of each place as bands of one
     image: "all" of them, or those taken on the days of a list ([2022-04-21, 2022-06-10]); without,
     each scene is an image by itself. Blocks of every image go to every split, unless ``scenes``
-    gives the names of whole images ({"train": [...], "val": [...]}).
+    gives the names of whole images ({"train": [...], "val": [...]}); ground that images of two
+    splits show is then left out of one, all images of a place being of one split.
     """
 
     units = "reflectance x 10000"
@@ -53,7 +55,7 @@ class LabelledSentinel2(WindowedDataSet):
         stride: int | None = None,
         bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
         indices: Sequence[str] = (),
-        harmonized: bool | None = None,
+        harmonized: Harmonized = None,
         mask_clouds: bool = True,
         resampling: str = "bilinear",
         dates: str | int | date | Sequence[Any] | None = None,

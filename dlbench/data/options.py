@@ -6,7 +6,7 @@ import inspect
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -74,6 +74,8 @@ def _words(allowed: Any) -> str:
         return str(inner[1].description)
     if kind in (Union, UnionType):
         return " or ".join(map(_words, inner))
+    if kind is Literal:
+        return " or ".join(map(str, inner))
     if kind is tuple:
         return f"[{', '.join(map(_words, inner))}]"
     if isinstance(kind, type) and issubclass(kind, Mapping):

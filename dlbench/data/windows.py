@@ -153,16 +153,17 @@ def split_scenes(
     window: tuple[int, int],
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[Scene]]:
-    """Share ``scenes`` among the splits: whole ones by their ``names`` ({"train": ["valley"]}), or
-    without names blocks of each, ground that several show being of one split in all of them.
-    Raises `DataError` for names that are unknown or given twice, and for scenes that overlap on
-    grids that differ.
+    """Share ``scenes`` among the splits: whole ones by their ``names`` ({"train": ["valley"]}),
+    but for ground that one of another split shows too, or without names blocks of each, ground that
+    several show being of one split in all of them. Raises `DataError` for names that are unknown or
+    given twice, for scenes of one place in several splits, and, without names, for scenes that
+    overlap on grids that differ.
     """
-    if names is None:
-        from dlbench.data.overlap import frames
+    from dlbench.data import overlap
 
+    if names is None:
         placed = [scene for scene in scenes if isinstance(scene, LabelledImagery)]
-        found = frames([s.imagery.grid for s in placed], [s.file for s in placed])
+        found = overlap.frames([s.imagery.grid for s in placed], [s.file for s in placed])
         frame_of = {id(scene): frame for scene, frame in zip(placed, found, strict=True)}
         parts = [split_by_blocks(scene, window, frame_of.get(id(scene))) for scene in scenes]
         return {split: [part for each in parts for part in each[split]] for split in SPLITS}
@@ -177,7 +178,8 @@ def split_scenes(
         raise DataError(
             f"scenes names a scene twice: {wanted}; a model would be scored on what it has seen"
         )
-    return {split: [known[name] for name in names.get(split, ())] for split in SPLITS}
+    chosen = {split: [known[name] for name in found] for split, found in names.items()}
+    return overlap.without_shared(chosen, window)
 
 
 def _blocks(length: int, window: int, start: int, side: int) -> list[tuple[int, tuple[int, int]]]:

@@ -292,6 +292,23 @@ def test_bands_that_landsat_has_too_are_taken_as_they_are(own: Path) -> None:
     np.testing.assert_array_equal(data.read("train", 0)[0], np.moveaxis(values, 0, -1))
 
 
+def test_landsats_numbers_in_a_raster_are_no_reflectance(own: Path) -> None:
+    """As Earth Engine exports LANDSAT/LC08/C02/T1_L2; by their range they were reflectance."""
+    shutil.rmtree(own / "imagery")
+    values = np.random.default_rng(0).integers(7273, 20000, (6, 64, 64)).astype(np.uint16)
+    names = [f"SR_B{number}" for number in range(2, 8)]
+    path = own / "imagery/LC08_007056_20150310.tif"
+    _picture(path, values, names)
+    with pytest.raises(
+        DataError, match=r"20150310\.tif holds Landsat's own numbers, bands SR_B2, S"
+    ):
+        BurnedArea(own, (64, 64))
+    scaled = (values * 0.275 - 2000).astype(np.int16)
+    _picture(path, scaled, names)
+    data = BurnedArea(own, (64, 64), scenes={"train": [path.stem]})
+    np.testing.assert_array_equal(data.read("train", 0)[0], np.moveaxis(scaled, 0, -1))
+
+
 @pytest.mark.parametrize(
     "name",
     ["llanos_20150310", "llanos_2015-03-10", "llanos-2015",

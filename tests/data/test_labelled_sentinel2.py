@@ -195,11 +195,16 @@ def test_dates_are_those_of_sensing(landscapes: Path, tmp_path: Path) -> None:
 
 
 def test_splits_by_whole_scenes(landscapes: Path) -> None:
-    scenes = {"train": ["S2_HARMONIZED_20170421"], "val": ["S2_HARMONIZED_20170804"]}
-    data = opened(landscapes, "land_cover", classes=LAND_COVER, scenes=scenes)
-    assert data.splits == ("train", "val")
-    assert data.count("train") == data.count("val") == 25
-    assert data.missing() == ["nothing for the split 'test'"]
+    first, second = "S2_HARMONIZED_20170421", "S2_HARMONIZED_20170804"
+    data = opened(landscapes, "land_cover", classes=LAND_COVER, scenes={"train": [first, second]})
+    assert data.splits == ("train",)
+    assert data.count("train") == 2 * 25
+    assert data.missing() == ["nothing for the split 'val'", "nothing for the split 'test'"]
+    with pytest.raises(
+        DataError, match=rf"{first}\.tif, of the split 'train', shows the same ground"
+    ):
+        opened(landscapes, "land_cover", classes=LAND_COVER,
+               scenes={"train": [first], "val": [second]})  # fmt: skip
     with pytest.raises(DataError, match="the scenes S2_HARMONIZED_20170421, S2_HARMONIZED"):
         opened(landscapes, "land_cover", classes=LAND_COVER, scenes={"val": ["other"]})
 

@@ -34,6 +34,7 @@ TEXTS = "{text: [text, ...], ...} or null"
         ("plantations", "labels", 5, "text or null"),
         ("plantations", "by", ["type"], "text"),
         ("plantations", "mask_clouds", "no", "true or false"),
+        ("plantations", "harmonized", "no", "true or false or by_date or null"),
         ("vaihingen", "areas", {"train": 1}, "{text: [any value, ...], ...} or null"),
         ("burned_area", "clouds", "x", "true or false"),
         ("burned_area", "year", "2018", "whole number or null"),

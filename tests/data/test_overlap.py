@@ -107,10 +107,63 @@ def test_grids_that_differ_are_refused() -> None:
                   Grid(UTM33, from_origin(west + 3, north, 10, 10), 50, 50)):  # fmt: skip
         with pytest.raises(DataError, match=r"tile0\.tif and tile1\.tif show the same ground on g"):
             split_scenes(scenes(here, other), (16, 16))
-        named = split_scenes(scenes(here, other), (16, 16), {"train": ["tile0"], "val": ["tile1"]})
-        assert [len(named[split]) for split in SPLITS] == [1, 1, 0]
+        named = split_scenes(scenes(here, other), (16, 16), {"train": ["tile0", "tile1"]})
+        assert [len(named[split]) for split in SPLITS] == [2, 0, 0]
     far = Grid(CRS.from_epsg(4326), from_origin(16.0, 46.05, 1e-4, 1e-4), 900, 900)
     assert frames([here, far], "ab") == [Frame(0, 0, 300, 300), Frame(0, 0, 900, 900)]
+
+
+def test_whole_scenes_of_one_place_are_of_one_split() -> None:
+    """Dates of a tile, or what covers it on another grid, have the same labels."""
+    here = grid(0, 0, 300, 300)
+    degrees = Grid(CRS.from_epsg(4326), from_origin(14.9, 46.06, 1e-4, 1e-4), 2000, 2000)
+    for other in (here, grid(0, 0, 150, 150, 20), grid(100, 0, 300, 300), degrees):
+        for names in (
+            {"train": ["tile0"], "val": ["tile1"]},
+            {"val": ["tile0"], "test": ["tile1"]},
+        ):
+            with pytest.raises(
+                DataError, match=r"tile0\.tif.* shows the same ground as tile1\.tif"
+            ):
+                split_scenes(scenes(here, other), (16, 16), names)
+        tiles = scenes(here, other)
+        together = split_scenes(tiles, (16, 16), {"val": ["tile0", "tile1"]})
+        assert together == {"train": [], "val": tiles, "test": []}
+
+
+@pytest.mark.parametrize("crs", [UTM33, UTM32])
+def test_neighbours_of_other_splits_leave_their_shared_ground_to_the_later(crs: CRS) -> None:
+    """As tiles of Sentinel-2 do, in the next zone too, whose pixels are turned."""
+    tiles = scenes(grid(0, 0, 300, 300), grid(0, 270, 300, 300), grid(290, -50, 300, 280))
+    if crs == UTM32:
+        x, y = transform(UTM33, UTM32, [500_000 + 2700], [5_100_000 - 100])
+        tiles[1] = LabelledImagery(
+            Tile("tile1", Grid(UTM32, from_origin(x[0], y[0], 10, 10), 280, 300)), Nothing()
+        )
+    names = {"train": ["tile0"], "val": ["tile1"], "test": ["tile2"]}
+    found = split_scenes(tiles, (16, 16), names)
+    assert found["test"] == [tiles[2]]
+    assert found["val"] == [tiles[1]]
+    used = np.zeros((300, 300), int)
+    for part in found["train"]:
+        assert isinstance(part, Part)
+        assert part.whole is tiles[0]
+        used[part.row : part.row + part.height, part.column : part.column + part.width] += 1
+    assert used.max() == 1, "no pixel twice"
+    # Where the other tiles lie, pixel by pixel.
+    rows, columns = np.mgrid[:300, :300] + 0.5
+    x, y = 500_000 + 10 * columns, 5_100_000 - 10 * rows
+    shown = np.zeros((300, 300), bool)
+    for tile in tiles[1:]:
+        there = tile.imagery.grid
+        xs, ys = transform(UTM33, there.crs, x.ravel(), y.ravel())
+        column, row = ~there.transform @ (np.array(xs), np.array(ys))
+        shown |= ((row > 0) & (row < there.height) & (column > 0) & (column < there.width)).reshape(
+            300, 300
+        )
+    assert 0.05 < shown.mean() < 0.2
+    assert not (shown & (used == 1)).any()
+    assert (used == 1).sum() > 0.85 * (~shown).sum()
 
 
 @pytest.mark.parametrize("west", [20.0, 179.99, -180.0])

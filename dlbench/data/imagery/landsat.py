@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,8 @@ PRODUCT = re.compile(r"(L[COTEM]\d\d)_L2S[PR]_\d{6}_(\d{4})\d{4}_\d{8}_02_(?:T1|
 """Sensor, processing level, path and row, year and date, processing date, collection, tier."""
 BAND_NAME = "{product}_SR_B{number}.TIF"
 QUALITY_NAME = "{product}_QA_PIXEL.TIF"
+EXPORTED = re.compile(r"SR_B\d")
+"""How Earth Engine describes the same bands of its collections LANDSAT/*/C02/T1_L2."""
 BANDS = ("blue", "green", "red", "near infrared", "shortwave infrared 1", "shortwave infrared 2")
 """What all sensors have, so that scenes of many years go together."""
 NUMBERS = {
@@ -30,6 +33,18 @@ GAIN, OFFSET, FILL = 0.0000275, -0.2, 0
 SCALE = 10_000
 FILL_BIT = 0
 CLOUD_BITS = {"dilated cloud": 1, "cirrus": 2, "cloud": 3, "cloud shadow": 4}
+
+
+def refuse_numbers(file: Path, names: Sequence[str | None], dtype: np.dtype[Any]) -> None:
+    """Raise `DataError` for a raster of Landsat's numbers as they are, for which reflectance would
+    be taken: of 0.1 the number is 10909. ``names`` are the descriptions of its bands."""
+    if dtype == np.uint16 and any(EXPORTED.fullmatch(name or "") for name in names):
+        raise DataError(
+            f"{file} holds Landsat's own numbers, bands {', '.join(map(str, names))} of uint16, "
+            "not reflectance x 10000; give the folder of the scene, *_SR_B*.TIF and "
+            "*_QA_PIXEL.TIF, or export its bands scaled: "
+            "image.multiply(0.275).subtract(2000).toInt16()"
+        )
 
 
 class Landsat:

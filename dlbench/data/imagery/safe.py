@@ -5,6 +5,7 @@ Facts of the layout: Sentinel-2 Products Specification Document (S2-PDGS-TAS-DI-
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from collections.abc import Iterable
@@ -95,18 +96,35 @@ class _Product:
 
 
 def is_safe(path: Path) -> bool:
-    """Whether a path is a product, or an archive that should hold one."""
+    """Whether a path is a product, the folder of a granule in one, or an archive that should hold
+    one."""
     if path.is_dir():
-        inside = any(re.fullmatch(PRODUCT, entry.name) for entry in path.iterdir())
-        return inside or path.suffix == ".SAFE"
+        return _is_product(path) or _granule_at(path) is not None
     return path.suffix.lower() == ".zip"
 
 
+def _is_product(folder: Path) -> bool:
+    inside = any(re.fullmatch(PRODUCT, entry.name) for entry in folder.iterdir())
+    return inside or folder.suffix == ".SAFE"
+
+
+def _granule_at(path: Path) -> Path | None:
+    """The folder of a granule as it lies in its product: ``path`` itself, or what it links to."""
+    for place in map(Path, (os.path.abspath(path), os.path.realpath(path))):
+        if place.parent.name == "GRANULE" and _is_product(place.parent.parent):
+            return place
+    return None
+
+
 def read_safe(path: Path, bands: Iterable[str], mask_clouds: bool) -> list[Granule]:
-    """The granules of a product, or of all products of an archive, headers checked.
+    """The granules of a product, or of all products of an archive, or the one whose folder is
+    given, headers checked.
 
     Raises `DataError` for damaged metadata and archives, and for bands that are missing or empty.
     """
+    only = None
+    if path.is_dir() and not _is_product(path) and (granule := _granule_at(path)) is not None:
+        path, only = granule.parent.parent, granule.name
     sizes = _zipped(path) if path.is_file() else _below(path)
     products = [name for name in sizes if re.fullmatch(PRODUCT, PurePosixPath(name).name)]
     if not products:
@@ -119,7 +137,7 @@ def read_safe(path: Path, bands: Iterable[str], mask_clouds: bool) -> list[Granu
         prefix = name.removesuffix(PurePosixPath(name).name)
         inside = {n.removeprefix(prefix): s for n, s in sizes.items() if n.startswith(prefix)}
         product = _Product(path, prefix, inside)
-        granules += _granules(product, name.removeprefix(prefix), tuple(bands), mask_clouds)
+        granules += _granules(product, name.removeprefix(prefix), tuple(bands), mask_clouds, only)
     return granules
 
 
@@ -144,14 +162,15 @@ def _zipped(path: Path) -> dict[str, int]:
 
 
 def _granules(
-    product: _Product, name: str, bands: tuple[str, ...], mask_clouds: bool
+    product: _Product, name: str, bands: tuple[str, ...], mask_clouds: bool, only: str | None
 ) -> list[Granule]:
+    """All granules of a product, or that of the folder ``only``."""
     offsets = _offsets(product.xml(name), product.path(name))
     folders = sorted({n.split("/")[1] for n in product.sizes if re.match(r"GRANULE/[^/]+/", n)})
     if not folders:
         raise DataError(f"{product.path('GRANULE')} holds no granule; fetch the product again")
     granules = []
-    for folder in folders:
+    for folder in folders if only is None else [only]:
         below = f"GRANULE/{folder}/"
         tile_files = product.match(TILE, below)
         if not tile_files:

@@ -7,12 +7,11 @@ also where Earth Engine has harmonised one below 1000 to 0.
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,19 +21,22 @@ from dlbench.data.grid import Grid, require_overlay
 from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.bands import RESAMPLINGS, Bands, open_bands
 from dlbench.data.imagery.clouds import CloudRaster, Clouds
-from dlbench.data.imagery.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
+from dlbench.data.imagery.safe import NO_DATA, SATURATED, is_safe, read_safe
+from dlbench.data.imagery.sentinel2_files import (
+    BANDS,
+    SUFFIXES,
+    band_name,
+    exports,
+    single_bands,
+)
 from dlbench.data.imagery.spectral_indices import INDICES, normalized_difference
 from dlbench.data.imagery.stack import dates_in
 
-BANDS = tuple(RESOLUTION)
-SUFFIXES = (".jp2", ".tif", ".tiff")
-SINGLE_BAND = re.compile(r"(?:(?P<scene>.+)[_.-])?(?P<band>B\d{1,2}|B8A)")
-SPLIT_PART = re.compile(r"(?P<scene>.+)-\d{10}-\d{10}")
-UNMISTAKABLE = frozenset({"B8A", "B12"})
-"""Names that bands of no other satellite have."""
 SHIFT = 1000
 """In digital numbers since baseline 04.00, of 25 January 2022."""
 SHIFT_SINCE = "20220125"
+Harmonized = bool | Literal["by_date"] | None
+"""What `open_sentinel2` is told of files that do not tell it themselves."""
 # Cloud masks among the bands of an Earth Engine export, with the bits that mean clouds.
 CLOUD_BANDS = {"QA60": 1 << 10 | 1 << 11, "MSK_CLASSI_OPAQUE": 1, "MSK_CLASSI_CIRRUS": 1}
 
@@ -101,26 +103,27 @@ def open_sentinel2(
     bands: Sequence[str] = ("B02", "B03", "B04", "B08"),
     *,
     resampling: str = "bilinear",
-    harmonized: bool | None = None,
+    harmonized: Harmonized = None,
     mask_clouds: bool = True,
     indices: Sequence[str] = (),
 ) -> list[Sentinel2]:
     """The scenes of a file or folder, by name, headers checked.
 
-    ``path`` is a SAFE product or its zip archive, a GeoTIFF whose bands are named B1 or B01 as
-    Earth Engine names them (of one split into parts: any part), its mixer file where it exports
-    TFRecord patches, or a folder of these or of files of one band each (B02.jp2,
-    T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
+    ``path`` is a SAFE product or its zip archive, the folder of a granule in a product, a GeoTIFF
+    whose bands are named B1 or B01 as Earth Engine names them (of one split into parts: any part),
+    its mixer file where it exports TFRecord patches, or a folder of these or of files of one band
+    each (B02.jp2, T32TNM_20170226T102021_B02.jp2, scene.B2.tif).
 
-    ``harmonized`` is of files other than SAFE, which do not tell: False if since 25 January 2022
-    their digital numbers hold +1000 (Earth Engine's COPERNICUS/S2, files out of new products),
-    True if not (COPERNICUS/S2_HARMONIZED); it may be None for GeoTIFFs with an earlier date in
-    their name. ``mask_clouds`` leaves opaque clouds and cirrus out by the masks of SAFE products
-    and by QA60 or MSK_CLASSI bands of exports; other files hold no mask. ``resampling`` is
-    nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
+    ``harmonized`` is of files other than SAFE, which do not tell: False if their digital numbers
+    hold the +1000 of products since 25 January 2022 (files out of these, and of old scenes that ESA
+    has processed anew), True if not (COPERNICUS/S2_HARMONIZED), "by_date" if those do whose names
+    have a date since then (Earth Engine's COPERNICUS/S2). It may be None for GeoTIFFs with an
+    earlier date, read as they are. ``mask_clouds`` leaves opaque clouds and cirrus out by
+    the masks of SAFE products and by QA60 or MSK_CLASSI bands of exports; other files hold no mask.
+    ``resampling`` is nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
     """
     path = Path(path)
-    bands = tuple(_band_name(band) or band for band in bands)
+    bands = tuple(band_name(band) or band for band in bands)
     for what, given, allowed in (
         ("bands", bands, BANDS),
         ("indices", tuple(indices), tuple(INDICES)),
@@ -152,11 +155,10 @@ def open_sentinel2(
     rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
     patches = [entry for entry in entries if earth_engine.is_export(entry)]
     rasters += [earth_engine.as_geotiff(mixer) for mixer in earth_engine.mixers(patches)]
-    for name, files in _single_bands(rasters).items():
+    for name, files in single_bands(rasters).items():
         layers = _single_band_layers(path, files, needed, harmonized)
         scenes.append(scene(path, name or path.stem, layers, []))
-    exports = _exports(rasters)
-    for name, (parts, names) in exports.items():
+    for name, (parts, names) in exports(rasters).items():
         layers = [_export_layer(parts, names, needed, harmonized)]
         clouds = _export_clouds(parts, names) if mask_clouds else []
         scenes.append(scene(parts[0], name, layers, clouds))
@@ -173,28 +175,6 @@ def open_sentinel2(
     if twice:
         raise DataError(f"{path} holds the scene {twice[0]} twice; keep one of them")
     return sorted(scenes, key=lambda one: one.name)
-
-
-def holds_sentinel2(folder: Path, told: bool = False) -> bool:
-    """Whether a folder itself, not one below it, holds products, exports or files of bands that are
-    Sentinel-2's beyond doubt, or where one is ``told`` so: Landsat has a B2 to a B11 too.
-    """
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    if any(is_safe(entry) or earth_engine.is_export(entry) for entry in entries):
-        return True
-    rasters = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
-    known = frozenset(BANDS) if told else UNMISTAKABLE
-    return any(
-        bool(bands_in(file) & known) or (file.suffix.lower() == ".jp2" and bands_in(file))
-        for file in rasters
-    )
-
-
-def bands_in(file: Path) -> set[str]:
-    """The bands that the name of a raster, or the descriptions of its bands, tell of."""
-    match = SINGLE_BAND.fullmatch(file.stem)
-    names = [match["band"]] if match else raster.describe(file).names
-    return {band for band in map(_band_name, names) if band is not None}
 
 
 def _digital_numbers(plane: np.ndarray, known: np.ndarray, offset: int) -> np.ndarray:
@@ -215,32 +195,8 @@ def _refuse_fractions(bands: Bands, values: np.ndarray, known: np.ndarray) -> No
         )
 
 
-def _band_name(name: str | None) -> str | None:
-    """B02 of B2, B02 or b2; None of what is no band."""
-    match = re.fullmatch(r"[Bb](\d{1,2})([Aa]?)", name or "")
-    if match is None:
-        return None
-    band = f"B{int(match[1])}A" if match[2] else f"B{int(match[1]):02d}"
-    return band if band in BANDS else None
-
-
-def _single_bands(files: Sequence[Path]) -> dict[str, dict[str, Path]]:
-    """Files of one band each, by scene and band."""
-    scenes: dict[str, dict[str, Path]] = defaultdict(dict)
-    for file in files:
-        match = SINGLE_BAND.fullmatch(file.stem)
-        band = _band_name(match["band"]) if match else None
-        if match is None or band is None:
-            continue
-        bands = scenes[match["scene"] or ""]
-        if band in bands:
-            raise DataError(f"{bands[band]} and {file} are the same band; remove one of them")
-        bands[band] = file
-    return dict(scenes)
-
-
 def _single_band_layers(
-    path: Path, files: dict[str, Path], needed: Sequence[str], harmonized: bool | None
+    path: Path, files: dict[str, Path], needed: Sequence[str], harmonized: Harmonized
 ) -> list[Layer]:
     _require_bands(path, needed, list(files))
     layers = []
@@ -250,35 +206,10 @@ def _single_band_layers(
     return layers
 
 
-def _exports(files: Sequence[Path]) -> dict[str, tuple[list[Path], list[str | None]]]:
-    """GeoTIFFs of many bands, by scene: their parts, the names of their bands."""
-    scenes: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        if file.suffix.lower() == ".jp2" or SINGLE_BAND.fullmatch(file.stem):
-            continue
-        part = SPLIT_PART.fullmatch(file.stem)
-        siblings = [file]
-        if part and len(files) == 1:
-            siblings = sorted(
-                other
-                for other in file.parent.iterdir()
-                if (match := SPLIT_PART.fullmatch(other.stem)) and match["scene"] == part["scene"]
-                and other.suffix == file.suffix
-            )  # fmt: skip
-        scenes[part["scene"] if part else file.stem] += siblings
-    found = {}
-    for name, parts in scenes.items():
-        names = list(raster.describe(parts[0]).names)
-        # Labels and other rasters may lie beside the scenes.
-        if any(_band_name(n) for n in names):
-            found[name] = (parts, names)
-    return found
-
-
 def _export_layer(
-    parts: list[Path], names: list[str | None], needed: Sequence[str], harmonized: bool | None
+    parts: list[Path], names: list[str | None], needed: Sequence[str], harmonized: Harmonized
 ) -> Layer:
-    held = [_band_name(name) for name in names]
+    held = [band_name(name) for name in names]
     _require_bands(parts[0], needed, [band for band in held if band])
     indexes = [held.index(band) + 1 for band in needed]
     opened = open_bands(parts, indexes, between=(NO_DATA, SATURATED))
@@ -302,16 +233,20 @@ def _require_bands(file: Path, needed: Sequence[str], held: Sequence[str]) -> No
         )
 
 
-def _offset(file: Path, harmonized: bool | None) -> int:
+def _offset(file: Path, harmonized: Harmonized) -> int:
+    if isinstance(harmonized, bool):
+        return 0 if harmonized else -SHIFT
     dates = dates_in(file.stem)
+    before = bool(dates) and max(dates) < SHIFT_SINCE
+    since = bool(dates) and min(dates) >= SHIFT_SINCE
     # Earth Engine keeps old scenes as they were; ESA has processed them anew with the shift.
-    before = file.suffix.lower() != ".jp2" and bool(dates) and max(dates) < SHIFT_SINCE
-    if harmonized or before:
+    if before and (harmonized == "by_date" or file.suffix.lower() != ".jp2"):
         return 0
-    if harmonized is None:
-        raise DataError(
-            f"{file} does not tell whether its digital numbers hold the +1000 of products since "
-            "25 January 2022; give harmonized=false if so (as COPERNICUS/S2 has it), else "
-            "harmonized=true (COPERNICUS/S2_HARMONIZED, products of baselines before 04.00)"
-        )
-    return -SHIFT
+    if since and harmonized == "by_date":
+        return -SHIFT
+    raise DataError(
+        f"{file} does not tell whether its digital numbers hold the +1000 of products since "
+        "25 January 2022; give harmonized=false if so, else harmonized=true (COPERNICUS/"
+        "S2_HARMONIZED, products of baselines before 04.00), or harmonized=by_date if the dates in "
+        "the names of files do (COPERNICUS/S2)"
+    )

@@ -13,7 +13,8 @@ from affine import Affine
 from rasterio.features import rasterize
 
 from dlbench.data.dataset import DataError
-from dlbench.data.imagery.sentinel2 import BANDS, Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2 import Sentinel2, open_sentinel2
+from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.miniatures import parcels
 from dlbench.data.miniatures.sentinel2 import make, product_name
 
@@ -168,7 +169,9 @@ def test_an_archive_that_points_out_of_itself(name: str, product: Path, tmp_path
         _open(archive)
 
 
-def test_products_of_many_granules_with_long_names(product: Path, tmp_path: Path) -> None:
+def test_products_of_many_granules_with_long_names(
+    product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = tmp_path / "S2A_OPER_PRD_MSIL1C_PDMC_20160605T2012_R065_V20160605T101601.SAFE"
     for tile in ("T32TQQ", "T32TQR"):
         (source,) = (product / "GRANULE").iterdir()
@@ -190,6 +193,23 @@ def test_products_of_many_granules_with_long_names(product: Path, tmp_path: Path
     np.testing.assert_array_equal(image[valid][:, 7], expected[valid])
     # Its mask holds no cloud.
     assert (valid == _whole(open_sentinel2(old, BANDS, mask_clouds=False)[1])[1]).all()
+    # One of them by its folder, wherever the command is given, or by a link, beside another one.
+    first, second = sorted((old / "GRANULE").iterdir())
+    (tmp_path / "linked").mkdir()
+    for granule in (first, second):
+        (tmp_path / "linked" / granule.name[-13:]).symlink_to(granule)
+    monkeypatch.chdir(old / "GRANULE")
+    for path in (second, Path(second.name), tmp_path / "linked/T32TQR_N02.02"):
+        scene = _open(path, *BANDS)
+        assert scene.name == scenes[1].name
+        for one, other in zip(_whole(scene), (image, valid), strict=True):
+            np.testing.assert_array_equal(one, other)
+    both = open_sentinel2(tmp_path / "linked", BANDS)
+    assert [scene.name for scene in both] == [scene.name for scene in scenes]
+    (second / f"{second.name.replace('MSI', 'MTD', 1)[:-7]}.xml").unlink()
+    _open(first)
+    with pytest.raises(DataError, match=r"T32TQR_N02.02/? has no MTD_TL\.xml"):
+        _open(second)
 
 
 def test_clouds_of_polygons(product: Path) -> None:

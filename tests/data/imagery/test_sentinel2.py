@@ -12,7 +12,8 @@ from affine import Affine
 from scipy.ndimage import map_coordinates
 
 from dlbench.data.dataset import DataError
-from dlbench.data.imagery.sentinel2 import BANDS, open_sentinel2
+from dlbench.data.imagery.sentinel2 import open_sentinel2
+from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.imagery.spectral_indices import INDEX_SCALE
 from dlbench.data.imagery.stack import stack
 from dlbench.data.raster import read_window
@@ -111,8 +112,26 @@ def test_whether_the_shift_is_in(tmp_path: Path) -> None:
         image, valid = _all(path, harmonized=False, bands=BANDS)
         np.testing.assert_array_equal(image, shifted)
         assert valid.all()
-    for harmonized in (None, True, False):
+    for harmonized in (None, True, "by_date"):
         np.testing.assert_array_equal(_all(before, harmonized=harmonized, bands=BANDS)[0], values)
+    # Of an old scene that was processed anew the name says nothing; the user does.
+    np.testing.assert_array_equal(_all(before, harmonized=False, bands=BANDS)[0], shifted)
+    np.testing.assert_array_equal(_all(after, harmonized="by_date", bands=BANDS)[0], shifted)
+    both = _write(tmp_path / "S2_20210701_20220701.tif", values, EARTH_ENGINE)
+    for path in (undated, both):
+        with pytest.raises(DataError, match=rf"{path.name} does not tell .* harmonized=false"):
+            open_sentinel2(path, harmonized="by_date")
+
+
+def test_an_old_file_of_esa_may_hold_the_shift_of_a_new_baseline(tmp_path: Path) -> None:
+    values = _random(30, 30, 1)
+    path = _write(tmp_path / "T33TVM_20170226T102021_B02.jp2", values)
+    with pytest.raises(DataError, match=r"B02\.jp2 does not tell"):
+        open_sentinel2(path, ["B02"])
+    shifted = np.maximum(values.astype(int) - 1000, 0)
+    for harmonized, expected in ((True, values), ("by_date", values), (False, shifted)):
+        found, _ = _all(path, bands=["B02"], harmonized=harmonized)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_parts_of_a_split_export(tmp_path: Path) -> None:
