@@ -15,7 +15,7 @@ from dlbench.checkpoint import write_atomically
 from dlbench.data.dataset import IGNORE, DataSet
 from dlbench.data.folders import files_below
 
-VERSION = 3
+VERSION = 4
 """Raised whenever the same files and options would give other numbers, whatever the reason: a
 default that means something else, labels of another year, pixels that become void."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dlbench.data import IGNORE, DataError, build
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.labelled_sentinel2 import common_bands, images
 from dlbench.data.labels.lucas import classes as lucas_classes
-from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, parcels, plantations
+from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, parcels, plantations, sentinel2
 from dlbench.data.windows import LabelledImagery, WindowedDataSet, place_of
 
 SIZE = 120
@@ -120,6 +121,37 @@ def test_lucas_polygons_and_points(landscapes: Path) -> None:
         for split in data.splits:
             targets = [data.read(split, i)[1] for i in range(data.count(split))]
             assert any((t != IGNORE).any() for t in targets)
+
+
+def test_a_survey_labels_the_imagery_of_its_year(tmp_path: Path) -> None:
+    """Two surveys of one ground that tell of other crops, beside exports of three years."""
+    parcel, cover = parcels.landscape(0, SIZE, list(lucas.CODES)[:-2])
+    for folder in ("imagery", "labels"):
+        (tmp_path / folder).mkdir()
+    covers = {2015: "B16", 2018: "C10"}
+    for year, code in covers.items():
+        day = date(year, 6, 10)
+        for _, _, ground in parcels.overpasses(cover, parcel, [day], 0):
+            sentinel2.write_export(tmp_path / "imagery", day, ground)
+        grid = parcels.grid(SIZE)
+        lucas.write_points(tmp_path / "labels", grid, np.zeros_like(cover), [code], year, 10)
+    data = build("sentinel2_lucas", tmp_path, WINDOW)
+    assert isinstance(data, WindowedDataSet)
+    names = [c.name for c in data.classes]
+    seen = {}
+    for part in data.scenes("train"):
+        scene, _, _ = place_of(part, 0, 0)
+        assert isinstance(scene, LabelledImagery)
+        target = scene.target(0, 0, SIZE, SIZE)
+        seen[scene.name[-8:-4]] = {names[i] for i in np.unique(target[target != IGNORE])}
+    assert seen == {"2015": {"cropland"}, "2018": {"woodland"}}
+    old, undated = (tmp_path / f"imagery/{n}.tif" for n in ("S2_HARMONIZED_20160610", "median"))
+    for image, told in ((old, "it is of 2016"), (undated, "does not tell its year")):
+        (tmp_path / "imagery/S2_HARMONIZED_20150610.tif").rename(image)
+        with pytest.raises(DataError, match=rf"{image.name}: .*{told}; .*2022: .*options.year="):
+            build("sentinel2_lucas", tmp_path, WINDOW, harmonized=True)
+        assert build("sentinel2_lucas", tmp_path, WINDOW, harmonized=True, year=2015).count("val")
+        image.rename(tmp_path / "imagery/S2_HARMONIZED_20150610.tif")
 
 
 def test_windows_without_a_label_are_no_samples(landscapes: Path, tmp_path: Path) -> None:

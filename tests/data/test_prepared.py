@@ -277,9 +277,9 @@ def test_only_damaged_rows_are_refused(vaihingen: Path) -> None:
     ("change", "reason"),
     [
         (lambda text: text[:100], "is damaged"),
-        (lambda text: text.replace('"format": 2', '"format": 9'), "format 9, this version reads 2"),
-        # Labels of plantations and burned areas were others.
-        (lambda text: text.replace('"format": 2', '"format": 1'), "other samples than its files g"),
+        (lambda text: text.replace('"format": 3', '"format": 9'), "format 9, this version reads 3"),
+        # Labels of LUCAS were of 2018, whatever the year of the image.
+        (lambda text: text.replace('"format": 3', '"format": 2'), "other samples than its files g"),
         (lambda text: text.replace('"rows"', '"raws"'), "is damaged"),
         (lambda text: "[]", "is damaged"),
     ],
