@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from dlbench.data import IGNORE, DataError, build
@@ -246,6 +248,32 @@ def test_a_map_of_another_place_or_year_is_refused(landscapes: Path, tmp_path: P
         build("sentinel2_cdl", root, WINDOW, year=2022)
     with pytest.raises(DataError, match=r"abroad/labels must hold one map.*it holds none"):
         build("plantations", root, WINDOW)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_label_rasters_that_cannot_be_read(landscapes: Path, tmp_path: Path) -> None:
+    """With the codes of the classes, and without, where the raster is asked which it holds."""
+    shutil.copytree(landscapes / "land_cover/imagery", tmp_path / "imagery")
+    (whole,) = (landscapes / "land_cover/labels").glob("*.tif")
+    with rasterio.open(whole) as file:
+        codes, profile = file.read(), file.profile
+    noise = np.random.default_rng(0).integers(0, 9, codes.shape, np.uint8)
+    for name, values in (("two.tif", np.concatenate([codes, codes])), ("cut.tif", noise)):
+        with rasterio.open(tmp_path / name, "w", **profile | {"count": len(values)}) as file:
+            file.write(values)
+    rasterio.shutil.copy(tmp_path / "two.tif", tmp_path / "map.nc", driver="netCDF")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "cut.tif").read_bytes()[:-2000])
+    nothing = r"map\.nc holds no bands; its sub-datasets: netcdf:.*Band1.*; .*gdal_translate 'netc"
+    for classes in (None, LAND_COVER):
+        with pytest.raises(DataError, match=nothing):
+            build("land_cover", tmp_path, WINDOW, labels="map.nc", classes=classes)
+    with pytest.raises(DataError, match=r"cannot read .*cut\.tif: .*; it is damaged or incomplete"):
+        build("land_cover", tmp_path, WINDOW, labels="cut.tif")
+    floats = np.where(codes == 1, np.nan, codes).astype(np.float32)
+    with rasterio.open(tmp_path / "f.tif", "w", **profile | {"dtype": "float32"}) as file:
+        file.write(floats)
+    with pytest.raises(DataError, match=r"needs what the codes of .*f\.tif mean; it holds 0, 2, 3"):
+        build("land_cover", tmp_path, WINDOW, labels="f.tif")
 
 
 def test_places_with_dates_of_their_own(landscapes: Path, tmp_path: Path) -> None:
