@@ -24,7 +24,7 @@ from dlbench.data.imagery.bands import RESAMPLINGS, Bands, open_bands
 from dlbench.data.imagery.clouds import CloudRaster, Clouds
 from dlbench.data.imagery.safe import NO_DATA, RESOLUTION, SATURATED, is_safe, read_safe
 from dlbench.data.imagery.spectral_indices import INDICES, normalized_difference
-from dlbench.data.imagery.stack import dates_in
+from dlbench.data.imagery.stack import dates_in, days_of
 
 BANDS = tuple(RESOLUTION)
 SUFFIXES = (".jp2", ".tif", ".tiff")
@@ -37,6 +37,10 @@ SHIFT = 1000
 SHIFT_SINCE = "20220125"
 # Cloud masks among the bands of an Earth Engine export, with the bits that mean clouds.
 CLOUD_BANDS = {"QA60": 1 << 10 | 1 << 11, "MSK_CLASSI_OPAQUE": 1, "MSK_CLASSI_CIRRUS": 1}
+NO_QA60 = "20220125", "20240228"
+"""From the first day to before the second Earth Engine's QA60 holds nothing, says its catalogue."""
+SCANNED = 512
+"""Pixels along the side of what is looked through at once."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +120,9 @@ def open_sentinel2(
     their digital numbers hold +1000 (Earth Engine's COPERNICUS/S2, files out of new products),
     True if not (COPERNICUS/S2_HARMONIZED); it may be None for GeoTIFFs with an earlier date in
     their name. ``mask_clouds`` leaves opaque clouds and cirrus out by the masks of SAFE products
-    and by QA60 or MSK_CLASSI bands of exports; other files hold no mask. ``resampling`` is
-    nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
+    and by QA60 or MSK_CLASSI bands of exports; other files hold no mask, and a QA60 that Earth
+    Engine left empty is refused. ``resampling`` is nearest, bilinear or cubic; ``indices`` are of
+    `INDICES`. Raises `DataError`.
     """
     path = Path(path)
     bands = tuple(_band_name(band) or band for band in bands)
@@ -286,11 +291,40 @@ def _export_layer(
 
 
 def _export_clouds(parts: list[Path], names: list[str | None]) -> list[Clouds]:
-    return [
-        CloudRaster(open_bands(parts, [names.index(name) + 1]), bits)
+    found: dict[str, Clouds] = {
+        name: CloudRaster(open_bands(parts, [names.index(name) + 1]), bits)
         for name, bits in CLOUD_BANDS.items()
         if name in names
-    ]
+    }
+    if list(found) == ["QA60"]:
+        _require_populated(parts, names.index("QA60") + 1)
+    return list(found.values())
+
+
+def _require_populated(parts: list[Path], index: int) -> None:
+    """Raise `DataError` for a QA60 that holds nothing but what is masked, or that has no cloud in
+    the years of `NO_QA60`: it would pass for a clear sky."""
+    first, after = NO_QA60
+    in_gap = any(first <= day < after for day in days_of(parts[0].stem))
+    for part in parts:
+        header = raster.describe(part)
+        for row in range(0, header.height, SCANNED):
+            for column in range(0, header.width, SCANNED):
+                size = min(SCANNED, header.height - row), min(SCANNED, header.width - column)
+                values, valid = raster.read_window(part, row, column, *size, [index])
+                # Where 0 stands for no data, it is a clear sky all the same.
+                known = values[valid | (values == 0)[..., 0]].astype(np.uint16)
+                if (known & CLOUD_BANDS["QA60"]).any() or (known.size and not in_gap):
+                    return
+    why = (
+        f"which has no cloud: Earth Engine did not fill it from {first} to {after}"
+        if in_gap
+        else "which is masked throughout"
+    )
+    raise DataError(
+        f"{parts[0]} has QA60 as its only cloud mask, {why}; export MSK_CLASSI_OPAQUE and "
+        "MSK_CLASSI_CIRRUS with it, or read with mask_clouds=false"
+    )
 
 
 def _require_bands(file: Path, needed: Sequence[str], held: Sequence[str]) -> None:
