@@ -178,8 +178,10 @@ def _point_file(folder: Path, year: int) -> Path:
     )
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
+        remedy = "keep one of them" if files else "add it, or choose another year"
         raise DataError(
-            f"{folder} must hold one survey of {year}, {' or '.join(names)}; it holds {found}"
+            f"{folder} must hold one survey of {year}, {' or '.join(names)}; it holds {found}; "
+            f"{remedy}"
         )
     return files[0]
 

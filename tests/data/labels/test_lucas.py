@@ -205,7 +205,7 @@ def test_where_the_surveyor_stood(tmp_path: Path) -> None:
 def test_broken_surveys(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the folder of LUCAS, .*absent, does not exist"):
         lucas(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"one survey of 2018, EU_2018_\*\.csv or .*; it holds no"):
+    with pytest.raises(DataError, match=r"EU_2018_\*\.csv or .*; it holds none; add it, or choose"):
         lucas(tmp_path)
     with pytest.raises(DataError, match="no LUCAS survey of 2019; years: 2009, 2012"):
         lucas(tmp_path, 2019)
