@@ -24,7 +24,7 @@ class Evaluator:
 
     The batches are the same for any number of ranks, and their sums are added in the order of
     batches, so the result does not depend on the number of ranks. Build it once and call it after
-    every epoch: it keeps the compiled prediction and the decoded samples.
+    every epoch: it keeps the compiled prediction and, as `data.cache` has it, decoded samples.
     """
 
     def __init__(self, session: Session, split: str) -> None:
@@ -78,6 +78,7 @@ def _evaluate_run(arguments: list[str]) -> None:
     experiment = folder.experiment()
     if root is not None:
         experiment.data.root = root
+    experiment.data.cache = False  # each sample is read but once
     from dlbench import session as sessions
 
     session = sessions.start(experiment)

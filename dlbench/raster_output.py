@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
-from rasterio._err import CPLE_BaseError  # what closing and copying raise, no RasterioError
-from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from dlbench.data.imagery.earth_engine import Mixer, write_patches
-from dlbench.errors import UserError
+from dlbench.data.raster_writing import Written, writing
 from dlbench.tiling import Window
 
 RUN_TAG = "DLBENCH_RUN"
@@ -49,8 +47,8 @@ class Layer:
         self.mixer = mixer
         self.work = folder / f"work_{path.name}"
         self._overviews = overviews
-        self._written, self._sum = 0, 0
-        with _writing(path):
+        self._written = Written()
+        with writing(path):
             self.dataset = rasterio.open(
                 self.work,
                 "w+",
@@ -71,14 +69,14 @@ class Layer:
 
     def take(self, work: Path, columns: slice) -> None:
         """Copy ``columns`` of the `work` of another rank's layer."""
-        with _writing(self.path), rasterio.open(work) as other:
+        with writing(self.path), rasterio.open(work) as other:
             for top in range(0, other.height, BLOCK):
                 rows = slice(top, min(top + BLOCK, other.height))
                 place = RasterWindow.from_slices(rows, columns)
                 self._put(place, other.read(window=place))
 
     def close(self) -> None:
-        with _writing(self.path):
+        with writing(self.path):
             self.dataset.close()
 
     def finish(self) -> Path:
@@ -86,13 +84,13 @@ class Layer:
         self.close()
         finished = self.work.with_name(self.path.name)
         if self.mixer is not None:
-            with _writing(self.path):
-                self._check(self.work)
+            with writing(self.path):
+                self._written.require_in(self.work)
                 with finished.open("wb") as file:
                     write_patches(file, self.path.suffix == ".gz", self.work, self.mixer)
                     os.fsync(file.fileno())
             return finished
-        with _writing(self.path):
+        with writing(self.path):
             rasterio.shutil.copy(
                 self.work,
                 finished,
@@ -103,36 +101,19 @@ class Layer:
                 bigtiff="IF_SAFER",
                 num_threads="ALL_CPUS",
             )
-            with finished.open("rb") as file:
-                os.fsync(file.fileno())
-            self._check(finished)
+            self._written.require_in(finished)
         return finished
 
     def _put(self, place: RasterWindow, values: np.ndarray) -> None:
-        with _writing(self.path):
+        with writing(self.path):
             self.dataset.write(values, window=place)
-        self._written += values.size
-        self._sum += _bits(values)
-
-    def _check(self, finished: Path) -> None:
-        """GDAL says nothing of a disk that is full as it closes a file; so read what is there."""
-        with rasterio.open(finished) as file:
-            nodata = np.full(1, file.nodata, file.dtypes[0])
-            missing = file.count * file.height * file.width - self._written
-            expected = self._sum + missing * _bits(nodata)
-            found = 0
-            for top in range(0, file.height, BLOCK):
-                rows = slice(top, min(top + BLOCK, file.height))
-                place = RasterWindow.from_slices(rows, slice(0, file.width))
-                found += _bits(file.read(window=place))
-        if found != expected:
-            raise OSError("what was written cannot be read again; the disk may be full")
+        self._written.add(values)
 
 
 def publish(layers: Sequence[Layer]) -> None:
     """Finish all layers, then give them their names."""
     for layer, finished in [(layer, layer.finish()) for layer in layers]:
-        with _writing(layer.path):
+        with writing(layer.path):
             if layer.mixer is not None:
                 shutil.copyfile(layer.mixer.file, finished.with_suffix(".json"))
                 os.replace(finished.with_suffix(".json"), mixer_beside(layer.path))
@@ -144,29 +125,13 @@ def mixer_beside(path: Path) -> Path:
     return path.with_name(f"{path.name.partition('.tfrecord')[0]}-mixer.json")
 
 
-def _bits(values: np.ndarray) -> int:
-    """The sum of the values' bits as whole numbers, whatever their order."""
-    whole = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")
-    return int(whole.sum(dtype=np.uint64))
-
-
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside ``path`` for what is unfinished; gone afterwards, whatever happens."""
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError, OSError) as error:
-        raise UserError(
-            f"cannot write {path}: {error.__cause__ or error}; make room, or choose another folder"
-        ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlbench import data, environment, evaluate
+from dlbench import data, distributed, environment, evaluate
 from dlbench.config import Experiment
 from dlbench.data import IGNORE
 from dlbench.distributed import SingleProcess
@@ -82,6 +83,45 @@ def test_scores_equal_a_plain_computation(street: Path) -> None:
     assert found.scores()["val_global_accuracy"] == counts.trace() / counts.sum()
     assert not found.resized
     assert found.quality()["native_size"] is None
+
+
+def test_the_command_keeps_no_sample(
+    street: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It reads each but once. Told by the images that are alive as the next one is read."""
+    import keras
+
+    from dlbench import checkpoint, models
+    from dlbench.data.camvid import CamVid
+    from dlbench.runs import RunFolder
+
+    folder = RunFolder(street / "run")
+    options = {"name": "segnet_basic", "options": {"width": 0.05}}
+    experiment = Experiment.model_validate(
+        {"data": {"name": "camvid", "root": str(street), "workers": 1}, "model": options}
+    )
+    folder.write_text(folder.config, experiment.to_yaml())
+    keras.config.set_dtype_policy("float32")
+    network = models.build("segnet_basic", (None, None, 3), 11, width=0.05)
+    arrays = checkpoint.collect(checkpoint.variables_of(network))
+    checkpoint.save(folder.checkpoint("best"), arrays, {})
+    # Threads are set before TensorFlow's first operation, which other tests did long ago.
+    monkeypatch.setattr(distributed, "configure_devices", lambda threads: None)
+    images: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+    plain = CamVid.read
+
+    def watched(self: CamVid, *place: Any) -> Any:
+        alive.append(sum(image() is not None for image in images))
+        sample = plain(self, *place)
+        images.append(weakref.ref(sample[0]))
+        return sample
+
+    monkeypatch.setattr(CamVid, "read", watched)
+    assert evaluate.main([str(folder.path)]) == 0, capsys.readouterr().err
+    assert "on 5 samples of 'val'" in capsys.readouterr().out
+    assert len(alive) == 5
+    assert max(alive) <= 2
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from dlbench.data.dataset import DataError
+
+UNREADABLE = (
+    OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What `zipfile` raises of archives that are damaged, by the place of the damage."""
 
 
 def unpack(archive: zipfile.ZipFile, inside: str, folder: Path) -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dlbench.data.archives import UNREADABLE
 from dlbench.data.dataset import DataError, DataSet, Sample
 from dlbench.data.windows import cut
 
@@ -312,7 +312,7 @@ def _from_npz(root: Path, paths: list[Path], split: str, suffix: str) -> _Pairs 
                     images, velocities = (_member(file.zip, member) for member in members)
                     return _Pairs(path, images, velocities, {}, str(path))
             keys = ", ".join(name[:40] for name in file.files[:20])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as npz ({error}); copy it anew if it is cut off, and store "
             "arrays of numbers, no objects"
@@ -320,7 +320,6 @@ def _from_npz(root: Path, paths: list[Path], split: str, suffix: str) -> _Pairs 
     raise DataError(f"{path} holds {keys or 'nothing'}; needed are input_train and output_train")
 
 
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _NPY = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 

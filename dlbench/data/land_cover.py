@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.errors import RasterioError
 
 from dlbench.data import raster
 from dlbench.data.dataset import ClassInfo, DataError
@@ -78,7 +79,11 @@ def _codes_of(file: Path) -> list[int]:
     """The codes of a raster, of a large one as a sample of its pixels shows them."""
     with raster.open_raster(file) as dataset:
         shape = min(dataset.height, 2000), min(dataset.width, 2000)
-        return [int(code) for code in np.unique(dataset.read(1, out_shape=shape))]
+        try:
+            codes = np.unique(dataset.read(1, out_shape=shape))
+        except (RasterioError, OSError) as error:
+            raise raster.unreadable(file, error) from error
+    return [int(code) for code in codes[np.isfinite(codes)]]
 
 
 def _color(number: int) -> str:

@@ -27,6 +27,8 @@ from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 Batch = tuple[np.ndarray, ...]
 """Arrays of one length, for whoever takes them to keep; aligned, so that tensors share them."""
 
+MOST_BYTES = 2**30
+"""Of the samples of a split that a process keeps."""
 ALIGNMENT = 64
 """Bytes: of the widest vectors that TensorFlow is built for."""
 _ORDER, _AUGMENTATION = 0, 1
@@ -238,21 +240,29 @@ class Unreadable:
 
 
 class _Reader:
-    """Reads samples, each but once where they do not jitter and ``cache`` is set."""
+    """Reads samples, where they do not jitter and ``cache`` is set each but once, as far as
+    `MOST_BYTES` go. Those kept are not exchanged for others: each is read once an epoch."""
 
     def __init__(self, data: DataSet, split: str, cache: bool) -> None:
         self._data = data
         self._split = split
-        self._samples: dict[int, Sample] | None = {} if cache else None
+        self._cache = cache
+        self._samples: dict[int, Sample] = {}
+        self._room = MOST_BYTES
+        self._lock = threading.Lock()
 
     def __call__(self, index: int, jitter: np.random.Generator | None) -> Sample:
         if self._data.jitters and jitter is not None:
             return self._data.read(self._split, index, jitter)
-        if self._samples is None:
-            return self._data.read(self._split, index)
-        if index not in self._samples:
-            self._samples[index] = self._data.read(self._split, index)
-        return self._samples[index]
+        if index in self._samples:
+            return self._samples[index]
+        sample = self._data.read(self._split, index)
+        size = sum(part.nbytes for part in sample)
+        with self._lock:
+            if self._cache and index not in self._samples and size <= self._room:
+                self._samples[index] = sample
+                self._room -= size
+        return sample
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

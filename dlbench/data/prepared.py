@@ -24,7 +24,7 @@ from dlbench.data.options import of_kind
 from dlbench.data.windows import WindowedDataSet, cut
 
 INDEX = "prepared.json"
-FORMAT = 2
+FORMAT = 3
 """Raised whenever older folders could no longer be read, or hold other samples than the same files
 and options would give now; that is whenever `statistics.VERSION` is, too."""
 ALIGNMENT = 64

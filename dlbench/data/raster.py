@@ -80,7 +80,7 @@ class Header:
 
 
 def describe(path: Path) -> Header:
-    """Read a header. Raises `DataError` for a file that is missing, no raster, or rotated."""
+    """Read a header. Raises `DataError` as `open_raster`, and for a raster that is rotated."""
     with open_raster(path) as dataset:
         transform = dataset.transform
         if transform.b or transform.d:
@@ -144,11 +144,7 @@ def read_window(
             valid = (dataset.read_masks(indexes, window=window) != 0).all(axis=0)
     except (RasterioError, OSError) as error:
         _local.handles.pop(path)[0].close()
-        # The reason that GDAL gives (a short read, a bad block) hangs on the error's cause.
-        raise DataError(
-            f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, "
-            "fetch it again"
-        ) from error
+        raise unreadable(path, error) from error
     if np.issubdtype(values.dtype, np.floating):
         valid &= np.isfinite(values).all(axis=-1)
     return values, valid
@@ -196,9 +192,10 @@ def signature(path: Path) -> Signature:
 
 
 def open_raster(path: Path) -> Any:
-    """A rasterio data set. Raises `DataError` for a file that is missing or no raster."""
+    """A rasterio data set. Raises `DataError` for a file that is missing, no raster, or a container
+    of several."""
     try:
-        return rasterio.open(path)
+        dataset = rasterio.open(path)
     except (RasterioError, OSError, UnicodeError) as error:  # names in headers are of any bytes
         reason = f"is no readable raster ({error})"
         if not Path(path).exists():
@@ -206,3 +203,19 @@ def open_raster(path: Path) -> Any:
         elif Path(path).stat().st_size == 0:
             reason = "is empty (0 bytes)"
         raise DataError(f"{path} {reason}; fetch it again") from error
+    if not dataset.count:
+        inside = dataset.subdatasets
+        dataset.close()
+        raise DataError(
+            f"{path} holds no bands; its sub-datasets: {'; '.join(inside) or 'none'}; make one a "
+            f"file: gdal_translate '{inside[0] if inside else 'NAME'}' {Path(path).stem}.tif"
+        )
+    return dataset
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Of what GDAL raised as it read pixels; why (a short read, a bad block) hangs on its cause."""
+    return DataError(
+        f"cannot read {path}: {error.__cause__ or error}; it is damaged or incomplete, fetch it "
+        "again"
+    )

@@ -6,14 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dlbench.data.dataset import DataError
 from dlbench.data.fetching import Download
 from dlbench.data.grid import Imagery, Labels
-from dlbench.data.labelled_sentinel2 import LABEL_FOLDER, LAYOUT, LICENCE, LabelledSentinel2
+from dlbench.data.labelled_sentinel2 import (
+    LABEL_FOLDER,
+    LAYOUT,
+    LICENCE,
+    LabelledSentinel2,
+    year_of,
+)
 from dlbench.data.labels.lucas import (
     ATTRIBUTE_FILE,
     IN_SITU,
     POINT_FILES,
     POLYGON_FILE,
+    YEARS,
     classes,
     lucas,
 )
@@ -33,7 +41,9 @@ DOWNLOADS = {
 class Sentinel2LUCAS(LabelledSentinel2):
     """Options as `LabelledSentinel2` and `dlbench.data.labels.lucas.lucas` have them.
 
-    Little of the ground is labelled: only windows with labels are samples.
+    An image is labelled by the survey of its year (of a series: of its last), or by that of
+    ``year``: what grew on a field is of one year. Little of the ground is labelled: only windows
+    with labels are samples.
     """
 
     name = "sentinel2_lucas"
@@ -50,7 +60,7 @@ class Sentinel2LUCAS(LabelledSentinel2):
         self,
         root: Path,
         size: tuple[int, int] | None = None,
-        year: int = 2018,
+        year: int | None = None,
         level: int = 1,
         geometry: str | None = None,
         coordinates: str = "theoretical",
@@ -58,13 +68,27 @@ class Sentinel2LUCAS(LabelledSentinel2):
         observed: Sequence[str] = IN_SITU,
         **imagery: Any,
     ) -> None:
-        self._choice = year, level, geometry, coordinates, radius, observed
-        self._survey: Points | Polygons | None = None
+        self._year = year
+        self._choice = level, geometry, coordinates, radius, observed
+        self._surveys: dict[int, Points | Polygons] = {}
         super().__init__(root, size, **imagery)
         self.classes = classes(level)
 
     def labels(self, image: Imagery) -> Labels:
-        if self._survey is None:
-            self._survey = lucas(self.root / LABEL_FOLDER, *self._choice)
-        self._survey.require_overlap(image.grid, image.file)
-        return self._survey
+        year = self._survey_year(image)
+        if year not in self._surveys:
+            self._surveys[year] = lucas(self.root / LABEL_FOLDER, year, *self._choice)
+        self._surveys[year].require_overlap(image.grid, image.file)
+        return self._surveys[year]
+
+    def _survey_year(self, image: Imagery) -> int:
+        if self._year is not None:
+            return self._year
+        year = year_of(image)
+        if year not in YEARS:
+            why = "its name does not tell its year" if year is None else f"it is of {year}"
+            raise DataError(
+                f"no LUCAS survey belongs to {image.file}: {why}; surveys are of "
+                f"{', '.join(map(str, YEARS))}: choose one with data.options.year=..."
+            )
+        return year

@@ -224,7 +224,8 @@ class WindowedDataSet(DataSet):
 
     jitters = True
     sparse: bool = False
-    """Whether little of the ground is labelled, and windows without any label are no samples."""
+    """Whether little of the ground is labelled, and windows without any label, on pixels that can
+    be used, are no samples."""
 
     def __init__(
         self, root: Path, size: tuple[int, int] | None = None, stride: int | None = None
@@ -279,23 +280,27 @@ class WindowedDataSet(DataSet):
                 window
                 for scene in self.scenes(split)
                 for window in _cover(scene, self.window, stride)
-                if not self.sparse or (_target(window, self.window) != IGNORE).any()
+                if not self.sparse or _has_label(window, self.window)
             ]
             if not windows:
                 raise DataError(
-                    f"{self.name} at {self.root} has no label in the split '{split}'; lower "
-                    "data.size for smaller blocks, or give whole scenes: data.options.scenes=..."
+                    f"{self.name} at {self.root} has no label in the split '{split}' that "
+                    "clouds and gaps of the imagery leave; lower data.size for smaller blocks, or "
+                    "give whole scenes: data.options.scenes=..."
                 )
             self._windows[split] = windows
         return self._windows[split]
 
 
-def _target(window: _Window, size: tuple[int, int]) -> np.ndarray:
-    """The labels of a window; of imagery they are read without it."""
+def _has_label(window: _Window, size: tuple[int, int]) -> bool:
+    """Whether a window has one where its image can be used; imagery is read only under labels."""
     scene, row, column = place_of(window.scene, window.row, window.column)
-    if isinstance(scene, LabelledImagery):
-        return scene.target(row, column, *size)
-    return scene.read(row, column, *size)[1]
+    if isinstance(scene, LabelledImagery) and (scene.target(row, column, *size) == IGNORE).all():
+        return False
+    try:
+        return bool((scene.read(row, column, *size)[1] != IGNORE).any())
+    except DataError:
+        return True  # a sample all the same: who reads it tells of it, or leaves it out
 
 
 def _cover(scene: Scene, window: tuple[int, int], stride: int | None) -> list[_Window]:

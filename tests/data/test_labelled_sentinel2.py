@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from dlbench.data import IGNORE, DataError, build
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.labelled_sentinel2 import common_bands, images
 from dlbench.data.labels.lucas import classes as lucas_classes
-from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, parcels, plantations
+from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, parcels, plantations, sentinel2
 from dlbench.data.windows import LabelledImagery, WindowedDataSet, place_of
 
 SIZE = 120
@@ -122,6 +125,37 @@ def test_lucas_polygons_and_points(landscapes: Path) -> None:
             assert any((t != IGNORE).any() for t in targets)
 
 
+def test_a_survey_labels_the_imagery_of_its_year(tmp_path: Path) -> None:
+    """Two surveys of one ground that tell of other crops, beside exports of three years."""
+    parcel, cover = parcels.landscape(0, SIZE, list(lucas.CODES)[:-2])
+    for folder in ("imagery", "labels"):
+        (tmp_path / folder).mkdir()
+    covers = {2015: "B16", 2018: "C10"}
+    for year, code in covers.items():
+        day = date(year, 6, 10)
+        for _, _, ground in parcels.overpasses(cover, parcel, [day], 0):
+            sentinel2.write_export(tmp_path / "imagery", day, ground)
+        grid = parcels.grid(SIZE)
+        lucas.write_points(tmp_path / "labels", grid, np.zeros_like(cover), [code], year, 10)
+    data = build("sentinel2_lucas", tmp_path, WINDOW)
+    assert isinstance(data, WindowedDataSet)
+    names = [c.name for c in data.classes]
+    seen = {}
+    for part in data.scenes("train"):
+        scene, _, _ = place_of(part, 0, 0)
+        assert isinstance(scene, LabelledImagery)
+        target = scene.target(0, 0, SIZE, SIZE)
+        seen[scene.name[-8:-4]] = {names[i] for i in np.unique(target[target != IGNORE])}
+    assert seen == {"2015": {"cropland"}, "2018": {"woodland"}}
+    old, undated = (tmp_path / f"imagery/{n}.tif" for n in ("S2_HARMONIZED_20160610", "median"))
+    for image, told in ((old, "it is of 2016"), (undated, "does not tell its year")):
+        (tmp_path / "imagery/S2_HARMONIZED_20150610.tif").rename(image)
+        with pytest.raises(DataError, match=rf"{image.name}: .*{told}; .*2022: .*options.year="):
+            build("sentinel2_lucas", tmp_path, WINDOW, harmonized=True)
+        assert build("sentinel2_lucas", tmp_path, WINDOW, harmonized=True, year=2015).count("val")
+        image.rename(tmp_path / "imagery/S2_HARMONIZED_20150610.tif")
+
+
 def test_windows_without_a_label_are_no_samples(landscapes: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(landscapes / "sentinel2_lucas", tmp_path / "few"))
     (survey,) = (root / "labels").glob("EU_2018*.CSV")
@@ -219,6 +253,32 @@ def test_a_map_of_another_place_or_year_is_refused(landscapes: Path, tmp_path: P
         build("sentinel2_cdl", root, WINDOW, year=2022)
     with pytest.raises(DataError, match=r"abroad/labels must hold one map.*it holds none"):
         build("plantations", root, WINDOW)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_label_rasters_that_cannot_be_read(landscapes: Path, tmp_path: Path) -> None:
+    """With the codes of the classes, and without, where the raster is asked which it holds."""
+    shutil.copytree(landscapes / "land_cover/imagery", tmp_path / "imagery")
+    (whole,) = (landscapes / "land_cover/labels").glob("*.tif")
+    with rasterio.open(whole) as file:
+        codes, profile = file.read(), file.profile
+    noise = np.random.default_rng(0).integers(0, 9, codes.shape, np.uint8)
+    for name, values in (("two.tif", np.concatenate([codes, codes])), ("cut.tif", noise)):
+        with rasterio.open(tmp_path / name, "w", **profile | {"count": len(values)}) as file:
+            file.write(values)
+    rasterio.shutil.copy(tmp_path / "two.tif", tmp_path / "map.nc", driver="netCDF")
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "cut.tif").read_bytes()[:-2000])
+    nothing = r"map\.nc holds no bands; its sub-datasets: netcdf:.*Band1.*; .*gdal_translate 'netc"
+    for classes in (None, LAND_COVER):
+        with pytest.raises(DataError, match=nothing):
+            build("land_cover", tmp_path, WINDOW, labels="map.nc", classes=classes)
+    with pytest.raises(DataError, match=r"cannot read .*cut\.tif: .*; it is damaged or incomplete"):
+        build("land_cover", tmp_path, WINDOW, labels="cut.tif")
+    floats = np.where(codes == 1, np.nan, codes).astype(np.float32)
+    with rasterio.open(tmp_path / "f.tif", "w", **profile | {"dtype": "float32"}) as file:
+        file.write(floats)
+    with pytest.raises(DataError, match=r"needs what the codes of .*f\.tif mean; it holds 0, 2, 3"):
+        build("land_cover", tmp_path, WINDOW, labels="f.tif")
 
 
 def test_places_with_dates_of_their_own(landscapes: Path, tmp_path: Path) -> None:

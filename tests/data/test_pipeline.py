@@ -13,6 +13,7 @@ from dlbench.data.dataset import Sample
 from dlbench.data.preparation import prepare
 
 pytest.importorskip("tensorflow")
+from dlbench.data import pipeline
 from dlbench.data.pipeline import (
     epoch_order,
     evaluation_batches,
@@ -280,6 +281,23 @@ def test_evaluation_can_be_repeated_from_memory(camvid_tree: Path) -> None:
         np.testing.assert_array_equal(one[0], two[0])
         assert one[1].shape[1:] == (4, 4)
         assert one[2].shape[1:] == (8, 8)
+
+
+def test_what_is_kept_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 5 samples of 8 x 8 pixels, 4 bytes of image and one of target each."""
+    monkeypatch.setattr(pipeline, "MOST_BYTES", 6 * 8 * 8 * 5 - 1)
+    for workers in (1, 4):
+        data = Numbered(13)
+        batches = evaluation_batches(data, "val", batch=2, size=None, workers=workers)
+        first, second, third = list(batches), list(batches), list(batches)
+        assert data.reads == 13 + 2 * 8
+        for one, two, three in zip(first, second, third, strict=True):
+            for part, again, last in zip(one, two, three, strict=True):
+                np.testing.assert_array_equal(part, again)
+                np.testing.assert_array_equal(part, last)
+    data = Numbered(13)
+    _equal(_batches(Numbered(13), 21), _batches(data, 21, workers=1))
+    assert data.reads in range(13 + 2 * 8, 13 + 2 * 8 + 8), "three epochs, and begun the fourth"
 
 
 def test_vaihingen_windows_through_the_pipeline(miniature: Path) -> None:

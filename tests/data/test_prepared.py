@@ -277,9 +277,9 @@ def test_only_damaged_rows_are_refused(vaihingen: Path) -> None:
     ("change", "reason"),
     [
         (lambda text: text[:100], "is damaged"),
-        (lambda text: text.replace('"format": 2', '"format": 9'), "format 9, this version reads 2"),
-        # Labels of plantations and burned areas were others.
-        (lambda text: text.replace('"format": 2', '"format": 1'), "other samples than its files g"),
+        (lambda text: text.replace('"format": 3', '"format": 9'), "format 9, this version reads 3"),
+        # Labels of LUCAS were of 2018, whatever the year of the image.
+        (lambda text: text.replace('"format": 3', '"format": 2'), "other samples than its files g"),
         (lambda text: text.replace('"rows"', '"raws"'), "is damaged"),
         (lambda text: "[]", "is damaged"),
     ],
@@ -364,3 +364,39 @@ def test_options_handed_on_to_the_class_below_must_agree_too(
         build("sentinel2_lucas", out, (24, 24), bands=["B08"])
     # Windows without a label are no samples there, nor here.
     _equal(data, build("sentinel2_lucas", out, (24, 24), bands=["B04"]))
+
+
+def test_windows_whose_labels_are_all_under_clouds_are_none_in_files_either(
+    landscapes: Path, tmp_path: Path
+) -> None:
+    root = landscapes / "sentinel2_lucas"
+    options: dict[str, Any] = {"geometry": "points", "dates": "all", "bands": ["B04"]}
+    files = build("sentinel2_lucas", root, (6, 6), **options)
+    clear = build("sentinel2_lucas", root, (6, 6), **options, mask_clouds=False)
+    assert files.count("train") < clear.count("train"), "some are under clouds"
+    _equal(
+        files, build("sentinel2_lucas", prepare(files, tmp_path / "prepared"), (6, 6), **options)
+    )
+    for split in files.splits:
+        for index in range(files.count(split)):
+            assert split != "train" or (files.read(split, index)[1] != IGNORE).any()
+
+
+def test_a_labelled_window_that_cannot_be_read_is_a_sample(
+    landscapes: Path, tmp_path: Path
+) -> None:
+    """As in other data sets, where it is met as it is read: data.on_unreadable says what then."""
+    root = Path(shutil.copytree(landscapes / "sentinel2_lucas", tmp_path / "damaged"))
+    options: dict[str, Any] = {"bands": ["B04"], "mask_clouds": False}
+    whole = build("sentinel2_lucas", root, (24, 24), **options)
+    count = whole.count("train")
+    names = [whole.sample_name("train", index) for index in range(count)]
+    for archive in (root / "imagery").glob("*.zip"):
+        shutil.unpack_archive(archive, root / "imagery")
+        archive.unlink()
+    image = next((root / "imagery").rglob("*20180610*_B04.jp2"))
+    image.write_bytes(image.read_bytes()[:-300])
+    damaged = build("sentinel2_lucas", root, (24, 24), **options)
+    assert [damaged.sample_name("train", index) for index in range(count)] == names
+    with pytest.raises(DataError, match=r"cannot read .*_B04\.jp2"):
+        [damaged.read("train", index) for index in range(count)]

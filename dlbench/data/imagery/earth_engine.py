@@ -27,6 +27,7 @@ from rasterio.windows import Window
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
 from dlbench.data.imagery import tfrecord
+from dlbench.data.raster_writing import Written, writing
 from dlbench.data.scenes import default_folder, new_folder
 
 MIXER = re.compile(r"(?P<name>.*?)[-_]?mixer\.json", re.IGNORECASE)
@@ -168,7 +169,7 @@ def as_geotiff(mixer: Mixer) -> Path:
     """The export as a GeoTIFF of its name, its bands described, in the cache folder.
 
     It is laid out anew when a file of the export has another size or time. Raises `DataError` for
-    patches that are missing or damaged.
+    patches that are missing or damaged, `UserError` where the disk does not take them.
     """
     parts = mixer.parts()
     stamps = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in
@@ -176,7 +177,8 @@ def as_geotiff(mixer: Mixer) -> Path:
     mark = hashlib.sha256(json.dumps([VERSION, stamps]).encode()).hexdigest()[:32]
     path = default_folder() / "earth_engine" / mark / f"{mixer.name or 'export'}.tif"
     if not path.is_file():
-        with new_folder(path.parent, path.name, "export") as unfinished:
+        room = "make room, or let the environment variable XDG_CACHE_HOME name a folder elsewhere"
+        with writing(path, room), new_folder(path.parent, path.name, "export") as unfinished:
             _lay_out(mixer, parts, unfinished / path.name)
     return path
 
@@ -189,7 +191,7 @@ def _lay_out(mixer: Mixer, parts: list[Path], path: Path) -> None:
     )
     dataset: Any = None
     bands: list[str] = []
-    done = 0
+    done, written = 0, Written()
     try:
         for window, (part, number, example) in zip(mixer.windows(), records, strict=False):
             place = f"patch {number} of {part}"
@@ -199,7 +201,9 @@ def _lay_out(mixer: Mixer, parts: list[Path], path: Path) -> None:
             if sorted(example, key=_natural) != bands:
                 raise DataError(f"{place} has the bands {', '.join(example)}, others {bands}")
             planes = [_inner(example[band], mixer, f"{place}, band {band},") for band in bands]
-            dataset.write(np.stack(planes).astype(dataset.dtypes[0]), window=window)
+            values = np.stack(planes).astype(dataset.dtypes[0])
+            dataset.write(values, window=window)
+            written.add(values)
             done += 1
     finally:
         if dataset is not None:
@@ -211,6 +215,7 @@ def _lay_out(mixer: Mixer, parts: list[Path], path: Path) -> None:
             f"{mixer.file} tells of {expected} patches, but {', '.join(p.name for p in parts)} "
             f"hold {held}; fetch all files of one export"
         )
+    written.require_in(path)
 
 
 def _created(

@@ -17,6 +17,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from dlbench.data.archives import UNREADABLE
 from dlbench.data.dataset import DataError
 from dlbench.data.folders import files_below
 from dlbench.data.grid import Grid
@@ -91,8 +92,9 @@ class _Product:
                 with zipfile.ZipFile(self.container) as archive:
                     return ElementTree.fromstring(archive.read(self.prefix + name))
             return ElementTree.fromstring(file.read_bytes())
-        except (ElementTree.ParseError, OSError, zipfile.BadZipFile, RuntimeError) as error:
-            raise DataError(f"cannot read {file}: {error}; fetch the product again") from error
+        except (ElementTree.ParseError, LookupError, *UNREADABLE) as error:
+            reason = str(error) or type(error).__name__
+            raise DataError(f"cannot read {file}: {reason}; fetch the product again") from error
 
 
 def is_safe(path: Path) -> bool:
@@ -149,7 +151,7 @@ def _zipped(path: Path) -> dict[str, int]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is no readable zip archive ({error}); fetch it again") from error
     for member in members:
         name = member.filename

@@ -30,7 +30,7 @@ from dlbench.data.imagery.sentinel2_files import (
     single_bands,
 )
 from dlbench.data.imagery.spectral_indices import INDICES, normalized_difference
-from dlbench.data.imagery.stack import dates_in
+from dlbench.data.imagery.stack import dates_in, days_of
 
 SHIFT = 1000
 """In digital numbers since baseline 04.00, of 25 January 2022."""
@@ -39,6 +39,10 @@ Harmonized = bool | Literal["by_date"] | None
 """What `open_sentinel2` is told of files that do not tell it themselves."""
 # Cloud masks among the bands of an Earth Engine export, with the bits that mean clouds.
 CLOUD_BANDS = {"QA60": 1 << 10 | 1 << 11, "MSK_CLASSI_OPAQUE": 1, "MSK_CLASSI_CIRRUS": 1}
+NO_QA60 = "20220125", "20240228"
+"""From the first day to before the second Earth Engine's QA60 holds nothing, says its catalogue."""
+SCANNED = 512
+"""Pixels along the side of what is looked through at once."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,9 @@ def open_sentinel2(
     has processed anew), True if not (COPERNICUS/S2_HARMONIZED), "by_date" if those do whose names
     have a date since then (Earth Engine's COPERNICUS/S2). It may be None for GeoTIFFs with an
     earlier date, read as they are. ``mask_clouds`` leaves opaque clouds and cirrus out by
-    the masks of SAFE products and by QA60 or MSK_CLASSI bands of exports; other files hold no mask.
-    ``resampling`` is nearest, bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
+    the masks of SAFE products and by QA60 or MSK_CLASSI bands of exports, of which a QA60 that
+    Earth Engine left empty is refused; other files hold no mask. ``resampling`` is nearest, bilinear
+    or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
     """
     path = Path(path)
     bands = tuple(band_name(band) or band for band in bands)
@@ -217,11 +222,40 @@ def _export_layer(
 
 
 def _export_clouds(parts: list[Path], names: list[str | None]) -> list[Clouds]:
-    return [
-        CloudRaster(open_bands(parts, [names.index(name) + 1]), bits)
+    found: dict[str, Clouds] = {
+        name: CloudRaster(open_bands(parts, [names.index(name) + 1]), bits)
         for name, bits in CLOUD_BANDS.items()
         if name in names
-    ]
+    }
+    if list(found) == ["QA60"]:
+        _require_populated(parts, names.index("QA60") + 1)
+    return list(found.values())
+
+
+def _require_populated(parts: list[Path], index: int) -> None:
+    """Raise `DataError` for a QA60 that holds nothing but what is masked, or that has no cloud in
+    the years of `NO_QA60`: it would pass for a clear sky."""
+    first, after = NO_QA60
+    in_gap = any(first <= day < after for day in days_of(parts[0].stem))
+    for part in parts:
+        header = raster.describe(part)
+        for row in range(0, header.height, SCANNED):
+            for column in range(0, header.width, SCANNED):
+                size = min(SCANNED, header.height - row), min(SCANNED, header.width - column)
+                values, valid = raster.read_window(part, row, column, *size, [index])
+                # Where 0 stands for no data, it is a clear sky all the same.
+                known = values[valid | (values == 0)[..., 0]].astype(np.uint16)
+                if (known & CLOUD_BANDS["QA60"]).any() or (known.size and not in_gap):
+                    return
+    why = (
+        f"which has no cloud: Earth Engine did not fill it from {first} to {after}"
+        if in_gap
+        else "which is masked throughout"
+    )
+    raise DataError(
+        f"{parts[0]} has QA60 as its only cloud mask, {why}; export MSK_CLASSI_OPAQUE and "
+        "MSK_CLASSI_CIRRUS with it, or read with mask_clouds=false"
+    )
 
 
 def _require_bands(file: Path, needed: Sequence[str], held: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -44,7 +44,7 @@ EAST_OR_WEST = {"theoretical": "TH_EW", "gps": "GPS_EW"}
 """Where a longitude's sign stands: of the theoretical ones in 2009 alone, of the others in all
 years but 2022."""
 SPOOLED = re.compile(r"[\d.,\s]+rows selected\.?\s*", re.IGNORECASE)
-"""The last line of some of Eurostat's files, such as "234,623 rows selected. "."""
+"""The last cell of some of Eurostat's files, which end in "234,623 rows selected. "."""
 MISSING_DEGREES = 88.888888
 SIGN_OF_EAST_WEST = {"E": 1, "EAST": 1, "1": 1, "W": -1, "WEST": -1, "2": -1}
 """Of the longitude, whose number has none; 8 is missing."""
@@ -178,8 +178,10 @@ def _point_file(folder: Path, year: int) -> Path:
     )
     if len(files) != 1:
         found = ", ".join(path.name for path in files) or "none"
+        remedy = "keep one of them" if files else "add it, or choose another year"
         raise DataError(
-            f"{folder} must hold one survey of {year}, {' or '.join(names)}; it holds {found}"
+            f"{folder} must hold one survey of {year}, {' or '.join(names)}; it holds {found}; "
+            f"{remedy}"
         )
     return files[0]
 
@@ -194,28 +196,39 @@ def _read_table(
     optional: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[str]]:
     """Columns of a CSV by names of ours. Raises `DataError` for a damaged file."""
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
-            header, *rows = csv.reader(text)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot read {file}: {error}; fetch it again") from error
-    rows = [row for row in rows if row]
-    if rows and SPOOLED.fullmatch(",".join(rows[-1])):
-        rows.pop()
-    short = next((n for n, row in enumerate(rows, 2) if len(row) != len(header)), None)
-    if short is not None:
-        raise DataError(
-            f"{file} has {len(rows[short - 2])} cells in row {short}, its header {len(header)}; it "
-            "is damaged or incomplete, fetch it again"
-        )
+    rows = _rows(file)
+    header = next(rows, None)
+    if header is None:
+        raise DataError(f"cannot read {file}: it is empty; fetch it again")
     columns = {name: find_field(file, header, variants) for name, variants in wanted.items()}
     lower = {name.strip().lower(): name for name in header}
     for name, variants in (optional or {}).items():
         if variants[0].lower() in lower:
             columns[name] = lower[variants[0].lower()]
     places = {name: header.index(column) for name, column in columns.items()}
-    rows = [row for row in rows if row[places["point"]].strip()]  # 2015 has some that are empty
-    return {name: [row[place] for row in rows] for name, place in places.items()}
+    # A survey of 2018 has 97 columns and 338,000 rows: as texts, 2 GB.
+    cells: dict[str, list[str]] = {name: [] for name in places}
+    for number, row in enumerate(rows, 2):
+        if SPOOLED.fullmatch(row[-1]) and next(rows, None) is None:
+            break
+        if len(row) != len(header):
+            raise DataError(
+                f"{file} has {len(row)} cells in row {number}, its header {len(header)}; it is "
+                "damaged or incomplete, fetch it again"
+            )
+        if row[places["point"]].strip():  # 2015 has some that are empty
+            for name, place in places.items():
+                cells[name].append(row[place])
+    return cells
+
+
+def _rows(file: Path) -> Iterator[list[str]]:
+    """The rows of a CSV that hold anything. Raises `DataError` for what is no text."""
+    try:
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as text:
+            yield from filter(None, csv.reader(text))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read {file}: {error}; fetch it again") from error
 
 
 def _indices(covers: Sequence[str], level: int, file: Path) -> np.ndarray:

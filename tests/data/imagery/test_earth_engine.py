@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from dlbench.data.labelled_sentinel2 import images
 from dlbench.data.miniatures import land_cover
 from dlbench.data.miniatures.earth_engine import write_tfrecord_export
 
+ROOT = Path(__file__).parents[3]
 NAME = "S2_20210711"
 BANDS = ("B2", "B3", "B4", "B8", "B10", "QA60")
 
@@ -105,6 +108,35 @@ def test_a_laid_out_export_is_kept_until_it_changes(geotiff: Path, tmp_path: Pat
             writer.write({"B2": np.full(480, 7, np.float32)})
     with rasterio.open(as_geotiff(mixer)) as file:
         assert (file.count, file.read().min()) == (1, 7)
+
+
+LAYER = """
+import resource, signal, sys
+from pathlib import Path
+from dlbench.data.imagery.earth_engine import as_geotiff, read_mixer
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+as_geotiff(read_mixer(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.97, 0.9999])
+def test_a_full_disk_leaves_no_export_that_is_not_whole(
+    part: float, geotiff: Path, tmp_path: Path
+) -> None:
+    """Nor is one found there when there is room again."""
+    mixer = patches_of(geotiff, tmp_path)
+    whole = as_geotiff(read_mixer(mixer))
+    limit = int(whole.stat().st_size * part)
+    shutil.rmtree(whole.parent)
+    command = [sys.executable, "-c", LAYER, str(mixer), str(limit)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = f"UserError: cannot write {whole}"
+    assert told in ended.stderr
+    assert "XDG_CACHE_HOME name a folder elsewhere" in ended.stderr
+    assert not list(whole.parent.parent.iterdir())
+    with rasterio.open(as_geotiff(read_mixer(mixer))) as found, rasterio.open(geotiff) as expected:
+        np.testing.assert_array_equal(found.read(), expected.read())
 
 
 def test_bands_of_other_kinds(tmp_path: Path) -> None:

@@ -127,8 +127,8 @@ def test_baselines(product: Path) -> None:
         _open(product)
 
 
-def _zip(product: Path, archive: Path) -> Path:
-    with zipfile.ZipFile(archive, "w") as file:
+def _zip(product: Path, archive: Path, compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(archive, "w", compression) as file:
         for one in sorted(product.rglob("*")):
             file.write(one, one.relative_to(product.parent))
     return archive
@@ -158,6 +158,22 @@ def test_an_archive_is_read_in_place(product: Path, tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:5000])
     with pytest.raises(DataError, match="is no readable zip archive"):
         _open(archive)
+
+
+def test_damage_of_an_archive_is_told_wherever_it_is(product: Path, tmp_path: Path) -> None:
+    """Each byte of a member in turn, its compressed ones too, and each of its entry at the end."""
+    shutil.rmtree(product / "GRANULE")
+    archive = _zip(product, tmp_path / "a.zip", zipfile.ZIP_DEFLATED)
+    whole = bytearray(archive.read_bytes())
+    with pytest.raises(DataError, match="GRANULE holds no granule"):
+        _open(archive)
+    for place in range(len(whole)):
+        for bit in (1, 1 << 4, 1 << 7):
+            damaged = whole.copy()
+            damaged[place] ^= bit
+            archive.write_bytes(damaged)
+            with pytest.raises(DataError, match=r"a\.zip"):
+                _open(archive)
 
 
 @pytest.mark.parametrize("name", ["../../x.jp2", "/etc/x.jp2", "a/../../x", "C:/x", "..\\x"])

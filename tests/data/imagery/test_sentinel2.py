@@ -250,6 +250,43 @@ def test_clouds_of_an_export(tmp_path: Path) -> None:
     assert _all(path, mask_clouds=False)[1].all()
 
 
+def test_a_cloud_mask_that_was_never_filled(tmp_path: Path) -> None:
+    """Earth Engine's QA60 from 2022 to 2024, all 0, and one that is masked throughout."""
+    values = _random(600, 20, 14).astype(np.float32)
+    values[..., 13] = 0
+    names = [*EARTH_ENGINE, "QA60"]
+    empty = r"tif has QA60 as its only cloud mask, which has no cloud: .* from 20220125 to 20240228"
+    for day, told in (
+        ("20220124", None), ("20220125", empty), ("2023-07-01", empty), ("20240227", empty),
+        ("20240228", None), ("20230701T101031_20240804T101033_T33UVP", empty), ("median", None),
+    ):  # fmt: skip
+        path = _write(tmp_path / f"{day}.tif", values, names)
+        if told is None:
+            assert _all(path, harmonized=True)[1].all()
+            continue
+        with pytest.raises(DataError, match=told + r".*MSK_CLASSI_OPAQUE .* mask_clouds=false"):
+            open_sentinel2(path, harmonized=True)
+        assert _all(path, harmonized=True, mask_clouds=False)[1].all()
+    cloudy = values.copy()
+    cloudy[590, 3, 13] = 1 << 10
+    filled = _write(tmp_path / "20230702.tif", cloudy, names)
+    assert np.argwhere(~_all(filled, harmonized=True)[1]).tolist() == [[590, 3]]
+    both = np.concatenate([values, np.zeros((600, 20, 1), np.float32)], axis=-1)
+    both[7, 8, 14] = 1
+    other = _write(tmp_path / "20230703.tif", both, [*names, "MSK_CLASSI_OPAQUE"])
+    assert np.argwhere(~_all(other, harmonized=True)[1]).tolist() == [[7, 8]]
+    masked = r"20210711\.tif has QA60 as its only cloud mask, which is masked throughout"
+    for nothing, profile in ((np.nan, {}), (-1, {"nodata": -1})):
+        values[..., 13] = nothing
+        path = _write(tmp_path / f"{NAME}.tif", values, names, **profile)
+        with pytest.raises(DataError, match=masked):
+            open_sentinel2(path)
+        values[590, 3, 13] = 0
+        assert _all(_write(path, values, names, **profile))[1].all()
+    values[..., 13] = 0  # a clear sky, in a file whose no data are 0
+    assert _all(_write(tmp_path / f"{NAME}.tif", values, names, nodata=0))[1].all()
+
+
 def test_a_stack_of_dates(tmp_path: Path) -> None:
     values = {day: _random(8, 9, 13) // (n + 1) for n, day in enumerate((20150711, 20150731))}
     values[20150731][2, 3, 1] = 0

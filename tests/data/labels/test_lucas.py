@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ def test_where_the_surveyor_stood(tmp_path: Path) -> None:
 def test_broken_surveys(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the folder of LUCAS, .*absent, does not exist"):
         lucas(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"one survey of 2018, EU_2018_\*\.csv or .*; it holds no"):
+    with pytest.raises(DataError, match=r"EU_2018_\*\.csv or .*; it holds none; add it, or choose"):
         lucas(tmp_path)
     with pytest.raises(DataError, match="no LUCAS survey of 2019; years: 2009, 2012"):
         lucas(tmp_path, 2019)
@@ -230,6 +231,22 @@ def test_broken_surveys(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(DataError, match=r"cannot read .*EU_2018"):
         lucas(tmp_path)
+
+
+def test_a_survey_is_not_held_whole(tmp_path: Path) -> None:
+    """Of the 97 columns of a year a few are needed: less is held at once than the file has bytes,
+    where all of its cells as texts take several times that."""
+    others = {f"SURVEY_{n}": f"{n:012d}" for n in range(89)}
+    places = [(0.5 + n // 112, 0.5 + n % 112) for n in range(4000)]
+    rows = [{"place": p, "LC1": CODES[n % 6], **others} for n, p in enumerate(places)]
+    file = _survey(tmp_path, *rows) / "EU_2018_20200213.CSV"
+    tracemalloc.start()
+    labels = lucas(tmp_path, level=3)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < file.stat().st_size
+    found = _codes(3)[labels.read(GRID).ravel()[: len(places)]]
+    np.testing.assert_array_equal(found, np.resize(np.array(CODES), len(places)))
 
 
 def test_points_beside_the_image(tmp_path: Path) -> None:
