@@ -242,7 +242,9 @@ class TrainingState:
     def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         newest = self._folder.checkpoint("last")
         arrays, meta, path = checkpoint.load_newest(
-            newest, lambda text: print(text, file=sys.stderr, flush=True)
+            newest,
+            lambda text: print(text, file=sys.stderr, flush=True),
+            reserve=self._folder.checkpoint("best"),
         )
         if meta["ranks"] != self._ranks.size and not elastic.is_elastic():
             raise ConfigError(
@@ -257,7 +259,7 @@ class TrainingState:
             )
         checkpoint.assign(self._variables, arrays, path)
         if path != newest:
-            checkpoint.replace_damaged(newest, path)
+            checkpoint.replace_lost(newest, path)
         meta = {"loss": self._loss, **meta}
         # Files that were written before ranks could change.
         samples = meta["step"] * self._training.samples_per_step * meta["ranks"]

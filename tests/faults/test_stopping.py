@@ -128,6 +128,38 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     )  # fmt: skip
 
 
+def test_checkpoints_that_are_deleted_cost_no_run(street: Path, note_fault: NoteFault) -> None:
+    folder = street.parent
+    status, output = run(folder, command("whole", 1))
+    assert status == 0, output
+    whole = RunFolder(folder / "runs/whole")
+    expected, record = final(folder, "whole"), whole.record.read_bytes()
+    whole.checkpoint("last").unlink()
+    status, lost = run(folder, command("whole", 1))
+    assert status == 0, lost
+    told = "warning: there is no checkpoint runs/whole/checkpoints/last.npz. Going on from"
+    assert f"{told} the checkpoint before, runs/whole/checkpoints/last-1.npz\n" in lost
+    for name, value in final(folder, "whole").items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert record != whole.record.read_bytes(), "an epoch was made again"
+
+    record = whole.record.read_bytes()
+    shutil.rmtree(whole.checkpoint("last").parent)
+    status, gone = run(folder, command("whole", 1))
+    assert status == 2, gone
+    assert "holds the record of a run whose checkpoints are gone" in gone
+    assert "Traceback" not in gone
+    assert whole.record.read_bytes() == record
+    note_fault(
+        "the newest checkpoint is deleted", lost, "Going on from the checkpoint before",
+        "an epoch's time: it ends in the same bits",
+    )  # fmt: skip
+    note_fault(
+        "all checkpoints of a finished run are deleted", gone, "whose checkpoints are gone",
+        "nothing more: the record stays",
+    )  # fmt: skip
+
+
 def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> None:
     """On its newest, and says so."""
     folder = street.parent
