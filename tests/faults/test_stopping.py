@@ -182,6 +182,47 @@ def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> No
     assert whole.model.exists()
 
 
+def test_a_loss_that_is_no_number_ends_the_job_and_is_not_saved(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """The second step has a loss of weights near 1e20; the same command tells the same."""
+    folder, checkpoints = street.parent, street.parent / "runs/diverged/checkpoints"
+    words = command("diverged", 2, "training.checkpoint_every=1", "optimizer.learning_rate=1e20")
+    for _ in range(2):
+        status, output = run(folder, words)
+        assert status != 0
+        assert "the loss of epoch 1 up to step 2 is nan; " in output, output
+        assert "/diverged/checkpoints/last.npz holds what was before; start anew with" in output
+        assert "Traceback" not in "".join(re.findall(r"^\[\d\].*\n", output, re.M))
+        assert [path.name for path in checkpoints.iterdir()] == ["last.npz"]
+        arrays, meta = checkpoint.load(checkpoints / "last.npz")
+        assert meta["step"] == 1
+        assert all(np.isfinite(array).all() for array in arrays.values())
+    note_fault(
+        "the loss is no number", output, "the loss of epoch 1 up to step 2",
+        "what came after the last checkpoint",
+    )  # fmt: skip
+
+
+def test_weights_that_are_no_numbers_end_the_job_and_are_not_saved(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """Of a last step whose loss is that of the weights before it."""
+    words = command(
+        "broken", 1, "training.batch=7", "training.epochs=1", "optimizer.learning_rate=1e39"
+    )
+    status, output = run(street.parent, words)
+    assert status == 2, output
+    assert "Traceback" not in output
+    told = r"the loss of epoch 1 is \d\.\d+, but weights are no longer numbers after its last step"
+    assert re.search(f"{told}; nothing has been saved before; start anew with", output), output
+    assert not (street.parent / "runs/broken/checkpoints").exists()
+    note_fault(
+        "the last step makes weights that are no numbers", output, "the loss of epoch 1",
+        "what came after the last checkpoint",
+    )  # fmt: skip
+
+
 def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: NoteFault) -> None:
     folder = street.parent
     words = command("shared", 1)
