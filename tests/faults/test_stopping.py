@@ -223,6 +223,29 @@ def test_weights_that_are_no_numbers_end_the_job_and_are_not_saved(
     )  # fmt: skip
 
 
+def test_a_validation_loss_that_is_no_number_costs_no_report(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """Of a last step whose weights are still numbers, near 1e38; the same command ends alike."""
+    words = command(
+        "enormous", 1, "training.batch=7", "training.epochs=1", "optimizer.learning_rate=1e38"
+    )
+    folder = RunFolder(street.parent / "runs/enormous")
+    for _ in range(2):
+        status, output = run(street.parent, words)
+        assert status == 0, output
+        assert "pixels have probabilities that are no numbers" in output
+        quality = records.read(folder.record).quality
+        assert quality["loss"] is None
+        assert quality["not_finite_pixels"]
+        assert folder.picture("curve").exists()
+    assert "pixels were predicted as no number" in folder.summary.read_text()
+    note_fault(
+        "the validation loss is no number", output, "have probabilities that are no numbers",
+        "nothing: the record has null for it",
+    )  # fmt: skip
+
+
 def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: NoteFault) -> None:
     folder = street.parent
     words = command("shared", 1)
