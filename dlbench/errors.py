@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -37,7 +38,8 @@ class UserError(ValueError):
 def exit_status(
     program: str, job: Callable[[], object], on_final: Callable[[], object] = lambda: None
 ) -> int:
-    """Run ``job``; a `UserError` becomes one line on stderr and status 2, others stay as they are.
+    """Run ``job``; a `UserError` becomes one line on stderr and status 2, a Ctrl-C one and 130,
+    others stay as they are.
 
     An error on one rank ends the job: Horovod's launcher stops the other ranks. ``on_final`` is
     called where another start would end alike.
@@ -47,6 +49,10 @@ def exit_status(
     except StoppedError as ended:
         _note_final()
         return ended.status
+    except KeyboardInterrupt:
+        _tell(program, "interrupted")
+        _note_final()
+        return 128 + signal.SIGINT
     except UserError as error:
         _tell(program, str(error))
         # What a disk does on a network may pass.

@@ -109,6 +109,8 @@ def write_report(
             + ", ".join(f"{peak:.2f} GiB" for peak in peaks)
         )
     session.task.write(evaluation, folder)
+    # They are there, unless they were lost since.
+    folder.write_rows(folder.metrics, history)
     pictures.curve_figure(folder.metrics, folder.picture("curve"), session.task.score)
     _draw_predictions(session, folder)
     lines.append(f"pictures, record and weights: {folder.path}/")

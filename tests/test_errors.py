@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dlbench import errors
@@ -9,7 +11,7 @@ from dlbench.data import DataError
 from dlbench.errors import UserError, exit_status
 
 
-def raising(error: Exception) -> None:
+def raising(error: BaseException) -> None:
     raise error
 
 
@@ -27,6 +29,15 @@ def test_user_errors_become_one_line(
     monkeypatch.setenv("HOROVOD_RANK", "3")
     assert exit_status("dlbench.x", lambda: raising(kind("a.tif is cut off; fetch it again"))) == 2
     assert capsys.readouterr().err == "dlbench.x (rank 3): a.tif is cut off; fetch it again\n"
+
+
+def test_ctrl_c_becomes_one_line_and_is_not_started_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(errors.FINAL, str(tmp_path / "final"))
+    assert exit_status("dlbench.x", lambda: raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "dlbench.x (rank 0): interrupted\n"
+    assert (tmp_path / "final").exists()
 
 
 def test_bugs_keep_their_traceback() -> None:

@@ -63,6 +63,20 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
         )  # fmt: skip
 
 
+def test_ctrl_c_before_the_first_step_is_told_in_one_line(
+    street: Path, note_fault: NoteFault
+) -> None:
+    status, output = run(
+        street.parent, command("early", 1), signal.SIGINT, PAUSE_EPOCH="0", PAUSE_STEP="0"
+    )
+    assert status == 128 + signal.SIGINT
+    assert output.endswith("paused\ndlbench.train (rank 0): interrupted\n")
+    note_fault(
+        "Ctrl-C while nothing is trained (loading, counting, report)", output, "interrupted",
+        "the time since the last checkpoint",
+    )  # fmt: skip
+
+
 MIXED = ["training.precision=mixed_float16"]
 
 
