@@ -29,6 +29,8 @@ CUT_OFF = re.compile(
 )
 """What a rank is told that has lost another."""
 UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+LASTING = (*UNWRITABLE, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""Of a file: another start would meet it again. What a disk does on a network may pass."""
 
 
 class UserError(ValueError):
@@ -55,8 +57,7 @@ def exit_status(
         return 128 + signal.SIGINT
     except UserError as error:
         _tell(program, str(error))
-        # What a disk does on a network may pass.
-        if not isinstance(error, OSError) or error.errno in UNWRITABLE:
+        if not isinstance(error, OSError) or error.errno in LASTING:
             _note_final(on_final)
         return 2
     except Exception as error:

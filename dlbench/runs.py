@@ -89,9 +89,9 @@ class RunFolder:
             ) from None
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold the folder against another run; `ConfigError` where one has it."""
+        """Hold the folder against another run; `ConfigError` where one has it, `UserError` where
+        there cannot be one."""
         lock = self.path.with_name(f".{self.path.name}.lock")  # outlives a folder that is set aside
-        lock.parent.mkdir(parents=True, exist_ok=True)
         refusal = config.ConfigError(
             f"another process trains into {self.path}; wait for its end, or choose another folder "
             "with name=..."

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.conftest import NoteFault
-from faults.disturbed import EPOCHS, assert_equal, command, environment, final, run
+from faults.disturbed import (
+    EPOCHS,
+    assert_equal,
+    command,
+    environment,
+    final,
+    run,
+    unprivileged,
+)
 
 from dlbench import checkpoint
 from dlbench.report import records
@@ -281,6 +289,29 @@ def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: 
     assert status == 2
     assert "another process trains into runs/shared; wait for its end" in output
     note_fault("two runs into one folder", output, "another process trains into", "nothing")
+
+
+def test_a_run_folder_that_is_read_only_ends_the_run_with_one_message(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """The folder of all runs, or that of one which was interrupted."""
+    folder = street.parent
+    words = command("sealed", 1)
+    (folder / "runs").mkdir()
+    (folder / "runs").chmod(0o555)
+    status, output = run(folder, unprivileged(words))
+    assert status == 2, output
+    (told,) = output.splitlines()
+    reason = "Permission denied; mend that, or choose another folder"
+    assert told == f"dlbench.train (rank 0): cannot use runs/.sealed.lock: {reason}"
+    (folder / "runs").chmod(0o755)
+    (folder / "runs/sealed").mkdir(mode=0o555)
+    status, output = run(folder, unprivileged(words))
+    assert status == 2, output
+    (told,) = output.splitlines()
+    assert "cannot write runs/sealed/config.yaml: Permission denied; " in told
+    assert not list((folder / "runs/sealed").iterdir())
+    note_fault("the run folder is read-only", output, "cannot write runs/sealed", "nothing")
 
 
 def test_a_disk_that_is_full_ends_the_run_with_one_message(
