@@ -28,8 +28,9 @@ CUT_OFF = re.compile(
     r"|NCCL async error: .*|nccl\w+ failed: (?:unhandled system error|remote process exited).*"
 )
 """What a rank is told that has lost another."""
-UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-LASTING = (*UNWRITABLE, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNUSABLE = (*UNWRITABLE, errno.EACCES)
+LASTING = (*UNUSABLE, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 """Of a file: another start would meet it again. What a disk does on a network may pass."""
 
 
@@ -61,8 +62,11 @@ def exit_status(
             _note_final(on_final)
         return 2
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
+            full = error.errno in UNWRITABLE
+            what = f"cannot {'write' if full else 'use'} {error.filename or 'the output'}"
+            mended = "make room or it writable" if full else "change its permissions"
+            _tell(program, f"{what}: {error.strerror}; {mended}")
             _note_final(on_final)
             return 2
         if cut_off := CUT_OFF.search(str(error)):

@@ -291,6 +291,23 @@ def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: 
     note_fault("two runs into one folder", output, "another process trains into", "nothing")
 
 
+def test_data_that_may_not_be_read_is_told_as_such(street: Path, note_fault: NoteFault) -> None:
+    """Below a folder that may not be searched, and in one that may not be listed."""
+    folder = street.parent
+    locked = folder / "locked"
+    shutil.copytree(street, locked / "street")
+    words = command("unread", 1, "data.root=locked/street")
+    for path, mode, named in ((locked, 0o666, "locked/street"), (locked / "street", 0, "locked/")):
+        path.chmod(mode)
+        status, output = run(folder, unprivileged(words))
+        path.chmod(0o755)
+        assert status == 2, output
+        (told,) = output.splitlines()
+        assert told.startswith(f"dlbench.train (rank 0): cannot read {named}")
+        assert "Permission denied; have its permissions and those of the folders above it" in told
+    note_fault("the data may not be read", output, "cannot read locked", "nothing")
+
+
 def test_a_run_folder_that_is_read_only_ends_the_run_with_one_message(
     street: Path, note_fault: NoteFault
 ) -> None:
