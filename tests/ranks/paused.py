@@ -8,6 +8,7 @@ variables it is `dlbench.train`.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
@@ -41,5 +42,7 @@ class PausedClock(callbacks.StepClock):
 
 
 if __name__ == "__main__":
+    # What a shell has started in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     callbacks.StepClock = PausedClock  # type: ignore[misc]
     sys.exit(train.main(sys.argv[1:]))
