@@ -170,11 +170,16 @@ def _shift(newest: Path, kept: int) -> None:
     _keep(newest, _earlier(newest, 1))
 
 
-def replace_damaged(newest: Path, path: Path) -> None:
-    """Put ``path``, the one to go on from, in the place of a damaged ``newest``, which the next
-    save would make one of the earlier; it is kept beside it as ``last.npz.damaged``."""
-    _keep(newest, _set_aside(newest))
-    os.replace(path, newest)
+def replace_lost(newest: Path, path: Path) -> None:
+    """Put ``path``, the one to go on from, in the place of a damaged or missing ``newest``. A
+    damaged one, which the next save would make one of the earlier, is kept beside it as
+    ``last.npz.damaged``; so is ``path`` where it is none of those."""
+    if newest.exists():
+        _keep(newest, _set_aside(newest))
+    if path in earlier(newest):
+        os.replace(path, newest)
+    else:
+        _keep(path, newest)
 
 
 def _set_aside(newest: Path) -> Path:
@@ -193,26 +198,25 @@ def _keep(newest: Path, other: Path) -> None:
 
 
 def load_newest(
-    newest: Path, warn: Callable[[str], object]
+    newest: Path, warn: Callable[[str], object], reserve: Path | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any], Path]:
-    """What `load` gives, and the file: ``newest`` or, while that is damaged, the one before it."""
-    damaged: list[DamagedError] = []
-    for path in [newest, *(_earlier(newest, number) for number in range(1, MOST_KEPT))]:
-        if damaged and not path.exists():
-            break
+    """What `load` gives, and the file: ``newest`` or, while that is damaged or missing, the one
+    before it; ``reserve`` where all of them are."""
+    lost: list[CheckpointError] = []
+    for path in [newest, *earlier(newest), *([reserve] if reserve else [])]:
         try:
             found = load(path)
-        except DamagedError as error:
-            damaged.append(error)
+        except (AbsentError, DamagedError) as error:
+            lost.append(error)
             continue
-        if damaged:
-            lost = "; ".join(map(str, damaged))
+        if lost:
+            kept = f"; {newest} is kept as {_set_aside(newest).name}" if newest.exists() else ""
             warn(
-                f"warning: {lost}. Going on from the checkpoint before, {path}; {newest} is kept "
-                f"as {_set_aside(newest).name}"
+                f"warning: {'; '.join(map(str, lost))}. Going on from the checkpoint before, {path}"
+                f"{kept}"
             )
         return *found, path
-    raise damaged[0]
+    raise lost[0]
 
 
 def earlier(newest: Path) -> list[Path]:
@@ -226,8 +230,8 @@ def _earlier(newest: Path, number: int) -> Path:
 
 def _damaged(path: Path, reason: object) -> DamagedError:
     return DamagedError(
-        f"{path} is damaged or not a dlbench checkpoint ({reason}); restore it from a copy. A "
-        "training whose last.npz is deleted starts from the beginning"
+        f"{path} is damaged or not a dlbench checkpoint ({reason}); restore it from a copy, or "
+        "train anew with resume=false, which sets the run aside"
     )
 
 

@@ -24,6 +24,11 @@ EMBEDDED = Path(__file__).with_name("default.yaml")
 """What is trained when no configuration is given."""
 
 
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What its loader raises: of dates that there are not and of numbers of thousands of digits plain
+`ValueError`s."""
+
+
 class ConfigError(UserError):
     """A configuration that cannot be used; the message lists what is allowed."""
 
@@ -276,8 +281,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # Dates that there are not and numbers of thousands of digits are plain `ValueError`s.
+    except NOT_YAML as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if content is None:
         return {}
@@ -304,7 +308,7 @@ def _override(content: dict[str, Any], argument: str) -> None:
     key, _, text = argument.partition("=")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise ConfigError(f"the value in '{argument}' is not valid YAML: {error}") from error
     *sections, last = key.split(".")
     place = content

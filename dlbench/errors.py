@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +28,10 @@ CUT_OFF = re.compile(
     r"|NCCL async error: .*|nccl\w+ failed: (?:unhandled system error|remote process exited).*"
 )
 """What a rank is told that has lost another."""
-UNWRITABLE = (errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNUSABLE = (*UNWRITABLE, errno.EACCES)
+LASTING = (*UNUSABLE, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""Of a file: another start would meet it again. What a disk does on a network may pass."""
 
 
 class UserError(ValueError):
@@ -37,7 +41,8 @@ class UserError(ValueError):
 def exit_status(
     program: str, job: Callable[[], object], on_final: Callable[[], object] = lambda: None
 ) -> int:
-    """Run ``job``; a `UserError` becomes one line on stderr and status 2, others stay as they are.
+    """Run ``job``; a `UserError` becomes one line on stderr and status 2, a Ctrl-C one and 130,
+    others stay as they are.
 
     An error on one rank ends the job: Horovod's launcher stops the other ranks. ``on_final`` is
     called where another start would end alike.
@@ -47,15 +52,21 @@ def exit_status(
     except StoppedError as ended:
         _note_final()
         return ended.status
+    except KeyboardInterrupt:
+        _tell(program, "interrupted")
+        _note_final()
+        return 128 + signal.SIGINT
     except UserError as error:
         _tell(program, str(error))
-        # What a disk does on a network may pass.
-        if not isinstance(error, OSError) or error.errno in UNWRITABLE:
+        if not isinstance(error, OSError) or error.errno in LASTING:
             _note_final(on_final)
         return 2
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:
-            _tell(program, f"cannot write {error.filename}: {error.strerror}; make it writable")
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
+            full = error.errno in UNWRITABLE
+            what = f"cannot {'write' if full else 'use'} {error.filename or 'the output'}"
+            mended = "make room or it writable" if full else "change its permissions"
+            _tell(program, f"{what}: {error.strerror}; {mended}")
             _note_final(on_final)
             return 2
         if cut_off := CUT_OFF.search(str(error)):

@@ -107,6 +107,8 @@ def write_report(
     if not folder.summary.exists():
         folder.write_text(folder.summary, _summary(records.read(folder.record)))
     session.task.write(evaluation, folder)
+    # They are there, unless they were lost since.
+    folder.write_rows(folder.metrics, history)
     pictures.curve_figure(folder.metrics, folder.picture("curve"), session.task.score)
     _draw_predictions(session, folder)
     lines.append(f"pictures, record and weights: {folder.path}/")

@@ -89,9 +89,9 @@ class RunFolder:
             ) from None
 
     def alone(self) -> AbstractContextManager[None]:
-        """Hold the folder against another run; `ConfigError` where one has it."""
+        """Hold the folder against another run; `ConfigError` where one has it, `UserError` where
+        there cannot be one."""
         lock = self.path.with_name(f".{self.path.name}.lock")  # outlives a folder that is set aside
-        lock.parent.mkdir(parents=True, exist_ok=True)
         refusal = config.ConfigError(
             f"another process trains into {self.path}; wait for its end, or choose another folder "
             "with name=..."
@@ -102,35 +102,47 @@ class RunFolder:
         """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.
 
         A finished or interrupted run of the same configuration is resumed; one of another
-        configuration is an error; with ``resume=false`` it is set aside under a dated name, unless
-        an earlier start of the same supervised job has begun it.
+        configuration is an error, and so is one whose checkpoints are all lost; with
+        ``resume=false`` it is set aside under a dated name, unless an earlier start of the same
+        supervised job has begun it. Nothing of a run is deleted.
         """
-        started = self.checkpoint("last").is_file()
+        started = self._has_checkpoint()
+        held = started or self.record.is_file()
         job = os.environ.get(JOB)
-        if started and not experiment.resume and not (job and self._begun_by(job)):
+        if held and not experiment.resume and not (job and self._begun_by(job)):
             aside = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%dT%H%M%S')}")
             self.path.rename(aside)
             print(f"set the earlier run aside as {aside}", flush=True)
-            started = False
-        if started:
-            different = _differences(self.experiment(), experiment)
-            if different:
-                raise config.ConfigError(
-                    f"{self.path} holds a run with another configuration "
-                    f"({'; '.join(different)}); choose another folder with name=..., "
-                    "or set that run aside with resume=false"
-                )
-        last = self.checkpoint("last")
-        for left in (*self.path.glob(".*"), *last.parent.glob(".*")):
+            held = started = False
+        if held:
+            self._require_resumable(experiment, started)
+        for left in (*self.path.glob(".*"), *self.checkpoint("last").parent.glob(".*")):
             if UNFINISHED.fullmatch(left.name):
                 left.unlink()
-        if not started:
-            for stale in checkpoint.earlier(last):
-                stale.unlink()
         self.write_text(self.config, experiment.to_yaml())
         if job and not experiment.resume:
             self.write_text(self.job, job)
         return started
+
+    def _has_checkpoint(self) -> bool:
+        last = self.checkpoint("last")
+        there = (last, *checkpoint.earlier(last), self.checkpoint("best"))
+        return any(path.is_file() for path in there)
+
+    def _require_resumable(self, experiment: config.Experiment, started: bool) -> None:
+        wrong = None
+        if different := _differences(self.experiment(), experiment):
+            wrong = f"a run with another configuration ({'; '.join(different)})"
+        elif not started:
+            wrong = (
+                "the record of a run whose checkpoints are gone, from which it would go on; "
+                f"restore {self.checkpoint('last').parent}"
+            )
+        if wrong is not None:
+            raise config.ConfigError(
+                f"{self.path} holds {wrong}; choose another folder with name=..., or set that run "
+                "aside with resume=false"
+            )
 
     def _begun_by(self, job: str) -> bool:
         return self.job.is_file() and self.job.read_text(errors="replace") == job

@@ -38,7 +38,7 @@ LEAST_SCALE = 2.0**-14
 
 
 class DivergenceError(UserError):
-    """The loss is no longer a number, or no longer one that steps follow from."""
+    """The loss or the weights are no longer numbers, or no longer ones that steps follow from."""
 
 
 class TrainingState:
@@ -154,7 +154,8 @@ class TrainingState:
 
     def require_convergence(self, loss: float, steps: int | None = None) -> None:
         """Raise `DivergenceError`, on all ranks alike, where the mean ``loss`` of an epoch or of
-        its first ``steps`` tells that training on is in vain."""
+        its first ``steps`` tells that training on is in vain, or where the weights do, which the
+        last step has changed after it had its loss."""
         optimizer, told = self._trainer.optimizer, None
         scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         whole = steps is None and not self.first
@@ -166,13 +167,23 @@ class TrainingState:
         # one again.
         elif not math.isfinite(loss) and whole and int(optimizer.iterations) == self._applied:
             told = f"is {loss}, and each of its steps overflowed float16 and was skipped"
+        elif not self._are_weights_finite():
+            told = f"is {loss:.4g}, but weights are no longer numbers after its last step"
         if told is not None:
             place = "" if steps is None else f" up to step {steps}"
+            newest = self._folder.checkpoint("last")
+            saved = bool(self.history or self.step)
+            before = f"{newest} holds what was" if saved else "nothing has been saved"
             raise DivergenceError(
-                f"the loss of epoch {len(self.history) + 1}{place} {told}; the checkpoints hold "
-                "what was before; start anew with resume=false and a lower "
-                "optimizer.learning_rate, or set optimizer.clip_norm"
+                f"the loss of epoch {len(self.history) + 1}{place} {told}; {before} before; start "
+                "anew with resume=false and a lower optimizer.learning_rate, or set "
+                "optimizer.clip_norm"
             )
+
+    def _are_weights_finite(self) -> bool:
+        # Statistics, which differ between ranks, stay as they are where a batch's are no numbers.
+        weights = self._network.trainable_variables
+        return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in weights]))
 
     def save_epoch(self) -> None:
         """Save the state after the epoch that the history ends with, as the best too if it is."""
@@ -183,11 +194,11 @@ class TrainingState:
 
     def save_step(self, step: int) -> None:
         """Save the state after ``step`` steps of an epoch; all ranks come here."""
+        self.require_convergence(float(self._trainer.metrics[0].result()), step)
         self.step = step
         made = (step - self.first) * self._training.samples_per_step * self._ranks.size
         self.done = self.begun + made
         self._loss = [float(variable) for variable in self._trainer.metrics[0].variables]
-        self.require_convergence(float(self._trainer.metrics[0].result()), step)
         self.count_unreadable()
         apart = self._ranks.size > 1 and bool(self._statistics)
         arrays = {STATISTICS: self._summed(self._own_row())} if apart else {}
@@ -242,7 +253,9 @@ class TrainingState:
     def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         newest = self._folder.checkpoint("last")
         arrays, meta, path = checkpoint.load_newest(
-            newest, lambda text: print(text, file=sys.stderr, flush=True)
+            newest,
+            lambda text: print(text, file=sys.stderr, flush=True),
+            reserve=self._folder.checkpoint("best"),
         )
         if meta["ranks"] != self._ranks.size and not elastic.is_elastic():
             raise ConfigError(
@@ -257,7 +270,7 @@ class TrainingState:
             )
         checkpoint.assign(self._variables, arrays, path)
         if path != newest:
-            checkpoint.replace_damaged(newest, path)
+            checkpoint.replace_lost(newest, path)
         meta = {"loss": self._loss, **meta}
         # Files that were written before ranks could change.
         samples = meta["step"] * self._training.samples_per_step * meta["ranks"]

@@ -182,8 +182,11 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
     from dlbench.data.facts import facts
 
     experiment, dataset = session.experiment, session.dataset
-    folder.write_json(folder.dataset, facts(dataset).model_dump(mode="json"))
-    folder.write_json(folder.environment, environment.describe(horovod=session.ranks.describe()))
+    is_over = is_complete(state.history, experiment.training, session.task.score)
+    if not is_over:  # else they are of those that made the steps
+        described = environment.describe(horovod=session.ranks.describe())
+        folder.write_json(folder.dataset, facts(dataset).model_dump(mode="json"))
+        folder.write_json(folder.environment, described)
     is_begun = bool(state.history or state.step)
     if not (elastic.is_again() and is_begun):
         print(
@@ -196,7 +199,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
         )
     epochs = f"epoch {len(state.history)} of {experiment.training.epochs}"
     before = state.ranks_before()
-    if is_complete(state.history, experiment.training, session.task.score):
+    if is_over:
         print("the run is complete; resume=false trains it anew", flush=True)
     elif is_begun and (elastic.is_again() or before != session.ranks.size):
         print(

@@ -49,14 +49,14 @@ class Epochs:
         self.saved: list[str] = []
         self._save = checkpoint.save
         monkeypatch.setattr(checkpoint, "save", self.save)
-        network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        self.network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         model: Any = SimpleNamespace(
             optimizer=keras.optimizers.SGD(0.5), average_statistics=lambda: None
         )
         session: Any = SimpleNamespace(
             experiment=Experiment.model_validate({"training": {"epochs": 9, "early_stop": 2}}),
             ranks=SingleProcess(),
-            network=network,
+            network=self.network,
             task=SimpleNamespace(score=SCORE),
             dataset=SimpleNamespace(count=lambda split: 8),
         )
@@ -162,10 +162,37 @@ def test_within_an_epoch_too_a_loss_that_is_no_number_is_not_saved(
     epochs.model.metrics[0].update_state(1.0)
     epochs.state.save_step(1)
     epochs.model.metrics[0].update_state(float("nan"))
-    with pytest.raises(DivergenceError, match=r"the loss of epoch 1 up to step 2 is nan; the chec"):
+    with pytest.raises(DivergenceError, match=r"epoch 1 up to step 2 is nan; .*last.npz holds"):
         epochs.state.save_step(2)
     epochs.state.wait()
     assert checkpoint.load(tmp_path / "checkpoints" / "last.npz")[1]["step"] == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_is_one(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the step before the one that made them."""
+    epochs = Epochs(tmp_path, [0.5, 0.6], monkeypatch)
+    epochs.model.metrics = [keras.metrics.Mean()]
+    epochs.model.metrics[0].update_state(1.0)
+    kernel = epochs.network.trainable_variables[0]
+    sound = np.array(kernel)
+    broken = np.where(np.arange(sound.size).reshape(sound.shape) == 1, value, sound)
+    told = "weights are no longer numbers after its last step"
+    kernel.assign(broken)
+    with pytest.raises(DivergenceError, match=f"1 up to step 1 .*{told}; nothing has been saved"):
+        epochs.state.save_step(1)
+    kernel.assign(sound)
+    epochs.end(0)
+    kernel.assign(broken)
+    with pytest.raises(DivergenceError, match=f"epoch 2 is 1, but {told}; .*/last.npz holds what"):
+        epochs.end(1)
+    epochs.state.wait()
+    for kind in ("best", "last"):
+        arrays, meta = checkpoint.load(tmp_path / "checkpoints" / f"{kind}.npz")
+        assert meta["epoch"] == 1
+        assert all(np.isfinite(array).all() for array in arrays.values())
 
 
 @pytest.mark.parametrize("resume", [True, False])

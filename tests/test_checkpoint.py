@@ -173,6 +173,37 @@ def test_the_newest_whole_one_is_loaded(tmp_path: Path) -> None:
         checkpoint.load_newest(newest, told.append)
 
 
+def test_a_newest_that_is_missing_is_told_and_the_one_before_it_loaded(tmp_path: Path) -> None:
+    newest, told = tmp_path / "last.npz", list[str]()
+    for epoch in (1, 2, 3):
+        checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=3)
+    newest.unlink()
+    _, meta, path = checkpoint.load_newest(newest, told.append)
+    assert (meta["epoch"], path.name) == (2, "last-1.npz")
+    assert f"there is no checkpoint {newest}" in told[0] and "damaged" not in told[0]
+    checkpoint.replace_lost(newest, path)
+    assert epochs_there(newest) == [2, 1]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_where_none_is_whole_the_best_stands_in_and_stays(tmp_path: Path) -> None:
+    newest, best, told = tmp_path / "last.npz", tmp_path / "best.npz", list[str]()
+    checkpoint.save(best, ARRAYS, {"epoch": 1})
+    for epoch in (2, 3):
+        checkpoint.save(newest, ARRAYS, {"epoch": epoch}, kept=2)
+    assert checkpoint.load_newest(newest, told.append, reserve=best)[2] == newest
+    newest.unlink()
+    (tmp_path / "last-1.npz").write_bytes(b"damaged")
+    *_, path = checkpoint.load_newest(newest, told.append, reserve=best)
+    assert path == best
+    checkpoint.replace_lost(newest, path)
+    assert checkpoint.load(newest)[1] == checkpoint.load(best)[1]
+    best.unlink()
+    newest.unlink()
+    with pytest.raises(checkpoint.AbsentError, match="no checkpoint .*last.npz"):
+        checkpoint.load_newest(newest, told.append, reserve=best)
+
+
 PASSING = [
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
     errno.ENOTCONN, errno.EREMOTEIO, errno.EHOSTDOWN, errno.EINTR,
@@ -236,7 +267,7 @@ def test_a_damaged_one_is_kept_aside(
         newest.write_bytes(damage)
         *_, path = checkpoint.load_newest(newest, told.append)
         assert f"{newest} is kept as last.npz.damaged" in told.pop()
-        checkpoint.replace_damaged(newest, path)
+        checkpoint.replace_lost(newest, path)
         assert epochs_there(newest) == [1]
         assert (tmp_path / "last.npz.damaged").read_bytes() == damage
         assert len(list(tmp_path.iterdir())) == 2

@@ -63,6 +63,9 @@ def test_resolved_yaml_is_read_back_equal(tmp_path: Path) -> None:
         ("training.class_weights.mode=given", "values"),
         ("name=../escape", "folder name"),
         ("data.size=[1", "not valid YAML"),
+        ("name=2026-02-30", "the value in 'name=2026-02-30' is not valid YAML: day is out of"),
+        ("seed=" + "9" * 5000, "is not valid YAML: Exceeds the limit"),
+        ("name=" + "[" * 5000, "is not valid YAML"),
     ],
 )
 def test_bad_values_are_explained(argument: str, told: str) -> None:

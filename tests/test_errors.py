@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dlbench import errors
@@ -9,7 +14,7 @@ from dlbench.data import DataError
 from dlbench.errors import UserError, exit_status
 
 
-def raising(error: Exception) -> None:
+def raising(error: BaseException) -> None:
     raise error
 
 
@@ -27,6 +32,47 @@ def test_user_errors_become_one_line(
     monkeypatch.setenv("HOROVOD_RANK", "3")
     assert exit_status("dlbench.x", lambda: raising(kind("a.tif is cut off; fetch it again"))) == 2
     assert capsys.readouterr().err == "dlbench.x (rank 3): a.tif is cut off; fetch it again\n"
+
+
+def test_ctrl_c_becomes_one_line_and_is_not_started_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(errors.FINAL, str(tmp_path / "final"))
+    assert exit_status("dlbench.x", lambda: raising(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "dlbench.x (rank 0): interrupted\n"
+    assert (tmp_path / "final").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "Full", "a.csv"), "cannot write a.csv: Full; make room or it wri"),
+        (OSError(errno.EDQUOT, "Full"), "cannot write the output: Full; make room or it writable"),
+        (OSError(errno.EROFS, "Read-only", "a"), "cannot write a: Read-only; make room or it wri"),
+        (PermissionError(errno.EACCES, "Denied", "a.tif"), "cannot use a.tif: Denied; change its"),
+    ],
+)
+def test_what_the_system_refuses_is_told_as_what_it_is(
+    error: OSError, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status("dlbench.x", lambda: raising(error)) == 2
+    assert capsys.readouterr().err.startswith(f"dlbench.x (rank 0): {told}")
+
+
+def test_a_full_disk_under_the_output() -> None:
+    """The system does not say which file."""
+    script = (
+        "from dlbench.errors import exit_status\n"
+        "print(exit_status('x', lambda: print('result', flush=True)))\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    told = ended.stderr.splitlines()[0]
+    assert told == (
+        "x (rank 0): cannot write the output: No space left on device; make room or it writable"
+    )
 
 
 def test_bugs_keep_their_traceback() -> None:

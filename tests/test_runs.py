@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,38 @@ def test_resume_false_sets_the_run_aside(
     assert aside.name.startswith("one.20")
     assert (aside / "checkpoints" / "last.npz").read_bytes() == b"checkpoint"
     assert str(aside) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["last-1", "last-7", "best"])
+def test_a_run_whose_last_checkpoint_is_lost_is_still_one(kind: str, tmp_path: Path) -> None:
+    """Each of them holds all that a run goes on from."""
+    run = started(tmp_path)
+    run.checkpoint("last").rename(run.checkpoint(kind))
+    with pytest.raises(ConfigError, match=r"another configuration \(seed: 0 there, 5 now\)"):
+        run.prepare(experiment(seed=5))
+    assert run.prepare(experiment()) is True
+    assert run.checkpoint(kind).read_bytes() == b"checkpoint"
+    assert run.prepare(experiment(resume=False, seed=5)) is False
+    (aside,) = [p for p in tmp_path.iterdir() if p != run.path]
+    assert (aside / "checkpoints" / f"{kind}.npz").read_bytes() == b"checkpoint"
+
+
+def test_a_finished_run_without_checkpoints_is_not_written_over(tmp_path: Path) -> None:
+    """As after rm -r runs/one/checkpoints: the record would pass for that of the next run."""
+    run = started(tmp_path)
+    run.record.write_text("measured")
+    shutil.rmtree(run.checkpoint("last").parent)
+    before = run.config.read_text()
+    with pytest.raises(ConfigError, match=r"another configuration \(seed: 0 there, 5 now\)"):
+        run.prepare(experiment(seed=5))
+    told = r"one holds the record of a run whose checkpoints are gone, .*; restore .*/checkpoints; "
+    with pytest.raises(ConfigError, match=f"{told}.*name=.*resume=false"):
+        run.prepare(experiment(profile=True))
+    assert run.config.read_text() == before
+    assert run.prepare(experiment(resume=False, seed=5)) is False
+    assert not run.record.exists()
+    (aside,) = [p for p in tmp_path.iterdir() if p != run.path]
+    assert (aside / "record.json").read_text() == "measured"
 
 
 def test_resume_false_of_a_run_that_never_started(tmp_path: Path) -> None:

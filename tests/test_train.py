@@ -212,17 +212,23 @@ def test_the_finished_run_met_again(
 def test_a_run_that_died_before_its_report_gets_it(
     finished: tuple[Path, str], place: Path, launch: Callable[..., Any]
 ) -> None:
+    """And the curve that it lost; what it ran on stays, though the report is of another machine."""
     folder, _ = finished
-    files = [folder / name for name in ("record.json", "summary.md")]
-    kept = {file: file.read_bytes() for file in files}
+    files = [folder / name for name in ("record.json", "summary.md", "metrics.csv")]
+    told = [folder / name for name in ("environment.json", "dataset.json")]
+    kept = {file: file.read_bytes() for file in (*files, *told)}
     right = records.read(files[0])
     for file in files:
         file.unlink()
+    for file in told:
+        file.write_text("{}\n")
     try:
         ended = launch(["-m", "dlbench.train", *ARGUMENTS, "name=whole"], place)
         assert ended.status == 0, ended.output
         found = records.read(files[0])
         assert files[1].exists()
+        assert files[2].read_bytes() == kept[files[2]]
+        assert [file.read_text() for file in told] == 2 * ["{}\n"]
     finally:
         for file, content in kept.items():
             file.write_bytes(content)

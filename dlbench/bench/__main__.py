@@ -205,16 +205,15 @@ def main(arguments: list[str]) -> int:
 
     def job() -> None:
         nonlocal status
-        status = chosen.command(chosen)
+        try:
+            status = chosen.command(chosen)
+        except KeyboardInterrupt:
+            again = shlex.join(["python", "-m", "dlbench.bench", *arguments])
+            told = "stopped; finished launches are kept, and this goes on:"
+            print(f"\n{told}\n{again}", file=sys.stderr)
+            status = INTERRUPTED
 
-    try:
-        return exit_status("dlbench.bench", job) or status
-    except KeyboardInterrupt:
-        command = shlex.join(["python", "-m", "dlbench.bench", *arguments])
-        print(
-            f"\nstopped; finished launches are kept, and this goes on:\n{command}", file=sys.stderr
-        )
-        return INTERRUPTED
+    return exit_status("dlbench.bench", job) or status
 
 
 if __name__ == "__main__":

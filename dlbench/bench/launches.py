@@ -183,7 +183,6 @@ def _is_in_place(note: Path) -> bool:
 
 def alone(folder: Path) -> AbstractContextManager[None]:
     """Hold ``folder`` against a second command: two at a time would measure each other."""
-    folder.mkdir(parents=True, exist_ok=True)
     refusal = ConfigError(f"another command is launching into {folder}; wait for its end")
     return locks.alone(folder / ".lock", refusal)
 

@@ -44,11 +44,17 @@ def build(
         from dlbench.data import miniatures, scenes
 
         root = miniatures.ensure(name, scenes.default_folder())
-    dataset = (
-        prepared.open_prepared(kind, root, size, options)
-        if prepared.is_prepared(root)
-        else kind(root, size, **options)
-    )
+    try:
+        dataset = (
+            prepared.open_prepared(kind, root, size, options)
+            if prepared.is_prepared(root)
+            else kind(root, size, **options)
+        )
+    except PermissionError as error:
+        raise DataError(
+            f"cannot read {error.filename or root}: {error.strerror}; have its permissions and "
+            "those of the folders above it changed, or give another data.root=..."
+        ) from error
     dataset.options = options
     return dataset
 

@@ -101,6 +101,9 @@ def _quality(quality: dict[str, Any]) -> Iterable[str]:
             f"mIoU {_known(scores['mean_iou_all_classes'], '.4f')}, "
             f"kappa {_known(scores['kappa'], '.4f')}; epoch {quality.get('best_epoch', '–')}"
         )
+        if size == "training_size" and (unknown := quality.get("not_finite_pixels")):
+            yield ""
+            yield f"**{unknown:,} of {scores['pixels']:,} pixels were predicted as no number.**"
         yield ""
         yield f"| class | pixels | {' | '.join(MEASURES.values())} |"
         yield "|---|---:" + "|---:" * len(MEASURES) + "|"

@@ -15,7 +15,7 @@ from dlbench.config import ClassWeights, ConfigError, Training
 from dlbench.data import statistics
 from dlbench.data.dataset import IGNORE, DataSet
 from dlbench.distributed import SingleProcess
-from dlbench.metrics import ConfusionMatrix, Score
+from dlbench.metrics import ConfusionMatrix, Score, known
 from dlbench.runs import RunFolder
 from dlbench.tasks.task import Task
 
@@ -54,6 +54,8 @@ class SegmentationEvaluation:
     class_names: tuple[str, ...]
     loss: float
     """Unweighted cross-entropy per valid pixel."""
+    not_finite: int
+    """Valid pixels whose probabilities are no numbers; then neither is the loss."""
     confusion: ConfusionMatrix
     native: ConfusionMatrix
     """The same with the predictions resized to the labels' native size."""
@@ -76,7 +78,8 @@ class SegmentationEvaluation:
         return {
             "split": self.split,
             "samples": self.samples,
-            "loss": self.loss,
+            "loss": known(self.loss),
+            **({"not_finite_pixels": self.not_finite} if self.not_finite else {}),
             "training_size": self.confusion.summary(self.class_names),
             "native_size": self.native.summary(self.class_names) if self.resized else None,
         }
@@ -86,6 +89,11 @@ class SegmentationEvaluation:
         if self.resized:
             lines += ["predictions resized to the labels' native size:"]
             lines += [self.native.table(self.class_names)]
+        if self.not_finite:
+            lines += [
+                f"{self.not_finite:,} of {self.confusion.pixels:,} pixels have probabilities that "
+                f"are no numbers: they count as '{self.class_names[0]}', and there is no loss"
+            ]
         return "\n".join(lines)
 
 
@@ -100,7 +108,7 @@ class SegmentationScorer:
         self._split, self._samples, self._names = split, samples, class_names
         self._confusion = ConfusionMatrix(len(class_names))
         self._native = ConfusionMatrix(len(class_names))
-        self._losses = np.zeros((chunks, 2))
+        self._losses = np.zeros((chunks, 3))
 
     def update(
         self, chunk: int, prediction: tf.Tensor, target: np.ndarray, native: np.ndarray
@@ -114,12 +122,13 @@ class SegmentationScorer:
         for matrix, name in ((self._confusion, "confusion"), (self._native, "native_confusion")):
             matrix.counts = ranks.sum(tf.constant(matrix.counts), name).numpy()
         losses = ranks.sum(tf.constant(self._losses), "evaluation_losses").numpy()
-        total, pixels = losses.sum(axis=0)
+        total, pixels, not_finite = losses.sum(axis=0)
         return SegmentationEvaluation(
             split=self._split,
             samples=self._samples,
             class_names=self._names,
             loss=float(total / max(pixels, 1.0)),
+            not_finite=int(not_finite),
             confusion=self._confusion,
             native=self._native,
         )
@@ -200,7 +209,9 @@ def _labels(probability: tf.Tensor) -> np.ndarray:
     return np.argmax(probability.numpy(), axis=-1).astype(np.uint8)
 
 
-def _log_loss(probability: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+def _log_loss(probability: np.ndarray, target: np.ndarray) -> tuple[float, float, float]:
+    """Summed over valid pixels, how many those are, and how many of them have none."""
     valid = target != IGNORE
     chosen = np.take_along_axis(probability[valid], target[valid][:, None], axis=-1)
-    return float(-np.log(np.maximum(chosen, 1e-30), dtype=np.float64).sum()), float(valid.sum())
+    loss = float(-np.log(np.maximum(chosen, 1e-30), dtype=np.float64).sum())
+    return loss, float(valid.sum()), float(np.count_nonzero(~np.isfinite(chosen)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dlbench.bench import __main__ as commands
 from dlbench.bench.__main__ import main
 from dlbench.bench.setups import folder_name
 from dlbench.report.__main__ import main as report
@@ -38,6 +39,18 @@ def test_two_setups_end_in_their_comparison(
     assert "op/copy" in told
     assert "slower" in told
     assert "dlbench.bench run" not in told
+
+
+def test_ctrl_c_tells_the_command_that_goes_on(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "aa", interrupted)
+    assert main(["aa", "--out", str(out)]) == 130
+    told = capsys.readouterr().err
+    assert told.endswith(f"this goes on:\npython -m dlbench.bench aa --out {out}\n")
 
 
 def test_what_is_open_is_told_with_the_command_that_goes_on(

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.conftest import NoteFault
-from faults.disturbed import EPOCHS, assert_equal, command, environment, final, run
+from faults.disturbed import (
+    EPOCHS,
+    assert_equal,
+    command,
+    environment,
+    final,
+    run,
+    unprivileged,
+)
 
 from dlbench import checkpoint
 from dlbench.report import records
@@ -61,6 +69,20 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_bits(
             f"{signal_number.name} to a job of {ranks} rank(s)", stopped, "stopped and saved",
             "nothing: the same command ends in the same bits",
         )  # fmt: skip
+
+
+def test_ctrl_c_before_the_first_step_is_told_in_one_line(
+    street: Path, note_fault: NoteFault
+) -> None:
+    status, output = run(
+        street.parent, command("early", 1), signal.SIGINT, PAUSE_EPOCH="0", PAUSE_STEP="0"
+    )
+    assert status == 128 + signal.SIGINT
+    assert output.endswith("paused\ndlbench.train (rank 0): interrupted\n")
+    note_fault(
+        "Ctrl-C while nothing is trained (loading, counting, report)", output, "interrupted",
+        "the time since the last checkpoint",
+    )  # fmt: skip
 
 
 MIXED = ["training.precision=mixed_float16"]
@@ -128,6 +150,38 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     )  # fmt: skip
 
 
+def test_checkpoints_that_are_deleted_cost_no_run(street: Path, note_fault: NoteFault) -> None:
+    folder = street.parent
+    status, output = run(folder, command("whole", 1))
+    assert status == 0, output
+    whole = RunFolder(folder / "runs/whole")
+    expected, record = final(folder, "whole"), whole.record.read_bytes()
+    whole.checkpoint("last").unlink()
+    status, lost = run(folder, command("whole", 1))
+    assert status == 0, lost
+    told = "warning: there is no checkpoint runs/whole/checkpoints/last.npz. Going on from"
+    assert f"{told} the checkpoint before, runs/whole/checkpoints/last-1.npz\n" in lost
+    for name, value in final(folder, "whole").items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert record != whole.record.read_bytes(), "an epoch was made again"
+
+    record = whole.record.read_bytes()
+    shutil.rmtree(whole.checkpoint("last").parent)
+    status, gone = run(folder, command("whole", 1))
+    assert status == 2, gone
+    assert "holds the record of a run whose checkpoints are gone" in gone
+    assert "Traceback" not in gone
+    assert whole.record.read_bytes() == record
+    note_fault(
+        "the newest checkpoint is deleted", lost, "Going on from the checkpoint before",
+        "an epoch's time: it ends in the same bits",
+    )  # fmt: skip
+    note_fault(
+        "all checkpoints of a finished run are deleted", gone, "whose checkpoints are gone",
+        "nothing more: the record stays",
+    )  # fmt: skip
+
+
 def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> None:
     """On its newest, and says so."""
     folder = street.parent
@@ -148,6 +202,70 @@ def test_a_run_whose_best_checkpoint_is_lost_gets_its_report(street: Path) -> No
     assert whole.summary.read_text().endswith(f"\n{told}\n")
     assert records.read(whole.record).quality["epoch"] == EPOCHS
     assert whole.model.exists()
+
+
+def test_a_loss_that_is_no_number_ends_the_job_and_is_not_saved(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """The second step has a loss of weights near 1e20; the same command tells the same."""
+    folder, checkpoints = street.parent, street.parent / "runs/diverged/checkpoints"
+    words = command("diverged", 2, "training.checkpoint_every=1", "optimizer.learning_rate=1e20")
+    for _ in range(2):
+        status, output = run(folder, words)
+        assert status != 0
+        assert "the loss of epoch 1 up to step 2 is nan; " in output, output
+        assert "/diverged/checkpoints/last.npz holds what was before; start anew with" in output
+        assert "Traceback" not in "".join(re.findall(r"^\[\d\].*\n", output, re.M))
+        assert [path.name for path in checkpoints.iterdir()] == ["last.npz"]
+        arrays, meta = checkpoint.load(checkpoints / "last.npz")
+        assert meta["step"] == 1
+        assert all(np.isfinite(array).all() for array in arrays.values())
+    note_fault(
+        "the loss is no number", output, "the loss of epoch 1 up to step 2",
+        "what came after the last checkpoint",
+    )  # fmt: skip
+
+
+def test_weights_that_are_no_numbers_end_the_job_and_are_not_saved(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """Of a last step whose loss is that of the weights before it."""
+    words = command(
+        "broken", 1, "training.batch=7", "training.epochs=1", "optimizer.learning_rate=1e39"
+    )
+    status, output = run(street.parent, words)
+    assert status == 2, output
+    assert "Traceback" not in output
+    told = r"the loss of epoch 1 is \d\.\d+, but weights are no longer numbers after its last step"
+    assert re.search(f"{told}; nothing has been saved before; start anew with", output), output
+    assert not (street.parent / "runs/broken/checkpoints").exists()
+    note_fault(
+        "the last step makes weights that are no numbers", output, "the loss of epoch 1",
+        "what came after the last checkpoint",
+    )  # fmt: skip
+
+
+def test_a_validation_loss_that_is_no_number_costs_no_report(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """Of a last step whose weights are still numbers, near 1e38; the same command ends alike."""
+    words = command(
+        "enormous", 1, "training.batch=7", "training.epochs=1", "optimizer.learning_rate=1e38"
+    )
+    folder = RunFolder(street.parent / "runs/enormous")
+    for _ in range(2):
+        status, output = run(street.parent, words)
+        assert status == 0, output
+        assert "pixels have probabilities that are no numbers" in output
+        quality = records.read(folder.record).quality
+        assert quality["loss"] is None
+        assert quality["not_finite_pixels"]
+        assert folder.picture("curve").exists()
+    assert "pixels were predicted as no number" in folder.summary.read_text()
+    note_fault(
+        "the validation loss is no number", output, "have probabilities that are no numbers",
+        "nothing: the record has null for it",
+    )  # fmt: skip
 
 
 def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: NoteFault) -> None:
@@ -171,6 +289,47 @@ def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: 
     assert status == 2
     assert "another process trains into runs/shared; wait for its end" in output
     note_fault("two runs into one folder", output, "another process trains into", "nothing")
+
+
+def test_data_that_may_not_be_read_is_told_as_such(street: Path, note_fault: NoteFault) -> None:
+    """Below a folder that may not be searched, and in one that may not be listed."""
+    folder = street.parent
+    locked = folder / "locked"
+    shutil.copytree(street, locked / "street")
+    words = command("unread", 1, "data.root=locked/street")
+    for path, mode, named in ((locked, 0o666, "locked/street"), (locked / "street", 0, "locked/")):
+        path.chmod(mode)
+        status, output = run(folder, unprivileged(words))
+        path.chmod(0o755)
+        assert status == 2, output
+        (told,) = re.findall(r"^dlbench.*", output, re.M)
+        assert told.startswith(f"dlbench.train (rank 0): cannot read {named}")
+        assert "Permission denied; have its permissions and those of the folders above it" in told
+    note_fault("the data may not be read", output, "cannot read locked", "nothing")
+
+
+def test_a_run_folder_that_is_read_only_ends_the_run_with_one_message(
+    street: Path, note_fault: NoteFault
+) -> None:
+    """The folder of all runs, or that of one which was interrupted."""
+    folder = street.parent
+    words = command("sealed", 1)
+    (folder / "runs").mkdir()
+    (folder / "runs").chmod(0o555)
+    status, output = run(folder, unprivileged(words))
+    assert status == 2, output
+    (told,) = re.findall(r"^dlbench.*", output, re.M)
+    reason = "Permission denied; mend that, or choose another folder"
+    assert told == f"dlbench.train (rank 0): cannot use runs/.sealed.lock: {reason}"
+    (folder / "runs").chmod(0o755)
+    (folder / "runs/sealed").mkdir(mode=0o555)
+    status, output = run(folder, unprivileged(words))
+    assert status == 2, output
+    (told,) = re.findall(r"^dlbench.*", output, re.M)
+    assert "Traceback" not in output
+    assert "cannot write runs/sealed/config.yaml: Permission denied; " in told
+    assert not list((folder / "runs/sealed").iterdir())
+    note_fault("the run folder is read-only", output, "cannot write runs/sealed", "nothing")
 
 
 def test_a_disk_that_is_full_ends_the_run_with_one_message(

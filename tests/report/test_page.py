@@ -149,6 +149,13 @@ def test_what_is_undefined_is_a_dash() -> None:
     assert "Scores" not in page.markdown(record(quality={}))
 
 
+def test_pixels_that_were_predicted_as_no_number_are_told() -> None:
+    made = record()
+    assert "no number" not in page.markdown(made)
+    made = record(quality={**made.quality, "loss": None, "not_finite_pixels": 1234})
+    assert page.markdown(made).count("**1,234 of ") == 1
+
+
 def test_command_prints_files_and_explains_bad_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,14 @@ import tensorflow as tf
 from dlbench import data
 from dlbench.config import ClassWeights, ConfigError
 from dlbench.data import IGNORE
-from dlbench.tasks.segmentation import CrossEntropy, class_weights, median_frequency_weights
+from dlbench.distributed import SingleProcess
+from dlbench.tasks.segmentation import (
+    CrossEntropy,
+    SegmentationEvaluation,
+    SegmentationScorer,
+    class_weights,
+    median_frequency_weights,
+)
 
 Jobs = Callable[[int], dict[str, Any]]
 EQUAL = CrossEntropy(np.ones(3))
@@ -70,6 +78,33 @@ def test_an_epoch_counts_each_pixel_once(jobs: Jobs) -> None:
         for rank in jobs(ranks)["ranks"]:
             assert rank["frozen_loss"][0] == pytest.approx(total, rel=1e-5)
             assert rank["frozen_loss"][1] == pixels
+
+
+def test_predictions_that_are_no_numbers_are_counted_and_leave_the_loss_unknown() -> None:
+    """What is finite in another chunk does not hide them."""
+    generator = np.random.default_rng(0)
+    broken = generator.dirichlet(np.ones(3), (2, 4, 5)).astype(np.float32)
+    broken[0, 1:3] = np.nan
+    sound = np.nan_to_num(broken, nan=0.25)
+    target = generator.integers(0, 3, (2, 4, 5), np.uint8)
+    target[0, 1, :2] = IGNORE
+
+    def scored(*chunks: np.ndarray) -> SegmentationEvaluation:
+        scorer = SegmentationScorer("val", 4, len(chunks), ("road", "car", "tree"))
+        for chunk, probability in enumerate(chunks):
+            scorer.update(chunk, tf.constant(probability), target, target)
+        return scorer.result(SingleProcess())
+
+    found = scored(broken, sound)
+    quality = found.quality()
+    assert quality["loss"] is None
+    assert quality["not_finite_pixels"] == 2 * 5 - 2
+    json.dumps(quality, allow_nan=False)
+    assert np.isnan(found.scores()["val_loss"])
+    assert "8 of 76 pixels have probabilities that are no numbers" in found.table()
+    right = scored(sound, sound)
+    assert right.quality()["loss"] == right.loss
+    assert "not_finite_pixels" not in right.quality()
 
 
 CAMVID_PIXELS = np.array(
