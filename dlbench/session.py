@@ -42,7 +42,7 @@ def start(experiment: Experiment) -> Session:
     """
     models.check(experiment.model.name, experiment.model.options)
     # Scenes that are still to be generated wait until the ranks can take turns.
-    generated = experiment.data.root is None and distributed.launched_size() > 1
+    generated = distributed.launched_size() > 1 and experiment.data.root is None
     dataset = None if generated else _open(experiment)
     distributed.configure_devices(experiment.training.threads)
     ranks = distributed.start(experiment.distributed)

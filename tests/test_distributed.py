@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,15 +166,61 @@ def test_sums_by_host_need_nccl(launch: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_launched_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE"):
+    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE", *distributed.OTHER_LAUNCHERS):
         monkeypatch.delenv(name, raising=False)
     assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
-    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4")
-    assert (distributed.launched_size(), distributed.launched_local_size()) == (8, 4)
+    # In the script of a Slurm job, whatever it will start.
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
     monkeypatch.setenv("HOROVOD_SIZE", "6")
     monkeypatch.setenv("HOROVOD_LOCAL_SIZE", "3")
+    # horovodrun within a step that has a task on each node.
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert (distributed.launched_size(), distributed.launched_local_size()) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("variable", "launcher"),
+    [("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun"), ("SLURM_STEP_NUM_TASKS", "srun")],
+)
+def test_the_processes_of_another_launcher_do_not_train_each_for_itself(
+    variable: str,
+    launcher: str,
+    launch: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before TensorFlow is loaded. The launchers themselves are not to be had here."""
+    monkeypatch.setenv(variable, "4")
+    ended = launch(["-X", "importtime", "-m", "dlbench.train"], tmp_path)
+    assert ended.status == 2, ended.output
+    told = f"dlbench.train (rank 0): {launcher} started 4 processes ({variable})"
+    assert told in ended.output
+    assert "horovodrun -np 4" in ended.output
+    imported = re.findall(r"\| +([\w.]+)$", ended.output, re.M)
+    assert "dlbench.session" in imported
+    assert "tensorflow" not in imported
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_horovod_that_knows_of_other_ranks_is_told(
+    launch: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one built with MPI alone does, which is not to be had here: what Python was told of ranks
+    is taken from the environment that Horovod itself sees."""
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import ctypes, sys\n"
+        "from dlbench import train\n"
+        "ctypes.CDLL(None).unsetenv(b'HOROVOD_SIZE')\n"
+        "sys.exit(train.main([]))\n"
+    )
+    ended = launch([str(script)], tmp_path)
+    assert ended.status == 2, ended.output
+    assert "2 ranks were announced (HOROVOD_SIZE), but Horovod knows of 1" in ended.output
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_rank_takes_part_again_after_its_step() -> None:
