@@ -70,7 +70,9 @@ class Data(Section):
     size: tuple[Positive, Positive] | None = None
     """(height, width) in pixels of a sample; empty: the data set's own."""
     cache: bool = True
-    """Keep decoded samples in memory."""
+    """Keep decoded samples in memory, in each rank for itself: of the training samples those it
+    has drawn, after some epochs the whole split (none where windows move from epoch to epoch), and
+    its share of those that are scored. So N ranks of a host come to N copies."""
     workers: Positive = 2
     """Threads that read and augment."""
     sampling: Literal["uniform", "balanced"] = "uniform"
