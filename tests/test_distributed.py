@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -238,3 +239,21 @@ def test_ranks_that_run_different_things_are_told_apart() -> None:
         session._require_alike([own, own | {"TensorFlow": "2.20.0"}])
     with pytest.raises(ConfigError, match="the configuration of rank 2 is not that of rank 0;"):
         session._require_alike([own, own, own | {"the configuration": "b" * session.TOLD}])
+    # Code of another day may tell of other things.
+    for ranks in ([own, own | {"numpy": "2.4.6"}], [own | {"numpy": "2.4.6"}, own]):
+        with pytest.raises(ConfigError, match="numpy of rank 1 is not that of rank 0"):
+            session._require_alike(ranks)
+
+
+def test_ranks_that_would_draw_samples_in_another_order_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another generator stands in for a NumPy whose streams are others."""
+    dataset = SimpleNamespace(count=lambda split: 7, sample_name=lambda split, i: f"{i}.png")
+    told: list[Any] = []
+    ranks = SimpleNamespace(size=2, gather=lambda own: told.append(own) or told * (3 - len(told)))
+    made: Any = SimpleNamespace(ranks=ranks, dataset=dataset, experiment=SimpleNamespace(seed=0))
+    session.require_same_samples(made, "train")
+    monkeypatch.setattr(np.random, "PCG64", np.random.Philox)
+    with pytest.raises(ConfigError, match="the order of samples of 'train' of rank 1 is not"):
+        session.require_same_samples(made, "train")

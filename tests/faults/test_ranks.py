@@ -201,6 +201,53 @@ def test_ranks_with_other_samples_are_told(
     note_fault("a host's copy of the data lacks a file", ended.output, told, "nothing")
 
 
+def apart(place: Path) -> list[str]:
+    """A command whose rank r runs the copy of dlbench in ``place/checkout<r>``."""
+    for rank in range(2):
+        shutil.copytree(ROOT / "dlbench", place / f"checkout{rank}" / "dlbench")
+    script = place / "apart.py"
+    script.write_text(
+        "import os, sys\n"
+        "sys.path.insert(0, f'checkout{os.environ[\"HOROVOD_RANK\"]}')\n"
+        "from dlbench import train\n"
+        "sys.exit(train.main(sys.argv[1:]))\n"
+    )
+    return [str(script), *arguments("apart")]
+
+
+def test_ranks_of_other_checkouts_are_told(
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
+) -> None:
+    """By one comment, which changes nothing: what a change does is not to be known."""
+    command = apart(street.parent)
+    with (street.parent / "checkout1/dlbench/schedule.py").open("a") as file:
+        file.write("# changed on this host alone\n")
+    ended = launch(command, street.parent, ranks=2)
+    assert ended.status != 0
+    told = "dlbench/schedule.py of rank 1 is not that of rank 0; every host needs the same versions"
+    assert from_ranks(ended.output, told)
+    assert not from_ranks(ended.output, "Traceback")
+    assert not (street.parent / "runs").exists()
+    note_fault("a host's checkout is another", ended.output, told, "nothing")
+
+
+def test_ranks_with_other_versions_are_told(
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
+) -> None:
+    """What pip would note of a NumPy 1.26 stands in for one: there is no other here."""
+    command = apart(street.parent)
+    noted = street.parent / "checkout1/numpy-1.26.4.dist-info"
+    noted.mkdir()
+    (noted / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.26.4\n")
+    ended = launch(command, street.parent, ranks=2)
+    assert ended.status != 0
+    told = f"numpy of rank 1 is not that of rank 0 ({np.__version__} and 1.26.4)"
+    assert from_ranks(ended.output, told)
+    assert not from_ranks(ended.output, "Traceback")
+    assert not (street.parent / "runs").exists()
+    note_fault("a host has another version of a library", ended.output, told, "nothing")
+
+
 @pytest.mark.slow  # 10 s for the launcher
 def test_a_rank_that_is_killed_within_a_sum_ends_the_job(
     tmp_path: Path, launch: Callable[..., Any], note_fault: NoteFault
