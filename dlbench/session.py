@@ -48,6 +48,7 @@ def start(experiment: Experiment) -> Session:
     generated = distributed.launched_size() > 1 and experiment.data.root is None
     dataset = None if generated else _open(experiment)
     distributed.configure_devices(experiment.training.threads)
+    _require_ops()
     ranks = distributed.start(experiment.distributed)
     if ranks.size > 1:
         _require_alike(ranks.gather(_what_runs(experiment)))
@@ -110,6 +111,13 @@ def restore(session: Session, path: Path) -> None:
         arrays, _ = checkpoint.load(path)
         checkpoint.assign(variables, arrays, path)
     session.ranks.broadcast(list(variables.values()))
+
+
+def _require_ops() -> None:
+    """Raise `UserError` unless the compiled ops can be used, before samples are read for them."""
+    from dlbench import ops
+
+    ops.isa()
 
 
 def _what_runs(experiment: Experiment) -> dict[str, str]:
