@@ -29,8 +29,11 @@ from dlbench import ops_xla
 from dlbench.errors import UserError
 
 LIBRARY = Path(__file__).with_name("_pooling.so")
+"""All compiled ops, those of `dlbench.normalization` and `dlbench.convolution` too; it and `ISA` are
+named after the first."""
 REBUILD = "pip install --no-build-isolation --no-deps -e ."
 ISA = "DLBENCH_POOLING_ISA"
+"""A variable: the instruction set of all compiled ops; empty: the best of the processor."""
 
 Size = Any  # (height, width): two ints, or an int32 tensor of shape (2,)
 
@@ -135,7 +138,7 @@ def load_library() -> Any:
 
 
 def build_info() -> dict[str, Any]:
-    """What the compiled op was built for and with, and the instruction set in use."""
+    """What the compiled ops were built for and with, and the instruction set in use."""
     return {**read_build(LIBRARY), "isa": isa()}
 
 
@@ -159,9 +162,9 @@ def max_kernel_length() -> int:
 
 
 def use_isa(name: str) -> None:
-    """Switches this process to another instruction set, "avx512", "avx2" or "portable"; ValueError
-    if it is unknown or this processor lacks it. The environment variable DLBENCH_POOLING_ISA does
-    the same from the start."""
+    """Switches all compiled ops of this process to another instruction set, "avx512", "avx2" or
+    "portable"; ValueError if it is unknown or this processor lacks it. The variable `ISA` does the
+    same from the start."""
     load_library()
     error = ctypes.c_char_p()
     if not _c_library().dlbench_pooling_use_isa(name.encode(), ctypes.byref(error)):
