@@ -71,8 +71,9 @@ class RankAbsentError(UserError):
 
 
 def meet() -> None:
-    """Return when all ranks have come here; in an elastic job alone. `RankAbsentError`, on all of them,
-    where one does not: Horovod itself would wait half a minute, and then abort the process."""
+    """Return when all ranks have come here; in an elastic job alone. `RankAbsentError`, on all of
+    them, where one does not: Horovod itself would wait half a minute, and then abort the process.
+    """
     if not is_elastic():
         return
     end = time.monotonic() + MEETING_S

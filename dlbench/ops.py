@@ -29,8 +29,8 @@ from dlbench import ops_xla
 from dlbench.errors import UserError
 
 LIBRARY = Path(__file__).with_name("_pooling.so")
-"""All compiled ops, those of `dlbench.normalization` and `dlbench.convolution` too; it and `ISA` are
-named after the first."""
+"""All compiled ops, those of `dlbench.normalization` and `dlbench.convolution` too; named, as `ISA`
+is, after the first."""
 REBUILD = "pip install --no-build-isolation --no-deps -e ."
 ISA = "DLBENCH_POOLING_ISA"
 """A variable: the instruction set of all compiled ops; empty: the best of the processor."""

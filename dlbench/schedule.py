@@ -12,8 +12,7 @@ from dlbench.optimizers import Adam, AdamW
 
 
 class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate at a step: over a warm-up of n steps 1/n, 2/n, ... 1 times the configured shape,
-    then that alone.
+    """Learning rate at a step: the configured shape, in a warm-up of n steps times 1/n, 2/n, ... 1.
 
     Scaling by the number of ranks (with its warm-up) follows Goyal et al., arXiv 1706.02677.
     """
