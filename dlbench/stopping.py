@@ -3,6 +3,8 @@ hand end, on all ranks alike."""
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -42,6 +44,20 @@ class StopRequest:
             signal.signal(one, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        _leave_lost_terminal()
         if self.received is None:
             self.received = signal.Signals(number)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave_lost_terminal() -> None:
+    """Print to nowhere in place of a terminal that is gone, which would be an error before the job
+    has saved where it is."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError as error:
+            if error.errno == errno.EIO:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)

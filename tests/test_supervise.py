@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from terminals import Terminal
 
 from dlbench import supervise
 from dlbench.errors import UserError, exit_status
@@ -91,19 +93,13 @@ for _ in range(600):
         sys.exit(0)
 """
 """A command that notes that it was told to end."""
-ON_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-"""What a login does: the terminal is this session's own, and its end comes to what it becomes."""
 SUPERVISE = [sys.executable, "-m", "dlbench.supervise", sys.executable, "-c", ENDLESS]
 
 
-def started(words: list[str], **options: Any) -> subprocess.Popen[bytes]:
+def started(start: Callable[..., subprocess.Popen[bytes]], words: list[str]) -> Any:
     """A supervisor in a process of its own, whose command runs."""
     own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen(words, env=own, start_new_session=True, **options)
+    process = start(words, env=own)
     wait_for("ready")
     return process
 
@@ -116,17 +112,16 @@ def wait_for(name: str) -> None:
 
 
 def test_a_terminal_that_is_closed_ends_it() -> None:
-    terminal, end = pty.openpty()
-    words = [sys.executable, "-c", ON_TERMINAL, *SUPERVISE]
-    process = started(words, stdin=end, stdout=end, stderr=end)
-    os.close(end)
-    os.close(terminal)
-    assert process.wait(30.0) == 7
+    with Terminal() as terminal:
+        process = started(terminal.start, SUPERVISE)
+        terminal.close()
+        assert process.wait(30.0) == 7
     assert Path("ended").exists()
 
 
 def test_under_nohup_it_goes_on() -> None:
-    process = started(["nohup", *SUPERVISE], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silent = partial(subprocess.Popen, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = started(silent, ["nohup", *SUPERVISE])
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert process.poll() is None
@@ -136,7 +131,7 @@ def test_under_nohup_it_goes_on() -> None:
 
 
 def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
-    process = started(SUPERVISE)
+    process = started(subprocess.Popen, SUPERVISE)
     process.kill()
     process.wait()
     wait_for("ended")

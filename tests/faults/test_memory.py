@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from faults.conftest import NoteFault
-from faults.test_ranks import ROOT, arguments, epochs, from_ranks, running
+from faults.rank_jobs import ROOT, arguments, epochs, from_ranks, running
 from ranks.limited import ROOM
 
 LIMITED = ["data.size=[1200,1200]", "training.batch=2"]

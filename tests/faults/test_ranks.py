@@ -9,54 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from faults.conftest import NoteFault
+from faults.rank_jobs import EPOCHS, ROOT, arguments, epochs, from_ranks, running
 
 from dlbench import checkpoint
 
-ROOT = Path(__file__).parents[2]
 SOON = 60.0
 """Seconds within which a job must have ended after one of its ranks has."""
-EPOCHS = 4
-
-
-def arguments(name: str) -> list[str]:
-    return [
-        f"name={name}", "data.name=camvid", "data.root=street", "data.size=[32,32]",
-        "model.name=segnet_basic", "model.options.width=0.05", "training.batch=2",
-        f"training.epochs={EPOCHS}", "optimizer.learning_rate=0.01",
-    ]  # fmt: skip
-
-
-def epochs(folder: Path) -> list[str]:
-    with (folder / "metrics.csv").open(newline="") as text:
-        return [row["epoch"] for row in csv.DictReader(text)]
-
-
-TRACKER = "from multiprocessing.resource_tracker import main"
-"""Python's own process beside the launcher: it ends milliseconds later, when its pipe closes."""
-
-
-def running(folder: Path) -> list[psutil.Process]:
-    """Processes that were started in ``folder`` and are still there."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() != str(folder) or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            command = process.cmdline()
-        except psutil.Error:
-            continue
-        # Without a command line it has given its memory back already.
-        if command and not any(TRACKER in word for word in command):
-            found.append(process)
-    return found
-
-
-def from_ranks(output: str, text: str) -> list[str]:
-    """The lines with ``text`` that the ranks, not the launcher, have printed."""
-    return [line for line in output.splitlines() if line.startswith("[") and text in line]
 
 
 def test_a_killed_rank_ends_the_job_and_the_next_start_resumes(
