@@ -9,11 +9,13 @@ import sys
 from typing import Any
 
 _TAKE = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Makes the terminal this session's own, so that its end is told to what comes in this place."""
+"""Makes the terminal this session's own, so that its end is told to what comes in this place,
+even where the tests run under nohup."""
 
 
 class Terminal:

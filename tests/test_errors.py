@@ -45,7 +45,7 @@ def unmet_by_numpy() -> None:
 def unmet_by_tensorflow() -> None:
     import tensorflow as tf
 
-    tf.function(lambda: tf.zeros([2**50]) + 1.0)()
+    tf.random.uniform([2**20, 2**26])
 
 
 def unmet_by_python() -> None:
@@ -59,7 +59,7 @@ def unmet_by_python() -> None:
             unmet_by_numpy,
             " (Unable to allocate 32.0 PiB for an array with shape (4503599627",
         ),
-        (unmet_by_tensorflow, " (OOM when allocating tensor with shape[1125899906842624] and type"),
+        (unmet_by_tensorflow, " (OOM when allocating tensor with shape[1048576,67108864] and type"),
         (unmet_by_python, "; take a smaller training.batch"),
     ],
 )

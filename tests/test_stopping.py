@@ -21,18 +21,18 @@ def test_the_first_signal_is_noted_and_another_sigterm_ignored() -> None:
     assert [signal.getsignal(one) for one in SIGNALS] == before
 
 
-def test_a_terminal_that_is_closed_is_noted_but_under_nohup() -> None:
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert stop.received == signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize(("before", "is_noted"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_terminal_that_is_closed_is_noted_but_under_nohup(
+    before: signal.Handlers, is_noted: bool
+) -> None:
+    others = signal.signal(signal.SIGHUP, before)
     try:
         with StopRequest() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.received is None
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert stop.received == (signal.SIGHUP if is_noted else None)
+        assert signal.getsignal(signal.SIGHUP) == before
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, others)
 
 
 def test_a_second_ctrl_c_interrupts() -> None:

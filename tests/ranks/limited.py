@@ -1,6 +1,6 @@
 """`dlbench.train` whose last rank gets no more memory: ``python limited.py HOW [arguments]``.
 
-From its second epoch on it may take `ROOM` beyond what it has. HOW is ``refused``, by a limit on
+After its first step it may take `ROOM` beyond what it has. HOW is ``refused``, by a limit on
 its addresses, so that an allocation fails, or a group of processes (cgroup, version 1) with a limit
 on pages, so that the kernel kills it once they are used.
 """
@@ -23,10 +23,13 @@ ROOM = 32 << 20
 
 def main(how: str, arguments: list[str]) -> int:
     class Limited(callbacks.StepClock):
-        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            super().on_epoch_begin(epoch, logs)
-            if epoch != 1:
+        is_limited = False
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            super().on_train_batch_end(batch, logs)
+            if self.is_limited:
                 return
+            self.is_limited = True
             if how == "refused":
                 limit = psutil.Process().memory_info().vms + ROOM
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
