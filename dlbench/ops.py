@@ -127,7 +127,7 @@ def unpack_indices(packed: tf.Tensor, channels: int | tf.Tensor) -> tf.Tensor:
 def load_library() -> Any:
     """Loads the compiled ops, once, and gives them; calling an op does it too.
     `tf.saved_model.load` needs it before it can read a model that holds one. `LibraryError` if
-    the library is missing, damaged or was built for another TensorFlow."""
+    the library is missing or was built for another TensorFlow or processor."""
     check_build(LIBRARY)
     try:
         return tf.load_op_library(str(LIBRARY))

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +119,7 @@ def test_a_terminal_that_is_closed_ends_it() -> None:
 
 
 def test_under_nohup_it_goes_on() -> None:
-    silent = partial(subprocess.Popen, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    process = started(silent, ["nohup", *SUPERVISE])
+    process = started(subprocess.Popen, ["nohup", *SUPERVISE])
     process.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     assert process.poll() is None
