@@ -38,6 +38,7 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
     time_in_turn,
 )
 from dlbench import distributed, gpus
+from dlbench.config import ConfigError
 from dlbench.report import forecast, records
 
 # Before anything imports TensorFlow: its start-up notes bury the tables.
@@ -121,12 +122,13 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         planted.faults()
-    except planted.PlantedError as error:
+        ranks = distributed.launched_size()
+    except (planted.PlantedError, ConfigError) as error:
         raise pytest.UsageError(str(error)) from None
-    if distributed.launched_size() > 1:
+    if ranks > 1:
         raise pytest.UsageError(
-            f"these benchmarks measure one rank, but the launcher announced "
-            f"{distributed.launched_size()}; run them without horovodrun"
+            f"these benchmarks measure one rank, but the launcher announced {ranks}; run them "
+            "without horovodrun"
         )
     # A setting of the launch, not of a test: TensorFlow reads it once, when it starts.
     threads = config.getoption("--compute-threads")

@@ -75,7 +75,8 @@ class Data(Section):
     size: tuple[Positive, Positive] | None = None
     """(height, width) in pixels of a sample; empty: the data set's own."""
     cache: bool = True
-    """Keep decoded samples in memory, up to 1 GiB of a split in each rank."""
+    """Keep decoded samples in memory, up to 1 GiB of a split, in each rank for itself (none where
+    windows move from epoch to epoch)."""
     workers: Positive = 2
     """Threads that read and augment."""
     sampling: Literal["uniform", "balanced"] = "uniform"

@@ -25,15 +25,36 @@ SMALL = 4096
 """Values up to which a gradient travels whole, in a fused sum."""
 
 
+OTHER_LAUNCHERS = {
+    "OMPI_COMM_WORLD_SIZE": "mpirun",  # Open MPI
+    "PMI_SIZE": "mpirun",  # MPICH, Intel MPI
+    "SLURM_STEP_NUM_TASKS": "srun",
+}
+"""By which variable each tells its processes how many they are."""
+
+
 def launched_size() -> int:
-    """Number of ranks that the launcher announced; 1 without one. Reads the environment alone."""
-    return int(os.environ.get("HOROVOD_SIZE") or os.environ.get("OMPI_COMM_WORLD_SIZE") or 1)
+    """Number of ranks that ``horovodrun`` announced; 1 without it. Reads the environment alone.
+
+    `ConfigError` where another launcher started several processes: a Horovod that knows Gloo, not
+    MPI, would make each of them rank 0 of 1.
+    """
+    if size := os.environ.get("HOROVOD_SIZE"):
+        return int(size)
+    for variable, launcher in OTHER_LAUNCHERS.items():
+        count = os.environ.get(variable, "")
+        if count.isdigit() and int(count) > 1:
+            raise ConfigError(
+                f"{launcher} started {count} processes ({variable}), but ranks are what Horovod's "
+                f"own launcher starts: horovodrun -np {count} ... (configs/clusters/ has recipes); "
+                f"where each is to be a run by itself, unset {variable}"
+            )
+    return 1
 
 
 def launched_local_size() -> int:
     """Number of ranks on this host, likewise."""
-    local = os.environ.get("HOROVOD_LOCAL_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE")
-    return int(local or 1)
+    return int(os.environ.get("HOROVOD_LOCAL_SIZE") or 1)
 
 
 class SingleProcess:
@@ -116,6 +137,12 @@ class Horovod(SingleProcess):
 
             elastic.meet()
             hvd.init()
+        if hvd.size() != launched_size():
+            raise ConfigError(
+                f"{launched_size()} ranks were announced (HOROVOD_SIZE), but Horovod knows of "
+                f"{hvd.size()}; start them by horovodrun, with the Horovod that dlbench installs "
+                "(python -m install.horovod)"
+            )
         if options.hierarchical and not hvd.nccl_built():
             raise ConfigError(
                 "distributed.hierarchical=true needs a Horovod that sums by NCCL; this one sums by "

@@ -66,13 +66,14 @@ def is_again() -> bool:
     return AGAIN in os.environ
 
 
-class AbsentError(UserError):
+class RankAbsentError(UserError):
     """A rank has not come to where all are to meet."""
 
 
 def meet() -> None:
-    """Return when all ranks have come here; in an elastic job alone. `AbsentError`, on all of them,
-    where one does not: Horovod itself would wait half a minute, and then abort the process."""
+    """Return when all ranks have come here; in an elastic job alone. `RankAbsentError`, on all of
+    them, where one does not: Horovod itself would wait half a minute, and then abort the process.
+    """
     if not is_elastic():
         return
     end = time.monotonic() + MEETING_S
@@ -86,7 +87,7 @@ def meet() -> None:
     if missing or _is_noted("lost"):
         _note("lost")
         who = f"rank {missing[0]} has not come" if missing else "a rank has left"
-        raise AbsentError(f"{who}; see what is told of the others and of their hosts")
+        raise RankAbsentError(f"{who}; see what is told of the others and of their hosts")
 
 
 def met(ranks: SingleProcess) -> None:
@@ -122,7 +123,7 @@ def _take_part(program: str, job: Callable[[], object]) -> None:
     except Exception as error:
         failures = int(os.environ.get(AGAIN, 0)) + 1
         cut_off = CUT_OFF.search(str(error))
-        is_loss = cut_off is not None or isinstance(error, AbsentError)
+        is_loss = cut_off is not None or isinstance(error, RankAbsentError)
         if not is_loss or failures > MOST_AGAIN or _is_noted("final"):
             _note("lost")
             raise

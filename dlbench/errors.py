@@ -28,6 +28,13 @@ CUT_OFF = re.compile(
     r"|NCCL async error: .*|nccl\w+ failed: (?:unhandled system error|remote process exited).*"
 )
 """What a rank is told that has lost another."""
+UNMET = re.compile("OOM when .*?(?= on /job)|Unable to allocate .*")
+"""What TensorFlow and NumPy say of memory that they did not get."""
+LESS_MEMORY = (
+    "take a smaller training.batch (training.accumulate_steps keeps steps as large), "
+    "training.recompute=true or data.cache=false, which each rank fills for itself; for a map, "
+    "a smaller tile= or batch="
+)
 UNWRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSABLE = (*UNWRITABLE, errno.EACCES)
 LASTING = (*UNUSABLE, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -69,6 +76,11 @@ def exit_status(
             _tell(program, f"{what}: {error.strerror}; {mended}")
             _note_final(on_final)
             return 2
+        if _is_out_of_memory(error):
+            unmet = UNMET.search(str(error))
+            _tell(program, f"out of memory{f' ({unmet[0]})' if unmet else ''}; {LESS_MEMORY}")
+            _note_final(on_final)
+            return 2
         if cut_off := CUT_OFF.search(str(error)):
             _tell(
                 program,
@@ -79,6 +91,11 @@ def exit_status(
             return 1
         raise
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # TensorFlow's own by its name: most commands run without TensorFlow.
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
 
 
 def _note_final(tell: Callable[[], object] = lambda: None) -> None:

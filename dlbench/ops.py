@@ -26,11 +26,20 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from dlbench import ops_xla
+from dlbench.errors import UserError
 
 LIBRARY = Path(__file__).with_name("_pooling.so")
+"""All compiled ops, those of `dlbench.normalization` and `dlbench.convolution` too; named, as `ISA`
+is, after the first."""
 REBUILD = "pip install --no-build-isolation --no-deps -e ."
+ISA = "DLBENCH_POOLING_ISA"
+"""A variable: the instruction set of all compiled ops; empty: the best of the processor."""
 
 Size = Any  # (height, width): two ints, or an int32 tensor of shape (2,)
+
+
+class LibraryError(UserError, ImportError):
+    """The compiled ops are missing, or are for something else than what runs."""
 
 
 def max_pool_with_indices(
@@ -117,24 +126,31 @@ def unpack_indices(packed: tf.Tensor, channels: int | tf.Tensor) -> tf.Tensor:
 @functools.cache
 def load_library() -> Any:
     """Loads the compiled ops, once, and gives them; calling an op does it too.
-    `tf.saved_model.load` needs it before it can read a model that holds one. ImportError if the
-    library is missing or was built for another TensorFlow."""
+    `tf.saved_model.load` needs it before it can read a model that holds one. `LibraryError` if
+    the library is missing or was built for another TensorFlow or processor."""
     check_build(LIBRARY)
-    return tf.load_op_library(str(LIBRARY))
+    try:
+        return tf.load_op_library(str(LIBRARY))
+    except tf.errors.NotFoundError as error:  # what the linker says
+        raise LibraryError(
+            f"dlbench's ops cannot be loaded ({error.message}); rebuild them with: {REBUILD}"
+        ) from error
 
 
 def build_info() -> dict[str, Any]:
-    """What the compiled op was built for and with, and the instruction set in use."""
+    """What the compiled ops were built for and with, and the instruction set in use."""
     return {**read_build(LIBRARY), "isa": isa()}
 
 
 def isa() -> str:
-    """The instruction set that all compiled ops use: "avx512", "avx2" (with FMA) or "portable"."""
+    """The instruction set that all compiled ops use: "avx512", "avx2" (with FMA) or "portable".
+    `LibraryError` as from `load_library`, UserError if the variable asks for one that is not to be
+    had."""
     load_library()
     error = ctypes.c_char_p()
     name = _c_library().dlbench_pooling_isa(ctypes.byref(error))
     if name is None:
-        raise ValueError(_isa_error(os.environ["DLBENCH_POOLING_ISA"], error))
+        raise UserError(f"{ISA}, for all compiled ops: {_isa_error(os.environ[ISA], error)}")
     return name.decode()
 
 
@@ -146,9 +162,9 @@ def max_kernel_length() -> int:
 
 
 def use_isa(name: str) -> None:
-    """Switches this process to another instruction set, "avx512", "avx2" or "portable"; ValueError
-    if it is unknown or this processor lacks it. The environment variable DLBENCH_POOLING_ISA does
-    the same from the start."""
+    """Switches all compiled ops of this process to another instruction set, "avx512", "avx2" or
+    "portable"; ValueError if it is unknown or this processor lacks it. The variable `ISA` does the
+    same from the start."""
     load_library()
     error = ctypes.c_char_p()
     if not _c_library().dlbench_pooling_use_isa(name.encode(), ctypes.byref(error)):
@@ -158,22 +174,23 @@ def use_isa(name: str) -> None:
 def read_build(library: Path) -> dict[str, Any]:
     """The build record inside a compiled library, read without loading it."""
     if not library.exists():
-        raise ImportError(
-            f"dlbench's pooling op is not compiled: {library} is missing; build it with: {REBUILD}"
+        raise LibraryError(
+            f"dlbench's ops (pooling, normalisation, convolution) are not compiled: {library} is "
+            f"missing; build it with: {REBUILD}"
         )
     record = re.search(rb"dlbench-pooling-build:(\{[^\0]*\})\0", library.read_bytes())
     if record is None:
-        raise ImportError(f"{library} is not dlbench's pooling op; rebuild it with: {REBUILD}")
+        raise LibraryError(f"{library} does not hold dlbench's ops; rebuild it with: {REBUILD}")
     return json.loads(record[1])
 
 
 def check_build(library: Path) -> None:
-    """ImportError unless the library was built for the TensorFlow that runs."""
+    """`LibraryError` unless the library was built for the TensorFlow that runs."""
     build = read_build(library)
     built = (build["tensorflow"], build["cxx11_abi"])
     running = (tf.version.VERSION, int(tf.sysconfig.CXX11_ABI_FLAG))
     if built != running:
-        raise ImportError(
+        raise LibraryError(
             f"{library} was built for TensorFlow {built[0]} (C++11 ABI {built[1]}), but "
             f"TensorFlow {running[0]} (C++11 ABI {running[1]}) is running; rebuild it with: "
             f"{REBUILD}"

@@ -12,7 +12,7 @@ from dlbench.optimizers import Adam, AdamW
 
 
 class WarmUpSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate at a step: linear from 0 over the warm-up, then the configured shape.
+    """Learning rate at a step: the configured shape, in a warm-up of n steps times 1/n, 2/n, ... 1.
 
     Scaling by the number of ranks (with its warm-up) follows Goyal et al., arXiv 1706.02677.
     """

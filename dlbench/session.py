@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dlbench
 from dlbench import checkpoint, data, distributed, models
 from dlbench.config import ConfigError, Experiment
 
@@ -22,6 +22,9 @@ MOST_NAMES = 1000
 """Samples by whose names two ranks are compared, evenly among all."""
 TOLD = 40
 """Characters of what ranks differ in that a message has room for."""
+PACKAGES = ("horovod", "numpy", "pillow", "rasterio", "keras")
+"""What decides, beside TensorFlow, which sums are made of which samples in which order."""
+SOURCES = (".py", ".so", ".yaml", ".csv")
 
 
 @dataclass
@@ -42,11 +45,13 @@ def start(experiment: Experiment) -> Session:
     """
     models.check(experiment.model.name, experiment.model.options)
     # Scenes that are still to be generated wait until the ranks can take turns.
-    generated = experiment.data.root is None and distributed.launched_size() > 1
+    generated = distributed.launched_size() > 1 and experiment.data.root is None
     dataset = None if generated else _open(experiment)
     distributed.configure_devices(experiment.training.threads)
+    _require_ops()
     ranks = distributed.start(experiment.distributed)
-    _require_alike(ranks.gather(_what_runs(experiment)))
+    if ranks.size > 1:
+        _require_alike(ranks.gather(_what_runs(experiment)))
     if dataset is None:
         if ranks.local_rank == 0:
             _open(experiment)
@@ -84,12 +89,17 @@ def require_same_samples(session: Session, split: str) -> None:
     """
     if session.ranks.size == 1:
         return
+    from dlbench.data import pipeline
+
     dataset = session.dataset
     count = dataset.count(split)
     names = [dataset.sample_name(split, i) for i in range(0, count, max(count // MOST_NAMES, 1))]
+    # NumPy does not promise that its streams stay as they are.
+    order = pipeline.epoch_order(count, session.experiment.seed, 0)
     found = {
         f"the number of samples of '{split}'": str(count),
         f"the list of samples of '{split}'": hashlib.sha256("\n".join(names).encode()).hexdigest(),
+        f"the order of samples of '{split}'": hashlib.sha256(order.tobytes()).hexdigest(),
     }
     _require_alike(session.ranks.gather(found))
 
@@ -103,26 +113,52 @@ def restore(session: Session, path: Path) -> None:
     session.ranks.broadcast(list(variables.values()))
 
 
+def _require_ops() -> None:
+    """Raise `UserError` unless the compiled ops can be used, before samples are read for them."""
+    from dlbench import ops
+
+    ops.isa()
+
+
 def _what_runs(experiment: Experiment) -> dict[str, str]:
-    import keras
     import tensorflow as tf
 
     return {
         "Python": platform.python_version(),
-        "TensorFlow": tf.__version__,
-        "Keras": keras.__version__,
-        "dlbench": dlbench.__version__,
+        "tensorflow": tf.__version__,  # its package has several names
+        **{package: _version(package) for package in PACKAGES},
+        **_own_files(),
+        # Last: other code writes out other defaults.
         "the configuration": experiment.model_dump_json(exclude={"data": {"root"}}),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def _own_files() -> dict[str, str]:
+    """A digest of every file of dlbench, by its name: a checkout has changes that no version tells,
+    and ops may be compiled from other sources than lie beside them."""
+    root = Path(__file__).parent
+    return {
+        f"dlbench/{path.relative_to(root)}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.suffix in SOURCES
     }
 
 
 def _require_alike(ranks: list[dict[str, str]]) -> None:
     """Raise `ConfigError` where two ranks run different things: they would pair other sums."""
     for rank, own in enumerate(ranks):
-        for what, value in own.items():
-            if value == ranks[0][what]:
+        for what in ranks[0] | own:
+            first, value = ranks[0].get(what, "none"), own.get(what, "none")
+            if value == first:
                 continue
-            told = f" ({ranks[0][what]} and {value})" if len(value) < TOLD else ""
+            told = f" ({first} and {value})" if max(len(first), len(value)) < TOLD else ""
             raise ConfigError(
                 f"{what} of rank {rank} is not that of rank 0{told}; every host needs the same "
                 "versions, the same command and the same files"

@@ -1,12 +1,15 @@
-"""An end that was asked for: SIGTERM or Ctrl-C lets the step in hand end, on all ranks alike."""
+"""An end that was asked for: SIGTERM, Ctrl-C or a terminal that is closed (SIGHUP) lets the step in
+hand end, on all ranks alike."""
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StoppedError(Exception):
@@ -18,7 +21,7 @@ class StoppedError(Exception):
 
 
 class StopRequest:
-    """While entered, a SIGTERM or Ctrl-C is noted in `received`; the Ctrl-C after it interrupts.
+    """While entered, the first of `SIGNALS` is noted in `received`; a Ctrl-C after it interrupts.
 
     A second SIGTERM does nothing: batch systems tell every process of a job, and so do launchers.
     For the main thread, which alone hears signals, and not before what it calls outside Python has
@@ -29,7 +32,10 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         self._before: dict[signal.Signals, Any] = {
-            one: signal.signal(one, self._hear) for one in SIGNALS
+            one: signal.signal(one, self._hear)
+            for one in SIGNALS
+            # As nohup wants it.
+            if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN
         }
         return self
 
@@ -38,6 +44,20 @@ class StopRequest:
             signal.signal(one, handler)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
+        _leave_lost_terminal()
         if self.received is None:
             self.received = signal.Signals(number)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave_lost_terminal() -> None:
+    """Print to nowhere in place of a terminal that is gone, which would be an error before the job
+    has saved where it is."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError as error:
+            if error.errno == errno.EIO:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)

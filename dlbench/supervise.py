@@ -5,7 +5,8 @@
 On one host, Horovod ends the whole job when one of its ranks dies, and does not start another. The
 same command goes on from the newest whole checkpoint; ``resume=false`` counts for the first start
 alone. It is not given again after a success, after an error that only the user can mend, or when it
-was told to stop: SIGTERM and Ctrl-C are handed on.
+was told to stop: SIGTERM and Ctrl-C are handed on, and so is, as SIGTERM, the end of the terminal
+(SIGHUP; not under nohup) or of this process.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from dlbench import processes
@@ -56,7 +58,12 @@ def _run(command: list[str], job: str) -> tuple[int, bool]:
         final = Path(folder) / "final"
         variables = os.environ | {FINAL: str(final), JOB: job}
         try:
-            process = subprocess.Popen(command, env=variables, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                env=variables,
+                start_new_session=True,
+                preexec_fn=partial(processes.end_with, os.getpid()),
+            )
         except OSError as error:
             raise UserError(f"cannot start {command[0]}: {error.strerror}") from None
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -202,15 +204,61 @@ def test_a_rank_without_a_gpu_is_told_so(
 
 
 def test_launched_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE"):
+    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE", *distributed.OTHER_LAUNCHERS):
         monkeypatch.delenv(name, raising=False)
     assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
-    monkeypatch.setenv("OMPI_COMM_WORLD_LOCAL_SIZE", "4")
-    assert (distributed.launched_size(), distributed.launched_local_size()) == (8, 4)
+    # In the script of a Slurm job, whatever it will start.
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
     monkeypatch.setenv("HOROVOD_SIZE", "6")
     monkeypatch.setenv("HOROVOD_LOCAL_SIZE", "3")
+    # horovodrun within a step that has a task on each node.
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     assert (distributed.launched_size(), distributed.launched_local_size()) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("variable", "launcher"),
+    [("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun"), ("SLURM_STEP_NUM_TASKS", "srun")],
+)
+def test_the_processes_of_another_launcher_do_not_train_each_for_itself(
+    variable: str,
+    launcher: str,
+    launch: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before TensorFlow is loaded. The launchers themselves are not to be had here."""
+    monkeypatch.setenv(variable, "4")
+    ended = launch(["-X", "importtime", "-m", "dlbench.train"], tmp_path)
+    assert ended.status == 2, ended.output
+    told = f"dlbench.train (rank 0): {launcher} started 4 processes ({variable})"
+    assert told in ended.output
+    assert "horovodrun -np 4" in ended.output
+    imported = re.findall(r"\| +([\w.]+)$", ended.output, re.M)
+    assert "dlbench.session" in imported
+    assert "tensorflow" not in imported
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_horovod_that_knows_of_other_ranks_is_told(
+    launch: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one built with MPI alone does, which is not to be had here: what Python was told of ranks
+    is taken from the environment that Horovod itself sees."""
+    monkeypatch.setenv("HOROVOD_SIZE", "2")
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import ctypes, sys\n"
+        "from dlbench import train\n"
+        "ctypes.CDLL(None).unsetenv(b'HOROVOD_SIZE')\n"
+        "sys.exit(train.main([]))\n"
+    )
+    ended = launch([str(script)], tmp_path)
+    assert ended.status == 2, ended.output
+    assert "2 ranks were announced (HOROVOD_SIZE), but Horovod knows of 1" in ended.output
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_rank_takes_part_again_after_its_step() -> None:
@@ -228,3 +276,26 @@ def test_ranks_that_run_different_things_are_told_apart() -> None:
         session._require_alike([own, own | {"TensorFlow": "2.20.0"}])
     with pytest.raises(ConfigError, match="the configuration of rank 2 is not that of rank 0;"):
         session._require_alike([own, own, own | {"the configuration": "b" * session.TOLD}])
+    # Code of another day may tell of other things.
+    for ranks in ([own, own | {"numpy": "2.4.6"}], [own | {"numpy": "2.4.6"}, own]):
+        with pytest.raises(ConfigError, match="numpy of rank 1 is not that of rank 0"):
+            session._require_alike(ranks)
+
+
+def test_ranks_that_would_draw_samples_in_another_order_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another generator stands in for a NumPy whose streams are others."""
+    dataset = SimpleNamespace(count=lambda split: 7, sample_name=lambda split, i: f"{i}.png")
+    told: list[Any] = []
+
+    def gather(own: Any) -> list[Any]:
+        told.append(own)
+        return [told[0], told[-1]]
+
+    ranks = SimpleNamespace(size=2, gather=gather)
+    made: Any = SimpleNamespace(ranks=ranks, dataset=dataset, experiment=SimpleNamespace(seed=0))
+    session.require_same_samples(made, "train")
+    monkeypatch.setattr(np.random, "PCG64", np.random.Philox)
+    with pytest.raises(ConfigError, match="the order of samples of 'train' of rank 1 is not"):
+        session.require_same_samples(made, "train")

@@ -266,12 +266,12 @@ def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_it_is_told(
         launcher["/dlbench/lost"] = b"1"
     else:
         monkeypatch.setattr(elastic, "MEETING_S", 0.2)
-    with pytest.raises(elastic.AbsentError, match="rank [01] has not come"):
+    with pytest.raises(elastic.RankAbsentError, match="rank [01] has not come"):
         elastic.meet()
     assert launcher["/dlbench/lost"] == b"1", "nobody is to count on this one"
     # Nor is one that comes later to think that all are there.
     launcher["/dlbench/here-1"] = b"1"
-    with pytest.raises(elastic.AbsentError):
+    with pytest.raises(elastic.RankAbsentError):
         elastic.meet()
 
 

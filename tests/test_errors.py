@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dlbench import errors
@@ -78,6 +80,49 @@ def test_a_full_disk_under_the_output() -> None:
 def test_bugs_keep_their_traceback() -> None:
     with pytest.raises(ValueError, match="a bug"):
         exit_status("dlbench.x", lambda: raising(ValueError("a bug")))
+
+
+def unmet_by_numpy() -> None:
+    np.empty(2**52)
+
+
+def unmet_by_tensorflow() -> None:
+    import tensorflow as tf
+
+    tf.random.uniform([2**20, 2**26])
+
+
+def unmet_by_python() -> None:
+    bytearray(2**60)
+
+
+@pytest.mark.parametrize(
+    ("job", "quoted"),
+    [
+        (
+            unmet_by_numpy,
+            " (Unable to allocate 32.0 PiB for an array with shape (4503599627",
+        ),
+        (unmet_by_tensorflow, " (OOM when allocating tensor with shape[1048576,67108864] and type"),
+        (unmet_by_python, "; take a smaller training.batch"),
+    ],
+)
+def test_memory_that_is_not_there_is_answered_and_not_asked_for_again(
+    job: Callable[[], None],
+    quoted: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More than any machine has, so that nothing is taken."""
+    monkeypatch.setenv(errors.FINAL, str(tmp_path / "final"))
+    told_others: list[str] = []
+    assert exit_status("dlbench.x", job, on_final=lambda: told_others.append("final")) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith(f"dlbench.x (rank 0): out of memory{quoted}")
+    assert told.endswith(errors.LESS_MEMORY)
+    assert (tmp_path / "final").exists(), "a supervisor would start it again"
+    assert told_others == ["final"]
 
 
 GLOO = "[/tmp/horovod-0.28.1/third_party/compatible17_gloo/gloo/transport/tcp"

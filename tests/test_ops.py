@@ -24,6 +24,7 @@ from pooling_reference import (
 )
 
 from dlbench import ops
+from dlbench.errors import UserError
 
 ISAS = ("avx512", "avx2", "portable")
 CASES_PER_DTYPE = 2_600  # 10,400 in all
@@ -354,8 +355,27 @@ def test_missing_or_foreign_library_is_refused(
     with pytest.raises(ImportError, match=r"_pooling.so is missing; build it with: pip install"):
         ops.load_library.__wrapped__()
     ops.LIBRARY.write_bytes(b"something else")
-    with pytest.raises(ImportError, match="is not dlbench's pooling op"):
+    with pytest.raises(ImportError, match="does not hold dlbench's ops"):
         ops.load_library.__wrapped__()
+
+
+def test_a_library_for_another_processor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where hosts of two kinds share a checkout."""
+    content = bytearray(ops.LIBRARY.read_bytes())
+    assert content[:4] == b"\x7fELF"
+    content[18:20] = b"\xf3\x00"  # the machine: RISC-V
+    monkeypatch.setattr(ops, "LIBRARY", tmp_path / "_pooling.so")
+    ops.LIBRARY.write_bytes(content)
+    with pytest.raises(ops.LibraryError, match="cannot be loaded .*; rebuild them with: pip inst"):
+        ops.load_library.__wrapped__()
+
+
+def test_what_is_wrong_with_the_ops_is_the_users_to_mend() -> None:
+    """For `exit_status` a line and no other start, for `import` an ImportError."""
+    assert issubclass(ops.LibraryError, UserError)
+    assert issubclass(ops.LibraryError, ImportError)
 
 
 def test_nothing_is_loaded_on_import() -> None:

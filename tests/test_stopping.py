@@ -21,6 +21,20 @@ def test_the_first_signal_is_noted_and_another_sigterm_ignored() -> None:
     assert [signal.getsignal(one) for one in SIGNALS] == before
 
 
+@pytest.mark.parametrize(("before", "is_noted"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_terminal_that_is_closed_is_noted_but_under_nohup(
+    before: signal.Handlers, is_noted: bool
+) -> None:
+    others = signal.signal(signal.SIGHUP, before)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received == (signal.SIGHUP if is_noted else None)
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, others)
+
+
 def test_a_second_ctrl_c_interrupts() -> None:
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from terminals import Terminal
 
 from dlbench import supervise
 from dlbench.errors import UserError, exit_status
@@ -73,6 +77,62 @@ time.sleep(60)
     threading.Thread(target=stop).start()
     assert run(body) == 7
     assert starts() == 1
+
+
+ENDLESS = """
+import pathlib, signal, sys, time
+def end(*_):
+    pathlib.Path("ended").touch()
+    sys.exit(7)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path("ready").touch()
+for _ in range(600):
+    time.sleep(0.1)
+    if pathlib.Path("enough").exists():
+        sys.exit(0)
+"""
+"""A command that notes that it was told to end."""
+SUPERVISE = [sys.executable, "-m", "dlbench.supervise", sys.executable, "-c", ENDLESS]
+
+
+def started(start: Callable[..., subprocess.Popen[bytes]], words: list[str]) -> Any:
+    """A supervisor in a process of its own, whose command runs."""
+    own = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = start(words, env=own)
+    wait_for("ready")
+    return process
+
+
+def wait_for(name: str) -> None:
+    end = time.monotonic() + 30.0
+    while not Path(name).exists():
+        assert time.monotonic() < end, f"waited for {name} in vain"
+        time.sleep(0.02)
+
+
+def test_a_terminal_that_is_closed_ends_it() -> None:
+    with Terminal() as terminal:
+        process = started(terminal.start, SUPERVISE)
+        terminal.close()
+        assert process.wait(30.0) == 7
+    assert Path("ended").exists()
+
+
+def test_under_nohup_it_goes_on() -> None:
+    process = started(subprocess.Popen, ["nohup", *SUPERVISE])
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    Path("enough").touch()
+    assert process.wait(30.0) == 0
+    assert not Path("ended").exists()
+
+
+def test_a_supervisor_that_is_killed_leaves_nothing_behind() -> None:
+    process = started(subprocess.Popen, SUPERVISE)
+    process.kill()
+    process.wait()
+    wait_for("ended")
 
 
 def test_a_command_that_does_not_exist(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,54 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from faults.conftest import NoteFault
+from faults.rank_jobs import EPOCHS, ROOT, arguments, epochs, from_ranks, running
 
 from dlbench import checkpoint
 
-ROOT = Path(__file__).parents[2]
 SOON = 60.0
 """Seconds within which a job must have ended after one of its ranks has."""
-EPOCHS = 4
-
-
-def arguments(name: str) -> list[str]:
-    return [
-        f"name={name}", "data.name=camvid", "data.root=street", "data.size=[32,32]",
-        "model.name=segnet_basic", "model.options.width=0.05", "training.batch=2",
-        f"training.epochs={EPOCHS}", "optimizer.learning_rate=0.01",
-    ]  # fmt: skip
-
-
-def epochs(folder: Path) -> list[str]:
-    with (folder / "metrics.csv").open(newline="") as text:
-        return [row["epoch"] for row in csv.DictReader(text)]
-
-
-TRACKER = "from multiprocessing.resource_tracker import main"
-"""Python's own process beside the launcher: it ends milliseconds later, when its pipe closes."""
-
-
-def running(folder: Path) -> list[psutil.Process]:
-    """Processes that were started in ``folder`` and are still there."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.cwd() != str(folder) or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            command = process.cmdline()
-        except psutil.Error:
-            continue
-        # Without a command line it has given its memory back already.
-        if command and not any(TRACKER in word for word in command):
-            found.append(process)
-    return found
-
-
-def from_ranks(output: str, text: str) -> list[str]:
-    """The lines with ``text`` that the ranks, not the launcher, have printed."""
-    return [line for line in output.splitlines() if line.startswith("[") and text in line]
 
 
 def test_a_killed_rank_ends_the_job_and_the_next_start_resumes(
@@ -199,6 +159,53 @@ def test_ranks_with_other_samples_are_told(
     assert from_ranks(ended.output, told)
     assert not from_ranks(ended.output, "Traceback")
     note_fault("a host's copy of the data lacks a file", ended.output, told, "nothing")
+
+
+def apart(place: Path) -> list[str]:
+    """A command whose rank r runs the copy of dlbench in ``place/checkout<r>``."""
+    for rank in range(2):
+        shutil.copytree(ROOT / "dlbench", place / f"checkout{rank}" / "dlbench")
+    script = place / "apart.py"
+    script.write_text(
+        "import os, sys\n"
+        "sys.path.insert(0, f'checkout{os.environ[\"HOROVOD_RANK\"]}')\n"
+        "from dlbench import train\n"
+        "sys.exit(train.main(sys.argv[1:]))\n"
+    )
+    return [str(script), *arguments("apart")]
+
+
+def test_ranks_of_other_checkouts_are_told(
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
+) -> None:
+    """By one comment, which changes nothing: what a change does is not to be known."""
+    command = apart(street.parent)
+    with (street.parent / "checkout1/dlbench/schedule.py").open("a") as file:
+        file.write("# changed on this host alone\n")
+    ended = launch(command, street.parent, ranks=2)
+    assert ended.status != 0
+    told = "dlbench/schedule.py of rank 1 is not that of rank 0; every host needs the same versions"
+    assert from_ranks(ended.output, told)
+    assert not from_ranks(ended.output, "Traceback")
+    assert not (street.parent / "runs").exists()
+    note_fault("a host's checkout is another", ended.output, told, "nothing")
+
+
+def test_ranks_with_other_versions_are_told(
+    street: Path, launch: Callable[..., Any], note_fault: NoteFault
+) -> None:
+    """What pip would note of a NumPy 1.26 stands in for one: there is no other here."""
+    command = apart(street.parent)
+    noted = street.parent / "checkout1/numpy-1.26.4.dist-info"
+    noted.mkdir()
+    (noted / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.26.4\n")
+    ended = launch(command, street.parent, ranks=2)
+    assert ended.status != 0
+    told = f"numpy of rank 1 is not that of rank 0 ({np.__version__} and 1.26.4)"
+    assert from_ranks(ended.output, told)
+    assert not from_ranks(ended.output, "Traceback")
+    assert not (street.parent / "runs").exists()
+    note_fault("a host has another version of a library", ended.output, told, "nothing")
 
 
 @pytest.mark.slow  # 10 s for the launcher

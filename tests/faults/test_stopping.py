@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from faults.conftest import NoteFault
 from faults.disturbed import (
     EPOCHS,
+    LONGEST,
     assert_equal,
     command,
     environment,
@@ -21,6 +23,8 @@ from faults.disturbed import (
     run,
     unprivileged,
 )
+from faults.rank_jobs import running
+from terminals import Terminal
 
 from dlbench import checkpoint
 from dlbench.report import records
@@ -83,6 +87,40 @@ def test_ctrl_c_before_the_first_step_is_told_in_one_line(
         "Ctrl-C while nothing is trained (loading, counting, report)", output, "interrupted",
         "the time since the last checkpoint",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ranks", "before"),
+    [
+        (1, []),
+        # The launcher itself would not hear of it.
+        pytest.param(2, [sys.executable, "-m", "dlbench.supervise"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_whose_terminal_is_closed_goes_on_to_the_same_bits(
+    street: Path, ranks: int, before: list[str], note_fault: NoteFault
+) -> None:
+    folder = street.parent
+    status, output = run(folder, command("whole", ranks))
+    assert status == 0, output
+    words = command("left", ranks, "training.progress=bar")
+    with Terminal() as terminal:
+        place = environment(PAUSE_EPOCH="2", PAUSE_STEP="1")
+        process = terminal.start([*before, *words], cwd=folder, env=place)
+        try:
+            terminal.read_to("paused")
+            terminal.close()
+            process.wait(LONGEST)
+        finally:
+            process.kill()
+    assert not running(folder)
+    status, output = run(folder, words)
+    assert status == 0, output
+    told = f"resuming after epoch 1 of {EPOCHS} and 2 steps of the next"
+    assert told in output
+    assert_equal(folder, "left")
+    who = "dlbench.train" if ranks == 1 else f"dlbench.supervise, {ranks} ranks"
+    note_fault(f"the terminal of {who} is closed", output, told, "nothing")
 
 
 MIXED = ["training.precision=mixed_float16"]
