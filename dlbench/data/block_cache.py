@@ -34,8 +34,9 @@ IDLE_S = 60.0
 
 Window = tuple[np.ndarray, np.ndarray | None]
 """Values, and where they hold data; None: everywhere."""
-Read = Callable[[int, int, int, int], Window]
-"""Of row, column, height and width in pixels."""
+Box = tuple[int, int, int, int]
+"""Row, column, height and width in pixels."""
+Read = Callable[[Box], Window]
 _Key = tuple[int, int, Hashable]
 """Row and column of a cell among the others, and what is read there."""
 
@@ -54,7 +55,7 @@ class Cells:
 
     def window(
         self,
-        box: tuple[int, int, int, int],
+        box: Box,
         read: Read,
         pixel_bytes: int,
         what: Hashable = None,
@@ -75,7 +76,7 @@ class Cells:
                 except DataError:
                     cell = None
                 if cell is None:
-                    return read(*box)
+                    return read(box)
                 part, known = cell
                 if values is None:
                     values = np.empty((height, width, *part.shape[2:]), part.dtype)
@@ -120,7 +121,7 @@ class Cells:
                 self.bytes += size
         if mine:
             try:
-                found.set_result(read(top, left, height, width))
+                found.set_result(read((top, left, height, width)))
             except BaseException as error:
                 with _lock:
                     if self.held.get(key) is found:
@@ -161,7 +162,7 @@ def read_window(
     chosen = None if indexes is None else tuple(indexes)
     bands = file.bands if chosen is None else len(chosen)
 
-    def read(*box: int) -> Window:
+    def read(box: Box) -> Window:
         values, valid = raster.read_window(path, *box, chosen, decode)
         return values, None if valid.all() else valid
 

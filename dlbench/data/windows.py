@@ -89,7 +89,7 @@ class LabelledImagery:
     def target(self, row: int, column: int, height: int, width: int) -> np.ndarray:
         """The labels of a window, whether its pixels can be used or not."""
 
-        def read(*box: int) -> tuple[np.ndarray, None]:
+        def read(box: tuple[int, int, int, int]) -> tuple[np.ndarray, None]:
             return self.labels.read(self.imagery.grid.window(*box)), None
 
         return self._cells.window((row, column, height, width), read, 1)[0]

@@ -124,8 +124,8 @@ def open_sentinel2(
     have a date since then (Earth Engine's COPERNICUS/S2). It may be None for GeoTIFFs with an
     earlier date, read as they are. ``mask_clouds`` leaves opaque clouds and cirrus out by
     the masks of SAFE products and by QA60 or MSK_CLASSI bands of exports, of which a QA60 that
-    Earth Engine left empty is refused; other files hold no mask. ``resampling`` is nearest, bilinear
-    or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
+    Earth Engine left empty is refused; other files hold no mask. ``resampling`` is nearest,
+    bilinear or cubic; ``indices`` are of `INDICES`. Raises `DataError`.
     """
     path = Path(path)
     bands = tuple(band_name(band) or band for band in bands)
