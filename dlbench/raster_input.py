@@ -108,9 +108,6 @@ def opened(
         return _input(path, Landsat(path, trained_on.bands, clouds=not masked))
     source = path if mixer is None else earth_engine.as_geotiff(mixer)
     with raster.open_raster(source) as file:
-        if not file.count:
-            parts = "; ".join(file.subdatasets) or "none"
-            raise DataError(f"{path} holds no bands; its sub-datasets: {parts}; give one of these")
         alpha = raster.alpha_of(file)
         bands = tuple(index for index in file.indexes if index != alpha)
         names = dict(zip(file.indexes, file.descriptions, strict=True))
