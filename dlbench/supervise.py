@@ -15,7 +15,6 @@ import argparse
 import os
 import secrets
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -100,10 +99,7 @@ def main(arguments: list[str]) -> int:
         nonlocal status
         status = supervise(chosen.command, chosen.max_restarts)
 
-    try:
-        return exit_status("dlbench.supervise", job) or status
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    return exit_status("dlbench.supervise", job) or status
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from faults.conftest import NoteFault
 from faults.rank_jobs import ROOT, arguments, from_ranks, running
 from ranks.limited import ROOM
 
+pytestmark = pytest.mark.slow
 LIMITED = ["data.size=[1800,1800]", "training.batch=1"]
 """One activation of a layer with three channels, float32, takes 39 MB."""
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -33,7 +34,8 @@ def test_a_rank_out_of_memory_says_what_to_take_less_of(
 ) -> None:
     ended = launch(job("refused", "refused"), street.parent, ranks=2)
     assert ended.status != 0
-    (told,) = from_ranks(ended.output, "(rank 1): out of memory (")
+    told = "".join(from_ranks(ended.output, "(rank 1): out of memory ("))
+    assert told, ended.output[-3000:]
     assert "take a smaller training.batch" in told
     assert "data.cache=false" in told
     assert not from_ranks(ended.output, "Traceback")
