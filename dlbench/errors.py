@@ -72,7 +72,7 @@ def exit_status(
         if isinstance(error, OSError) and error.errno in UNUSABLE:
             full = error.errno in UNWRITABLE
             what = f"cannot {'write' if full else 'use'} {error.filename or 'the output'}"
-            mended = "make room or it writable" if full else "change its permissions"
+            mended = "make room, or make it writable" if full else "change its permissions"
             _tell(program, f"{what}: {error.strerror}; {mended}")
             _note_final(on_final)
             return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ USAGE = (
     "[mask_clouds=true|false]"
 )
 SUFFIXES = (".tif", ".tiff")
+PATCHES = re.compile(r".+-\d{5}\.tfrecord(?:\.gz)?")
+"""Files of an export; maps go back as one file."""
 SENTINEL2 = ("dates", "harmonized", "mask_clouds")
 
 
@@ -156,12 +159,15 @@ def _holds_imagery(folder: Path) -> bool:
             with suppress(DataError):
                 if bands_in(entry):
                     return True
-    return any(folder.glob("*-[0-9][0-9][0-9][0-9][0-9].tfrecord*"))
+        if PATCHES.fullmatch(entry.name):
+            return True
+    return False
 
 
 def _is_imagery(file: Path) -> bool:
-    """Whether a file is an archive, a mixer file, or a raster that is no map of dlbench's."""
-    if is_safe(file) or earth_engine.MIXER.fullmatch(file.name):
+    """Whether a file is an archive, a mixer file or a patch of an export, or a raster that is no
+    map of dlbench's."""
+    if is_safe(file) or earth_engine.MIXER.fullmatch(file.name) or PATCHES.fullmatch(file.name):
         return True
     with suppress(DataError), raster.open_raster(file) as dataset:
         return RUN_TAG not in dataset.tags()

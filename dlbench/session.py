@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ TOLD = 40
 """Characters of what ranks differ in that a message has room for."""
 PACKAGES = ("horovod", "numpy", "pillow", "rasterio", "keras")
 """What decides, beside TensorFlow, which sums are made of which samples in which order."""
-SOURCES = (".py", ".so", ".yaml", ".csv")
+SOURCES = (".py", ".yaml", ".csv")
 
 
 @dataclass
@@ -123,10 +124,15 @@ def _require_ops() -> None:
 def _what_runs(experiment: Experiment) -> dict[str, str]:
     import tensorflow as tf
 
+    from dlbench import ops
+
+    # Not the library's bytes: two compilations of the same sources need not have the same.
+    build = {k: v for k, v in ops.read_build(ops.LIBRARY).items() if k != "compiler"}
     return {
         "Python": platform.python_version(),
         "tensorflow": tf.__version__,  # its package has several names
         **{package: _version(package) for package in PACKAGES},
+        "the build of the ops": json.dumps(build),
         **_own_files(),
         # Last: other code writes out other defaults.
         "the configuration": experiment.model_dump_json(exclude={"data": {"root"}}),
@@ -141,8 +147,7 @@ def _version(package: str) -> str:
 
 
 def _own_files() -> dict[str, str]:
-    """A digest of every file of dlbench, by its name: a checkout has changes that no version tells,
-    and ops may be compiled from other sources than lie beside them."""
+    """Digests of dlbench's files by their names: checkouts have changes that no version tells."""
     root = Path(__file__).parent
     return {
         f"dlbench/{path.relative_to(root)}": hashlib.sha256(path.read_bytes()).hexdigest()

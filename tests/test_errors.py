@@ -48,9 +48,9 @@ def test_ctrl_c_becomes_one_line_and_is_not_started_again(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (OSError(errno.ENOSPC, "Full", "a.csv"), "cannot write a.csv: Full; make room or it wri"),
-        (OSError(errno.EDQUOT, "Full"), "cannot write the output: Full; make room or it writable"),
-        (OSError(errno.EROFS, "Read-only", "a"), "cannot write a: Read-only; make room or it wri"),
+        (OSError(errno.ENOSPC, "Full", "a.csv"), "cannot write a.csv: Full; make room, or make"),
+        (OSError(errno.EDQUOT, "Full"), "cannot write the output: Full; make room, or make"),
+        (OSError(errno.EROFS, "Read-only", "a"), "cannot write a: Read-only; make room, or make"),
         (PermissionError(errno.EACCES, "Denied", "a.tif"), "cannot use a.tif: Denied; change its"),
     ],
 )
@@ -73,7 +73,8 @@ def test_a_full_disk_under_the_output() -> None:
         )
     told = ended.stderr.splitlines()[0]
     assert told == (
-        "x (rank 0): cannot write the output: No space left on device; make room or it writable"
+        "x (rank 0): cannot write the output: No space left on device; make room, or make it "
+        "writable"
     )
 
 

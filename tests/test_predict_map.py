@@ -364,7 +364,7 @@ def test_imagery_in_the_place_of_maps_is_neither_passed_over_nor_written_over(
     Path("b.zip").touch()
     before = sorted(here.rglob("*")), Path("b.tif").read_bytes()
     for last in (f"old/{product}", "products", "LC08", "tile", "patches", "zips", "exports",
-                 "b.tif", "exports/c.tif", "b.zip"):  # fmt: skip
+                 "b.tif", "exports/c.tif", "b.zip", "patches/a-00000.tfrecord.gz"):  # fmt: skip
         for overwrite in ([], ["overwrite=true"]):
             assert predict.main([network, "a.tif", last, *overwrite]) == 2
             assert f"{last} comes last, where maps go, but it is imagery" in capsys.readouterr().err

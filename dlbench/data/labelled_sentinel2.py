@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dlbench.data.block_cache import Cells
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
@@ -71,13 +72,13 @@ class LabelledSentinel2(WindowedDataSet):
         self.bands, self.dtype = common_bands(self.imagery), first.dtype
         self.ground_sampling_distance = first.grid.pixel_metres
         self.shown = _shown(self.bands)
-        of_grid: dict[tuple[Grid, int | None], Labels] = {}
+        of_grid: dict[tuple[Grid, int | None], tuple[Labels, Cells]] = {}
         labelled = []
         for image in self.imagery:
             key = image.grid, year_of(image)
             if key not in of_grid:
-                of_grid[key] = self.labels(image)
-            labelled.append(LabelledImagery(image, of_grid[key]))
+                of_grid[key] = self.labels(image), Cells((image.grid.height, image.grid.width))
+            labelled.append(LabelledImagery(image, *of_grid[key]))
         self._scenes = split_scenes(labelled, self.window, scenes)
         self.splits = tuple(split for split in SPLITS if self._scenes[split])
 

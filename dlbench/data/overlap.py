@@ -18,6 +18,8 @@ from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, Scene
 LEAST = 0.5
 """Share of a scene that must be left where another split shows the rest of its ground: neighbours
 of a satellite's grid leave far more, two dates of one place slivers."""
+EDGE = 2.0
+"""Pixels of its border that a scene may share with a neighbour: exports of areas that touch do."""
 _POINTS = 21
 """Along a side of a scene, which is bent in another CRS."""
 _MARGIN = 1
@@ -93,23 +95,36 @@ def _unshared(
     grid = scene.imagery.grid
     pieces, others = [Frame(0, 0, grid.height, grid.width)], []
     for other, shown in later.items():
-        if shared := _shared(grid, other):
+        shared = _shared(grid, other)
+        if shared and _narrowest(grid, shared) > EDGE:
             margin = 0 if grid.crs == other.crs else _MARGIN
             box = _pixels(grid, shared, margin)
             pieces = [rest for piece in pieces for rest in _around(piece, box)]
             others.append(str(shown.file))
     if not others:
         return pieces
-    pieces = [p for p in pieces if p.height >= window[0] and p.width >= window[1]]
     share = sum(p.height * p.width for p in pieces) / (grid.height * grid.width)
     if share < LEAST:
         raise DataError(
             f"{scene.file}, of the split '{split}', shows the same ground as {', '.join(others)}, "
             "of another one, so a model would be scored on what it has seen; without that "
-            f"{share:.0%} of it are left to windows of {window[0]} x {window[1]}; put all scenes "
-            "of a place into one split, or leave data.options.scenes out to share blocks of each"
+            f"{share:.0%} of it are left; put all scenes of a place into one split, or leave "
+            "data.options.scenes out to share blocks of each"
         )
-    return pieces
+    held = [p for p in pieces if p.height >= window[0] and p.width >= window[1]]
+    if not held:
+        raise DataError(
+            f"{scene.file}, of the split '{split}', shows some ground that {', '.join(others)}, of "
+            f"another one, shows too, and what is left holds no window of {window[0]} x "
+            f"{window[1]} pixels; lower data.size"
+        )
+    return held
+
+
+def _narrowest(grid: Grid, bounds: tuple[float, float, float, float]) -> float:
+    """The shorter side of ``bounds`` in pixels."""
+    west, south, east, north = bounds
+    return min((east - west) / grid.transform.a, (south - north) / grid.transform.e)
 
 
 def _pixels(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import abc
 import itertools
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import InitVar, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -15,6 +18,7 @@ from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
 
 if TYPE_CHECKING:
     # They bring libraries of maps along, which data sets of others that cut windows do not need.
+    from dlbench.data.block_cache import Cells
     from dlbench.data.grid import Imagery, Labels
 
 SPLITS = ("train", "val", "test")
@@ -54,15 +58,17 @@ class Scene(Protocol):
 
 @dataclass
 class LabelledImagery:
-    """A scene of imagery, with labels that are brought onto its grid, cells of it at a time."""
+    """A scene of imagery, with labels that are brought onto its grid, in ``cells`` of it that other
+    scenes with the same grid and labels may share."""
 
     imagery: Imagery
     labels: Labels
+    cells: InitVar[Cells | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, cells: Cells | None) -> None:
         from dlbench.data.block_cache import Cells
 
-        self._cells = Cells((self.height, self.width))
+        self._cells = cells or Cells((self.height, self.width))
 
     @property
     def file(self) -> Path:
@@ -276,12 +282,13 @@ class WindowedDataSet(DataSet):
         if split not in self._windows:
             self.require_split(split)
             stride = self._stride if split == "train" else None
-            windows = [
-                window
-                for scene in self.scenes(split)
-                for window in _cover(scene, self.window, stride)
-                if not self.sparse or _has_label(window, self.window)
-            ]
+            scenes = self.scenes(split)
+            windows = [window for one in scenes for window in _cover(one, self.window, stride)]
+            if self.sparse:
+                # Labels are few, but imagery takes its time to be decoded.
+                with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                    kept = pool.map(partial(_has_label, size=self.window), windows)
+                    windows = list(itertools.compress(windows, kept))
             if not windows:
                 raise DataError(
                     f"{self.name} at {self.root} has no label in the split '{split}' that "

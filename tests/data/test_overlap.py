@@ -180,3 +180,19 @@ def test_a_scene_over_the_date_line_overlaps_what_lies_there_alone(west: float) 
         else:
             with pytest.raises(DataError, match="show the same ground"):
                 frames(both, "ab")
+
+
+def test_neighbours_whose_borders_touch_are_whole() -> None:
+    """As exports of adjacent areas share a row of pixels, and windows may be as large as they."""
+    tiles = scenes(grid(0, 0, 256, 256), grid(0, 255, 256, 256), grid(254, 0, 256, 256))
+    names = {"train": ["tile0"], "val": ["tile1"], "test": ["tile2"]}
+    found = split_scenes(tiles, (256, 256), names)
+    assert [found[split] for split in ("train", "val", "test")] == [[tile] for tile in tiles]
+
+
+def test_what_is_left_must_hold_a_window() -> None:
+    tiles = scenes(grid(0, 0, 256, 256), grid(0, 250, 256, 256))
+    names = {"train": ["tile0"], "val": ["tile1"]}
+    with pytest.raises(DataError, match=r"holds no window of 256 x 256 pixels; lower data\.size"):
+        split_scenes(tiles, (256, 256), names)
+    assert len(split_scenes(tiles, (250, 250), names)["train"]) == 1

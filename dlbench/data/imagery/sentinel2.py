@@ -254,7 +254,7 @@ def _require_populated(parts: list[Path], index: int) -> None:
     )
     raise DataError(
         f"{parts[0]} has QA60 as its only cloud mask, {why}; export MSK_CLASSI_OPAQUE and "
-        "MSK_CLASSI_CIRRUS with it, or read with mask_clouds=false"
+        "MSK_CLASSI_CIRRUS with it, or read with mask_clouds=false (burned_area: clouds=true)"
     )
 
 
@@ -278,6 +278,12 @@ def _offset(file: Path, harmonized: Harmonized) -> int:
         return 0
     if since and harmonized == "by_date":
         return -SHIFT
+    if harmonized == "by_date":
+        raise DataError(
+            f"harmonized=by_date, but the name of {file} tells of "
+            f"{' and '.join(dates) or 'no date'}; needed are dates all before, or all since, 25 "
+            "January 2022; give harmonized=false if its digital numbers hold +1000, else true"
+        )
     raise DataError(
         f"{file} does not tell whether its digital numbers hold the +1000 of products since "
         "25 January 2022; give harmonized=false if so, else harmonized=true (COPERNICUS/"

@@ -11,7 +11,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform, transform_bounds
 
-from dlbench.data import block_cache, raster
+from dlbench.data import raster
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid, crs_name
 from dlbench.data.labels.legend import Legend
@@ -113,9 +113,7 @@ class CodedRaster:
             height, width = int(r.max()) + 1 - top, int(c.max()) + 1 - left
             if height * width > LARGEST_READ and target.size > 1:
                 return False
-            # Few of the pixels under a coarse grid are looked at: they are not worth keeping.
-            source = block_cache if height * width <= 4 * target.size else raster
-            codes, valid = source.read_window(file, top, left, height, width)
+            codes, valid = raster.read_window(file, top, left, height, width)
             codes, valid = codes[r - top, c - left, 0], valid[r - top, c - left]
             indices = self._indices(codes, valid)
             if (indices == _UNKNOWN).any():

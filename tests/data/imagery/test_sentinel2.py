@@ -118,8 +118,8 @@ def test_whether_the_shift_is_in(tmp_path: Path) -> None:
     np.testing.assert_array_equal(_all(before, harmonized=False, bands=BANDS)[0], shifted)
     np.testing.assert_array_equal(_all(after, harmonized="by_date", bands=BANDS)[0], shifted)
     both = _write(tmp_path / "S2_20210701_20220701.tif", values, EARTH_ENGINE)
-    for path in (undated, both):
-        with pytest.raises(DataError, match=rf"{path.name} does not tell .* harmonized=false"):
+    for path, told in ((undated, "no date"), (both, "20210701 and 20220701")):
+        with pytest.raises(DataError, match=rf"{path.name} tells of {told}; .* harmonized=false"):
             open_sentinel2(path, harmonized="by_date")
 
 
