@@ -45,9 +45,9 @@ def launched_size() -> int:
         count = os.environ.get(variable, "")
         if count.isdigit() and int(count) > 1:
             raise ConfigError(
-                f"{launcher} started {count} processes ({variable}), but ranks are what Horovod's "
+                f"{launcher} tells of {count} processes ({variable}), but ranks are what Horovod's "
                 f"own launcher starts: horovodrun -np {count} ... (configs/clusters/ has recipes); "
-                f"where each is to be a run by itself, unset {variable}"
+                f"where this one, or each, is to be a run by itself, unset {variable}"
             )
     return 1
 

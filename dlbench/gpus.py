@@ -29,7 +29,12 @@ def device(gpu: str) -> tuple[Any, Any] | None:
         pynvml.nvmlInit()
         if gpu.isdigit():
             return pynvml, pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
-        return pynvml, pynvml.nvmlDeviceGetHandleByUUID(gpu)
+        with contextlib.suppress(pynvml.NVMLError):
+            return pynvml, pynvml.nvmlDeviceGetHandleByUUID(gpu)
+        # Of a UUID CUDA takes as much as tells it from the others.
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        begun = [one for one in handles if _text(pynvml.nvmlDeviceGetUUID(one)).startswith(gpu)]
+        return (pynvml, begun[0]) if len(begun) == 1 else None
     except pynvml.NVMLError:
         return None
 

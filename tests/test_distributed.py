@@ -233,7 +233,7 @@ def test_the_processes_of_another_launcher_do_not_train_each_for_itself(
     monkeypatch.setenv(variable, "4")
     ended = launch(["-X", "importtime", "-m", "dlbench.train"], tmp_path)
     assert ended.status == 2, ended.output
-    told = f"dlbench.train (rank 0): {launcher} started 4 processes ({variable})"
+    told = f"dlbench.train (rank 0): {launcher} tells of 4 processes ({variable})"
     assert told in ended.output
     assert "horovodrun -np 4" in ended.output
     imported = re.findall(r"\| +([\w.]+)$", ended.output, re.M)

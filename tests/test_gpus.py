@@ -53,7 +53,8 @@ def test_the_visible_devices_are_described(
 def test_a_device_is_found_by_number_and_uuid(nvml: ModuleType) -> None:
     assert gpus.device("GPU-first") == (nvml, 0)
     assert gpus.device("1") == (nvml, 1)
-    for absent in ("2", "GPU-third"):
+    assert gpus.device("GPU-s") == (nvml, 1)
+    for absent in ("2", "GPU-third", "GPU-"):
         assert gpus.device(absent) is None
 
 

@@ -44,6 +44,10 @@ def nvmlDeviceGetCount() -> int:  # noqa: N802
     return len(NAMES)
 
 
+def nvmlDeviceGetUUID(handle: int) -> str:  # noqa: N802
+    return UUIDS[handle]
+
+
 def nvmlDeviceGetName(handle: int) -> str:  # noqa: N802
     return NAMES[handle]
 
