@@ -49,11 +49,11 @@ def launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
 
 
 def _refuse_several_configurations(launches: pd.DataFrame, what: str) -> None:
-    if not (names := particulars.differing(launches.record.dropna())):
+    known = launches[launches.record.notna()]
+    if not (names := particulars.differing(list(known.record))):
         return
     files: dict[str, list[str]] = {}
-    for file, record in zip(launches.file, launches.record, strict=True):
-        own = {} if record is None else particulars.of(record)
+    for file, own in zip(known.file, particulars.of_each(list(known.record)), strict=True):
         told = ", ".join(f"{name} {own[name]}" for name in names if name in own)
         files.setdefault(told, []).append(file)
     named = "; ".join(f"{told} in {_some(pd.Series(own))}" for told, own in files.items() if told)
