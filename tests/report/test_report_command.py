@@ -155,6 +155,50 @@ def test_what_the_candidate_lacks_breaches(files: Path, capsys: pytest.CaptureFi
     assert "the candidate has no launch of it" in capsys.readouterr().err
 
 
+def bare(record: Record, time: bool, memory: bool) -> Record:
+    """Without steps, or without peaks of memory."""
+    changes: dict[str, Any] = {} if time else {"step_s": (), "wall_s": 0.0}
+    if not memory:
+        changes["peak_bytes"] = {}
+    ranks = tuple(rank.model_copy(update=changes) for rank in record.ranks)
+    return record.model_copy(update={"ranks": ranks})
+
+
+@pytest.mark.parametrize(
+    ("threshold", "has", "told"),
+    [
+        ("min_throughput_ratio: 0.9", {"time": False, "memory": True}, "throughput"),
+        ("max_memory_ratio: 1.2", {"time": True, "memory": False}, "peak memory"),
+    ],
+)
+def test_what_no_side_has_measured_breaches_no_pattern(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold: str,
+    has: dict[str, bool],
+    told: str,
+) -> None:
+    """As the throughput of a benchmark of memory."""
+    less = {
+        name: [bare(one, **has) if one.workload.id == SLOW else one for one in side(name)]
+        for name in "AB"
+    }
+
+    def status(pattern: str, baseline: list[Record], candidate: list[Record]) -> int:
+        synthetic.write(baseline, tmp_path)
+        synthetic.write(candidate, tmp_path)
+        text = f'gates:\n  "{pattern}": {{{threshold}}}\n'
+        return compare(tmp_path, "--gate", gate(tmp_path, text))
+
+    assert status("*", less["A"], less["B"]) == 0
+    assert f"| {SAME}" in capsys.readouterr().out.partition("## Gates")[2]
+    # What the baseline knows may have been lost to a crash.
+    for case in (("*", side("A"), less["B"]), (SLOW, *less.values()), ("*/sl*", *less.values())):
+        assert status(*case) == 1
+        assert f"{told} is not known of both sides" in capsys.readouterr().err
+    assert status("*", less["A"], side("B")) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
