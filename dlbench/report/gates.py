@@ -102,6 +102,7 @@ def check(
 
     `ConfigError` where a pattern fits no workload of either: it would guard nothing.
     """
+    baseline, candidate = sides.agreeing(baseline, candidate)
     names = {
         tables.label(row): row["workload"]
         for side in (baseline, candidate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,29 @@ def test_peers_are_not_gated(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     text = f'gates:\n  "{SLOW}": {{min_throughput_ratio: 0.9}}\n'
     assert compare(tmp_path, "--gate", gate(tmp_path, text)) == 2
     assert f"fits no workload; there are {SAME}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("old", ["A", "B"])
+def test_a_file_that_tells_no_peers_apart_is_held_against_one_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str
+) -> None:
+    """As files of versions before the key do."""
+    for name in "AB":
+        for number in range(6):
+            found = [one for one in side(name) if one.created == side(name)[number].created]
+            path = tmp_path / f"{name}{number}.json"
+            synthetic.write_benchmarks(found, path, [SLOW])
+            if name == old:
+                content = json.loads(path.read_text())
+                for benchmark in content["benchmarks"]:
+                    del benchmark["extra_info"]["judged"]
+                path.write_text(json.dumps(content))
+    text = 'gates:\n  "*": {min_throughput_ratio: 0.9}\n'
+    assert compare(tmp_path, "--gate", gate(tmp_path, text)) == 0
+    printed = capsys.readouterr().out
+    assert "1 peers, bare kernels and controls" in printed
+    assert "Only in" not in printed
+    assert SLOW not in printed
 
 
 def test_what_the_candidate_lacks_breaches(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
