@@ -134,9 +134,9 @@ def check(
         if measure in rows[one.label]
     }
     family = _Family(Counter(measure for _, measure in gated), made.alpha)
-    known = _known_measures(baseline)
+    measured = _known_measures(baseline)
     for one in held:
-        results += _held(one, rows[one.label], family, known, candidate)
+        results += _held(one, rows[one.label], family, measured, candidate)
     return results
 
 
