@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import synthetic_launches as synthetic
 
+from dlbench import report
 from dlbench.report import gates, markdown
 from dlbench.report.__main__ import main
 from dlbench.report.records import Record
@@ -311,3 +313,25 @@ def test_show(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_escaping() -> None:
     assert markdown.escaped("a_b mixed_bfloat16 _c_ x*y") == r"a_b mixed_bfloat16 \_c\_ x\*y"
     assert markdown.escaped("a\nb|c & <d>") == r"a b\|c &amp; &lt;d>"
+
+
+def test_reports_need_nothing_of_what_measures() -> None:
+    """`dlbench.bench` imports the records; imports the other way would close a circle."""
+    folder = Path(report.__file__).parent
+    imported = {
+        f"{path.name}: {name}"
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imports(node)
+        if f"{name}.".startswith("dlbench.bench.")
+    }
+    assert imported == set()
+
+
+def imports(node: ast.AST) -> list[str]:
+    """Modules, and what is imported from them as if it were one."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
