@@ -11,7 +11,6 @@ In turn, A B A B ..., a machine that warms up or fills with other work hits all 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shlex
 import statistics
@@ -28,10 +27,11 @@ from typing import IO
 import yaml
 
 from dlbench import config, locks, processes
-from dlbench.bench.setups import NOTE, Setup, folder_name
+from dlbench.bench.setups import Setup
 from dlbench.checkpoint import write_atomically
 from dlbench.config import ConfigError
 from dlbench.report import records
+from dlbench.report.relaunch import NOTE
 
 GRACE = 15.0
 """Seconds that a stopped launch has to end by itself: Horovod's launcher ends its ranks in 5."""
@@ -150,35 +150,6 @@ def run(
             if failed := failed_benchmarks([launch]):
                 tell(f"{launch.log}: failed and left out: {', '.join(failed)}")
     return failures
-
-
-def command(sides: Sequence[Sequence[Path]], count: int) -> str | None:
-    """The command that brings two setups, known by the files of their launches, to ``count``
-    launches of each; None unless the files lie as `run` leaves them, in two folders side by side
-    that were launched with the same options."""
-    # The baseline first, as it was.
-    notes = list(dict.fromkeys(path.absolute().with_name(NOTE) for side in sides for path in side))
-    outs = {note.parent.parent for note in notes}
-    if len(notes) != 2 or len(outs) != 1 or not all(map(_is_in_place, notes)):
-        return None
-    options, others = (config.read_yaml(note).get("options") for note in notes)
-    if options != others or not isinstance(options, list):
-        return None
-    words = ["python", "-m", "dlbench.bench", "run", "--launches", str(count), "--interleave"]
-    words += [*map(os.path.relpath, notes), "--out", os.path.relpath(outs.pop())]
-    if options[:1] == ["-k"]:
-        words.append(f"--select={options[1]}")
-        options = options[2:]
-    text = shlex.join([*words, *map(str, options)])
-    return text if text.isprintable() else None
-
-
-def _is_in_place(note: Path) -> bool:
-    """Whether launches of what is noted would go where the note lies."""
-    try:
-        return folder_name(str(config.read_yaml(note).get("name"))) == note.parent.name
-    except ConfigError:
-        return False
 
 
 def alone(folder: Path) -> AbstractContextManager[None]:

@@ -27,10 +27,9 @@ from pydantic import Field, field_validator, model_validator
 
 from dlbench import config
 from dlbench.config import ConfigError, Positive
+from dlbench.report.relaunch import NOTE, folder_name
 
 LONGEST_NAME = 60
-NOTE = "launches.yaml"
-"""In a folder of launches, what was launched: a setup with pytest's ``options``."""
 
 
 class Setup(config.Section):
@@ -170,8 +169,3 @@ def load_distinct(paths: list[Path]) -> list[Setup]:
             )
         loaded.append(setup)
     return loaded
-
-
-def folder_name(name: str) -> str:
-    """What the folder of launches of a setup with this name is called."""
-    return re.sub(r"[^\w.+-]+", "-", name).strip("-.")

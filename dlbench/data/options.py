@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType, UnionType
@@ -32,6 +33,13 @@ def of_kind(kind: type[DataSet]) -> dict[str, inspect.Parameter]:
         found |= {p.name: p for p in parameters if p.kind is not handed_on}
         if not any(p.kind is handed_on for p in parameters):
             break
+    return found
+
+
+def with_defaults(kind: type[DataSet], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a data set as JSON has them, those not given by their defaults."""
+    values = {name: given.get(name, known.default) for name, known in of_kind(kind).items()}
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
     return found
 
 

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dlbench.data.dataset import DataError, DataSet, Sample
 from dlbench.data.facts import Facts
-from dlbench.data.options import of_kind
+from dlbench.data.options import with_defaults
 from dlbench.data.windows import WindowedDataSet, cut
 
 INDEX = "prepared.json"
@@ -117,9 +117,8 @@ def open_prepared(
 
 
 def resolved_options(kind: type[DataSet], options: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a kind as JSON has them, those not given by their defaults."""
-    values = {name: options.get(name, known.default) for name, known in of_kind(kind).items()}
-    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    """The options that decide what is prepared, those not given by their defaults."""
+    found = with_defaults(kind, options)
     return {key: value for key, value in found.items() if key not in FREE_OPTIONS}
 
 

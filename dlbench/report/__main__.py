@@ -22,8 +22,7 @@ from dlbench.errors import exit_status
 
 def compare(arguments: argparse.Namespace) -> int:
     """Print the comparison; 1 if a gate is breached."""
-    from dlbench.bench import launches
-    from dlbench.report import gates, load, markdown
+    from dlbench.report import gates, load, markdown, relaunch
     from dlbench.report.compare import compare
 
     # Before the many files: a mistake in one short file is told at once.
@@ -31,7 +30,7 @@ def compare(arguments: argparse.Namespace) -> int:
     baseline, candidate = load(arguments.baseline), load(arguments.vs)
     made = compare(baseline, candidate)
     sides = [[Path(file) for file in side.file] for side in (baseline, candidate)]
-    command = None if made.wanted is None else launches.command(sides, made.wanted)
+    command = None if made.wanted is None else relaunch.command(sides, made.wanted)
     text = markdown.comparison(made, command)
     failing = []
     if wanted is not None:

@@ -112,6 +112,7 @@ def compare(
     launches of several setups or configurations on one side. A launch that a table holds twice
     counts once.
     """
+    baseline, candidate = sides.agreeing(baseline, candidate)
     beside = [{*sides.labels(side[~side.judged])} for side in (baseline, candidate)]
     before, after = sides.launches(baseline, "baseline"), sides.launches(candidate, "candidate")
     old, new = set(before.label), set(after.label)

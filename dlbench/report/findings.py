@@ -161,7 +161,9 @@ def _hosts(launches: Iterable[Record], key: str) -> set[str]:
 
 
 def _configuration(label: str, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Iterator[Cause]:
-    old, new = (particulars.values(_records(side)) for side in (baseline, candidate))
+    before, after = _records(baseline), _records(candidate)
+    found = particulars.of_each([*before, *after])
+    old, new = map(particulars.values, (found[: len(before)], found[len(before) :]))
     changed = [
         f"{name} is {', '.join(sorted(old[name]))} in the baseline and "
         f"{', '.join(sorted(new[name]))} in the candidate"

@@ -15,7 +15,9 @@ if its whole interval lies within; else, or with too few launches, one cannot te
 and breaches only where ``strict`` is true. How many launches are enough follows from the workloads
 that are gated in the same measure: six of each setup for up to four. An absolute score is the
 median of the launches there are: even one wrong run is wrong. A workload or a score that the
-candidate lacks breaches: it may have crashed. Peers, bare kernels and controls fit no pattern.
+candidate lacks breaches: it may have crashed. What the baseline does not know of a workload either,
+as the throughput of a benchmark of memory, breaches only where the gate names that workload, or
+where none that it fits has it. Peers, bare kernels and controls fit no pattern.
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ from pydantic import Field, ValidationError
 
 from dlbench import config
 from dlbench.config import ConfigError
-from dlbench.report import statistics, tables
+from dlbench.report import sides, statistics, tables
 from dlbench.report.compare import Comparison, Row
 
 Ratio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Score = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Outcome = Literal["kept", "breached", "cannot tell"]
+MEMORY = "peak memory"
+"""The measure of workloads without a peak that both sides know."""
 
 
 class Thresholds(config.Section):
@@ -56,6 +60,16 @@ class Gates(config.Section):
 
     strict: bool = False
     gates: Annotated[dict[str, Thresholds], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A workload with thresholds that it has to keep."""
+
+    label: str
+    thresholds: Thresholds
+    fitted: frozenset[str]
+    """All labels that the gate fits; none where it names the workload."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,7 @@ def check(
 
     `ConfigError` where a pattern fits no workload of either: it would guard nothing.
     """
+    baseline, candidate = sides.agreeing(baseline, candidate)
     names = {
         tables.label(row): row["workload"]
         for side in (baseline, candidate)
@@ -98,27 +113,30 @@ def check(
     rows: defaultdict[str, dict[str, Row]] = defaultdict(dict)
     for row in (*made.rows, *made.quality):
         rows[row.workload][row.measure] = row
-    held: list[tuple[str, Thresholds]] = []
+    held: list[_Held] = []
     for pattern, thresholds in gates.gates.items():
         labels = [label for label, name in names.items() if _fits(pattern, name, label)]
         if not labels:
             known = ", ".join(sorted(set(names.values())))
             raise ConfigError(f"the gate '{pattern}' fits no workload; there are {known}")
+        is_name = pattern in names or pattern in names.values()
+        fitted = frozenset[str]() if is_name else frozenset(labels)
         for label in labels:
             if label in present:
-                held.append((label, thresholds))
+                held.append(_Held(label, thresholds, fitted))
             else:
                 results.append(Result(label, "breached", "the candidate has no launch of it"))
     # A family of comparisons is the workloads that are gated, not all that a launch has measured.
     gated = {
-        (label, measure)
-        for label, thresholds in held
-        for measure in _measures(thresholds, rows[label])
-        if measure in rows[label]
+        (one.label, measure)
+        for one in held
+        for measure in _measures(one.thresholds, rows[one.label])
+        if measure in rows[one.label]
     }
     family = _Family(Counter(measure for _, measure in gated), made.alpha)
-    for label, thresholds in held:
-        results += _held(label, thresholds, rows[label], family, candidate)
+    measured = _known_measures(baseline)
+    for one in held:
+        results += _held(one, rows[one.label], family, measured, candidate)
     return results
 
 
@@ -154,23 +172,40 @@ def _measures(thresholds: Thresholds, rows: dict[str, Row]) -> Iterator[str]:
     if thresholds.min_throughput_ratio is not None:
         yield "throughput"
     if thresholds.max_memory_ratio is not None:
-        yield from [measure for measure in rows if measure.startswith("peak_")] or ["peak memory"]
+        yield from [measure for measure in rows if measure.startswith("peak_")] or [MEMORY]
     if thresholds.max_mean_iou_drop is not None:
         yield "quality.mean_iou"
     if thresholds.max_rmse_rise is not None:
         yield "quality.rmse"
 
 
+def _known_measures(table: pd.DataFrame) -> set[tuple[str, str]]:
+    """Every label with each measure, as `_measures` calls it, that a launch of it has."""
+    labels = sides.labels(table)
+    return {
+        (label, MEMORY if str(column).startswith("peak_") else str(column))
+        for column in table
+        for label, there in zip(labels, table[column].notna(), strict=True)
+        if there
+    }
+
+
 def _held(
-    label: str,
-    thresholds: Thresholds,
+    held: _Held,
     rows: dict[str, Row],
     family: _Family,
+    known: set[tuple[str, str]],
     candidate: pd.DataFrame,
 ) -> Iterator[Result]:
+    """``known`` is what the baseline has."""
+    label, thresholds = held.label, held.thresholds
     for measure in _measures(thresholds, rows):
         row = rows.get(measure)
         if row is None:
+            # A threshold that nothing at all can keep would guard nothing.
+            others = any((other, measure) in known for other in held.fitted)
+            if others and (label, measure) not in known:
+                continue
             told = measure.removeprefix("quality.")
             yield Result(label, "breached", f"{told} is not known of both sides")
         elif measure == "throughput":

@@ -26,6 +26,7 @@ from pydantic import (
 from dlbench import __version__, environment
 from dlbench.checkpoint import write_atomically
 from dlbench.errors import UserError
+from dlbench.report import option_defaults
 
 SCHEMA: Final = "dlbench.result/2"
 FAILED: Final = "failed"
@@ -120,8 +121,8 @@ class Record(Part):
     """Scores of the same launch (`dlbench.metrics`); empty where the workload has none."""
     code: Code
     configuration: dict[str, JsonValue] | None = None
-    """The `dlbench.config.Experiment` with every default; None where none was made use of. It may
-    differ where workloads are equal: `dlbench.report.particulars`."""
+    """The `dlbench.config.Experiment` with every default, those of options included; None where
+    none was made use of. It may differ where workloads are equal: `dlbench.report.particulars`."""
 
     @field_validator("created")
     @classmethod
@@ -184,7 +185,7 @@ def now(
         energy_j=energy_j,
         quality=dict(quality or {}),
         code=Code(version=__version__, **environment.code()),
-        configuration=None if configuration is None else dict(configuration),
+        configuration=None if configuration is None else option_defaults.filled_in(configuration),
     )
 
 

@@ -12,6 +12,18 @@ class CompareError(UserError):
     """Launches that cannot be compared; the message says why and what to do."""
 
 
+def agreeing(baseline: pd.DataFrame, candidate: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both, with what either says is not judged judged on neither: files from before 29 November
+    2026 do not tell peers, bare kernels and controls apart."""
+    both = (baseline, candidate)
+    aside = {label for side in both for label in labels(side[~side.judged])}
+    first, second = (
+        side.assign(judged=[label not in aside for label in labels(side)]).astype({"judged": bool})
+        for side in both
+    )
+    return first, second
+
+
 def launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
     """With a column ``label``, every launch once; one setup and configuration a workload, or
     `CompareError`. Peers, bare kernels and controls are left out."""
@@ -49,11 +61,11 @@ def launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
 
 
 def _refuse_several_configurations(launches: pd.DataFrame, what: str) -> None:
-    if not (names := particulars.differing(launches.record.dropna())):
+    known = launches[launches.record.notna()]
+    if not (names := particulars.differing(list(known.record))):
         return
     files: dict[str, list[str]] = {}
-    for file, record in zip(launches.file, launches.record, strict=True):
-        own = {} if record is None else particulars.of(record)
+    for file, own in zip(known.file, particulars.of_each(list(known.record)), strict=True):
         told = ", ".join(f"{name} {own[name]}" for name in names if name in own)
         files.setdefault(told, []).append(file)
     named = "; ".join(f"{told} in {_some(pd.Series(own))}" for told, own in files.items() if told)

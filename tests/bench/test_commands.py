@@ -9,8 +9,8 @@ import pytest
 
 from dlbench.bench import __main__ as commands
 from dlbench.bench.__main__ import main
-from dlbench.bench.setups import folder_name
 from dlbench.report.__main__ import main as report
+from dlbench.report.relaunch import folder_name
 
 SETUP = "name: {name}\npython: python\n{rest}"
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import synthetic_launches as synthetic
 
-from dlbench.report import load, markdown, records
+from dlbench.report import load, markdown, option_defaults, records
 from dlbench.report.compare import CompareError, Comparison, Row, compare
 from dlbench.report.findings import of_setup
 from dlbench.report.records import Record
@@ -415,6 +415,66 @@ def test_what_two_setups_do_differently_is_named(
         "configuration: train/segnet/miniature, float32, 2 x 4, 32x48x3, train: the two did "
         "different work: distributed.compression is none in the baseline and fp16 in the candidate"
     ]
+
+
+def with_options(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    return configured(
+        model={"name": "segnet", "options": model}, data={"name": "vaihingen", "options": data}
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    ("model", "data", "name", "default", "chosen"),
+    [
+        ({"width": 0.5}, {}, "model.options.width", "1.0", "0.5"),
+        ({}, {"height": "dsm"}, "data.options.height", "none", "dsm"),
+    ],
+)
+def test_an_option_that_was_left_to_its_default_is_told_from_another(
+    frames: Callable[..., list[pd.DataFrame]],
+    model: dict[str, Any],
+    data: dict[str, Any],
+    name: str,
+    default: str,
+    chosen: str,
+    known: bool,
+) -> None:
+    plain, other = with_options({}, {}), with_options(model, data)
+    if not known:  # of a version that has other models and data sets
+        default = "not given"
+        for made, section in itertools.product((plain, other), ("model", "data")):
+            made["configuration"][section]["name"] = "of another version"
+    before, after, mixed, third = frames(
+        launches(6, **plain),
+        launches(6, "B", 100, **other),
+        [*launches(3, **plain), *launches(3, minute=60, **other)],
+        launches(6, "C", **plain),
+    )
+    (cause,) = compare(before, after).causes
+    assert f": {name} is {default} in the baseline and {chosen} in the candidate" in cause.text
+    with pytest.raises(
+        CompareError, match=f"different work: {name} {default} in .*; {name} {chosen}"
+    ):
+        compare(mixed, third)
+
+
+def test_defaults_that_are_written_out_are_no_other_work(
+    frames: Callable[..., list[pd.DataFrame]],
+) -> None:
+    """As they are in the records of this version, and are not in those of earlier ones."""
+    short = with_options({}, {})
+    whole = with_options(
+        {"width": 1.0, "rescale": None, "packed_indices": False},
+        {"stride": None, "labels": "full", "areas": None, "height": "none"},
+    )
+    assert option_defaults.filled_in(short["configuration"]) == whole["configuration"]
+    one = launches(6, **short)
+    other = [
+        record.model_copy(update=made)
+        for record, made in zip(launches(6, "B", 50), [short, whole] * 3, strict=True)
+    ]
+    assert compare(*frames(one, other)).causes == []
 
 
 def test_other_projects_benchmarks(tmp_path: Path) -> None:

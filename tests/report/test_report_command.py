@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import synthetic_launches as synthetic
 
+from dlbench import report
 from dlbench.report import gates, markdown
 from dlbench.report.__main__ import main
 from dlbench.report.records import Record
@@ -141,6 +144,29 @@ def test_peers_are_not_gated(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert f"fits no workload; there are {SAME}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("old", ["A", "B"])
+def test_a_file_that_tells_no_peers_apart_is_held_against_one_that_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str
+) -> None:
+    """As files of versions before the key do."""
+    for name in "AB":
+        for number in range(6):
+            found = [one for one in side(name) if one.created == side(name)[number].created]
+            path = tmp_path / f"{name}{number}.json"
+            synthetic.write_benchmarks(found, path, [SLOW])
+            if name == old:
+                content = json.loads(path.read_text())
+                for benchmark in content["benchmarks"]:
+                    del benchmark["extra_info"]["judged"]
+                path.write_text(json.dumps(content))
+    text = 'gates:\n  "*": {min_throughput_ratio: 0.9}\n'
+    assert compare(tmp_path, "--gate", gate(tmp_path, text)) == 0
+    printed = capsys.readouterr().out
+    assert "1 peers, bare kernels and controls" in printed
+    assert "Only in" not in printed
+    assert SLOW not in printed
+
+
 def test_what_the_candidate_lacks_breaches(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = gate(files, f'gates:\n  "{SAME}": {{max_rmse: 0.5, max_rmse_rise: 1.0}}\n')
     assert compare(files, "--gate", path) == 1
@@ -153,6 +179,50 @@ def test_what_the_candidate_lacks_breaches(files: Path, capsys: pytest.CaptureFi
     path = gate(files, f'gates:\n  "{SLOW}": {{min_throughput_ratio: 0.5}}\n')
     assert compare(files, "--gate", path) == 1
     assert "the candidate has no launch of it" in capsys.readouterr().err
+
+
+def bare(record: Record, time: bool, memory: bool) -> Record:
+    """Without steps, or without peaks of memory."""
+    changes: dict[str, Any] = {} if time else {"step_s": (), "wall_s": 0.0}
+    if not memory:
+        changes["peak_bytes"] = {}
+    ranks = tuple(rank.model_copy(update=changes) for rank in record.ranks)
+    return record.model_copy(update={"ranks": ranks})
+
+
+@pytest.mark.parametrize(
+    ("threshold", "has", "told"),
+    [
+        ("min_throughput_ratio: 0.9", {"time": False, "memory": True}, "throughput"),
+        ("max_memory_ratio: 1.2", {"time": True, "memory": False}, "peak memory"),
+    ],
+)
+def test_what_no_side_has_measured_breaches_no_pattern(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    threshold: str,
+    has: dict[str, bool],
+    told: str,
+) -> None:
+    """As the throughput of a benchmark of memory."""
+    less = {
+        name: [bare(one, **has) if one.workload.id == SLOW else one for one in side(name)]
+        for name in "AB"
+    }
+
+    def status(pattern: str, baseline: list[Record], candidate: list[Record]) -> int:
+        synthetic.write(baseline, tmp_path)
+        synthetic.write(candidate, tmp_path)
+        text = f'gates:\n  "{pattern}": {{{threshold}}}\n'
+        return compare(tmp_path, "--gate", gate(tmp_path, text))
+
+    assert status("*", less["A"], less["B"]) == 0
+    assert f"| {SAME}" in capsys.readouterr().out.partition("## Gates")[2]
+    # What the baseline knows may have been lost to a crash.
+    for pattern, baseline in (("*", side("A")), (SLOW, less["A"]), ("*/sl*", less["A"])):
+        assert status(pattern, baseline, less["B"]) == 1
+        assert f"{told} is not known of both sides" in capsys.readouterr().err
+    assert status("*", less["A"], side("B")) == 0
 
 
 @pytest.mark.parametrize(
@@ -243,3 +313,25 @@ def test_show(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_escaping() -> None:
     assert markdown.escaped("a_b mixed_bfloat16 _c_ x*y") == r"a_b mixed_bfloat16 \_c\_ x\*y"
     assert markdown.escaped("a\nb|c & <d>") == r"a b\|c &amp; &lt;d>"
+
+
+def test_reports_need_nothing_of_what_measures() -> None:
+    """`dlbench.bench` imports the records; imports the other way would close a circle."""
+    folder = Path(report.__file__).parent
+    imported = {
+        f"{path.name}: {name}"
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in imports(node)
+        if f"{name}.".startswith("dlbench.bench.")
+    }
+    assert imported == set()
+
+
+def imports(node: ast.AST) -> list[str]:
+    """Modules, and what is imported from them as if it were one."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
