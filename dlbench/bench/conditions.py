@@ -34,6 +34,8 @@ from dlbench import gpus
 
 QUIET = 0.05
 """Share of a machine's cores that others may use before it counts as busy."""
+FAMILY_S = 10.0
+"""Between questions for all that a process has started."""
 SHORTEST_S = 0.5
 """The kernel counts CPU time in ticks of 10 ms: below this, loads are noise."""
 
@@ -122,12 +124,15 @@ class Watch:
         self._mhz: list[float] = []
         found = None if gpu is None else gpus.device(gpu)
         self.gpu = None if found is None else Gpu(*found, pid)
+        self._family = family(pid)
         self._begun, self._at_begin = time.monotonic(), self._seconds()
+        self._asked = self._begun
         self._hot = throttle_count(root)
         self.sample()
 
-    def sample(self) -> None:
-        """Read clocks, loads and the GPU; costs some milliseconds, by the number of processes."""
+    def sample(self, last: bool = False) -> None:
+        """Read clocks, loads and the GPU. What the process has started is asked for now and then
+        and at the ``last``: that takes milliseconds, by the number of processes on the machine."""
         mhz = cpu_mhz(self._root)
         if mhz is not None:
             self._mhz.append(mhz)
@@ -135,6 +140,8 @@ class Watch:
             self.gpu.sample()
         # Now, since at the end the process may be gone.
         with contextlib.suppress(psutil.NoSuchProcess):
+            if last or time.monotonic() - self._asked > FAMILY_S:
+                self._family, self._asked = family(self._pid), time.monotonic()
             self._lasted, self._at_end = time.monotonic() - self._begun, self._seconds()
 
     def summary(self) -> dict[str, Any]:
@@ -161,7 +168,7 @@ class Watch:
     def _seconds(self) -> tuple[float, float, float]:
         """CPU time of the process, of all that it started and its sampler, of the machine, of the
         hypervisor's others."""
-        mine = {one.pid: one for one in (*family(self._pid), psutil.Process())}
+        mine = {one.pid: one for one in (*self._family, psutil.Process())}
         own = cpu_s(mine.pop(self._pid))
         for process in mine.values():
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -174,7 +174,7 @@ def _sample(pid: int, interval_s: float, gpu: str | None) -> None:
         except psutil.NoSuchProcess:
             break
         if closed or time.monotonic() - watched > CONDITIONS_S:
-            watch.sample()
+            watch.sample(last=closed)
             watched = time.monotonic()
     used = None if watch.gpu is None else watch.gpu.memory_used
     with contextlib.suppress(BrokenPipeError):
