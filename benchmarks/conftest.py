@@ -153,8 +153,7 @@ def _choose_devices(numbers: tuple[int, ...] | None) -> None:
         raise pytest.UsageError(
             f"--devices names {sorted(unknown)}; this machine has {', '.join(names) or 'no GPU'}"
         )
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # nvidia-smi's numbers
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, numbers))
+    os.environ |= gpus.showing(numbers)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

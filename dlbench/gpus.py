@@ -7,7 +7,7 @@ the bus, and so does CUDA, for which `dlbench` sets CUDA_DEVICE_ORDER.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -17,6 +17,14 @@ def named(environ: Mapping[str, str]) -> list[str] | None:
     if text is None:
         return None
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def showing(numbers: Iterable[int]) -> dict[str, str]:
+    """The variables that show a process the GPUs of these numbers, which are nvidia-smi's."""
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, numbers)),
+    }
 
 
 def device(gpu: str) -> tuple[Any, Any] | None:

@@ -17,11 +17,11 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from street_scenes import draw_street
 
 import dlbench  # noqa: F401  # before TensorFlow, whose kernels it chooses
+from benchmarks import launching
 
 ROOT = Path(__file__).parents[1]
 # A pytest that a test starts is no worker of this one, whose benchmarks would be disabled.
@@ -69,9 +69,7 @@ def _launch(arguments: list[str], folder: Path, ranks: int = 1, timeout: float =
         try:
             status = process.wait(timeout)
         except BaseException as error:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
-            process.wait()
+            launching.kill(process)
             if isinstance(error, subprocess.TimeoutExpired):
                 pytest.fail(f"{command} still ran after {timeout} s:\n{log.read_text()[-3000:]}")
             raise

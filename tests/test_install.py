@@ -284,8 +284,7 @@ def test_two_ranks_add_their_numbers() -> None:
 
 def test_what_is_told_to_install_is_a_pinned_package() -> None:
     """And not this project with an extra, which pip would build without TensorFlow."""
-    lines = (ROOT / "install" / "constraints.txt").read_text().splitlines()
-    pinned = {line.split("==")[0] for line in lines if line and line[0] != "#"}
+    pinned = set(pins(CONSTRAINTS.read_text()))
     command = re.compile(r"pip install -c install/constraints\.txt ([^\"`)\n]+)")
     sources = [ROOT / "README.md", *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")]
     told = [found for path in sources for found in command.findall(path.read_text())]

@@ -124,9 +124,8 @@ class Watch:
         self._mhz: list[float] = []
         found = None if gpu is None else gpus.device(gpu)
         self.gpu = None if found is None else Gpu(*found, pid)
-        self._family = family(pid)
+        self._ask()
         self._begun, self._at_begin = time.monotonic(), self._seconds()
-        self._asked = self._begun
         self._hot = throttle_count(root)
         self.sample()
 
@@ -141,7 +140,7 @@ class Watch:
         # Now, since at the end the process may be gone.
         with contextlib.suppress(psutil.NoSuchProcess):
             if last or time.monotonic() - self._asked > FAMILY_S:
-                self._family, self._asked = family(self._pid), time.monotonic()
+                self._ask()
             self._lasted, self._at_end = time.monotonic() - self._begun, self._seconds()
 
     def summary(self) -> dict[str, Any]:
@@ -165,12 +164,19 @@ class Watch:
             "foreign_processes": None if self.gpu is None else self.gpu.foreign_processes,
         }
 
+    def _ask(self) -> None:
+        """For the process and all that it started, its sampler too; raises `psutil.NoSuchProcess`
+        where it is gone itself."""
+        self._process, *others = family(self._pid)
+        mine = {one.pid: one for one in (*others, psutil.Process())}
+        mine.pop(self._pid, None)
+        self._others, self._asked = list(mine.values()), time.monotonic()
+
     def _seconds(self) -> tuple[float, float, float]:
         """CPU time of the process, of all that it started and its sampler, of the machine, of the
         hypervisor's others."""
-        mine = {one.pid: one for one in (*self._family, psutil.Process())}
-        own = cpu_s(mine.pop(self._pid))
-        for process in mine.values():
+        own = cpu_s(self._process)
+        for process in self._others:
             with contextlib.suppress(psutil.NoSuchProcess):
                 own += cpu_s(process)
         times = psutil.cpu_times()._asdict()

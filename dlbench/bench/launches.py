@@ -125,9 +125,8 @@ def run(
         _claim(folder, setup, options)
     there = [launch for launch in planned if launch.result.exists()]
     pending = [launch for launch in planned if launch not in there]
-    if there:
-        first(there[0])
     if kept := len(there):
+        first(there[0])
         tell(f"{kept} of {len(planned)} launches are there already; another --out launches anew")
     failures = []
     seconds: dict[str, list[float]] = {}
@@ -170,15 +169,14 @@ def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
             status = _finish(command, setup, log, limit)
         if status == NO_BENCHMARK_CHOSEN and setup.experiment is None:
             raise ConfigError(f"{shlex.join(options) or 'pytest'} selects no benchmark at all")
-        measured = setup.result(Path(name))
         if status and (status != SOME_FAILED or setup.experiment is not None):
             raise LaunchError(f"it ended with status {status}")
         try:
-            _keep(setup, measured, launch.result)
+            _keep(setup, setup.result(Path(name)), launch.result)
         except LaunchError as error:
-            raise LaunchError(
-                f"it ended with status {status}: {error}" if status else error
-            ) from None
+            if not status:
+                raise
+            raise LaunchError(f"it ended with status {status}: {error}") from None
 
 
 def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None) -> int:

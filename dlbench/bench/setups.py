@@ -25,7 +25,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from dlbench import config
+from dlbench import config, gpus
 from dlbench.config import ConfigError, Positive
 from dlbench.report.relaunch import NOTE, folder_name
 
@@ -93,12 +93,8 @@ class Setup(config.Section):
 
     def environment(self) -> dict[str, str]:
         """This process's environment variables with those of the setup."""
-        chosen = dict(self.variables)
-        if self.devices is not None:
-            # By itself CUDA numbers the fastest GPU first, other than nvidia-smi does.
-            chosen["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-            chosen["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self.devices))
-        return os.environ | chosen
+        shown = {} if self.devices is None else gpus.showing(self.devices)
+        return os.environ | self.variables | shown
 
     def command(self, folder: Path, options: list[str]) -> list[str]:
         """The command of one launch, which leaves `result` in ``folder``; ``options`` are

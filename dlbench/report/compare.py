@@ -113,7 +113,7 @@ def compare(
     counts once.
     """
     baseline, candidate = sides.agreeing(baseline, candidate)
-    beside = [{*sides.labels(side[~side.judged])} for side in (baseline, candidate)]
+    beside = [{*side.label[~side.judged]} for side in (baseline, candidate)]
     before, after = sides.launches(baseline, "baseline"), sides.launches(candidate, "candidate")
     old, new = set(before.label), set(after.label)
     if not old & new:

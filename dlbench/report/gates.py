@@ -34,7 +34,7 @@ from pydantic import Field, ValidationError
 
 from dlbench import config
 from dlbench.config import ConfigError
-from dlbench.report import sides, statistics, tables
+from dlbench.report import sides, statistics
 from dlbench.report.compare import Comparison, Row
 
 Ratio = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -104,11 +104,11 @@ def check(
     """
     baseline, candidate = sides.agreeing(baseline, candidate)
     names = {
-        tables.label(row): row["workload"]
+        label: name
         for side in (baseline, candidate)
-        for row in side[side.judged].to_dict("records")
+        for label, name in zip(side.label[side.judged], side.workload[side.judged], strict=True)
     }
-    present = {tables.label(row) for row in candidate.to_dict("records")}
+    present = set(candidate.label)
     results = []
     rows: defaultdict[str, dict[str, Row]] = defaultdict(dict)
     for row in (*made.rows, *made.quality):
@@ -130,7 +130,7 @@ def check(
     gated = {
         (one.label, measure)
         for one in held
-        for measure in _measures(one.thresholds, rows[one.label])
+        for measure in _limits(one.thresholds, rows[one.label])
         if measure in rows[one.label]
     }
     family = _Family(Counter(measure for _, measure in gated), made.alpha)
@@ -167,25 +167,24 @@ class _Family:
         return f"; of {count} gated workloads {n} + {m} launches tell nothing, {needed} of each may"
 
 
-def _measures(thresholds: Thresholds, rows: dict[str, Row]) -> Iterator[str]:
-    """Those in which the two sides are compared."""
-    if thresholds.min_throughput_ratio is not None:
-        yield "throughput"
-    if thresholds.max_memory_ratio is not None:
-        yield from [measure for measure in rows if measure.startswith("peak_")] or [MEMORY]
-    if thresholds.max_mean_iou_drop is not None:
-        yield "quality.mean_iou"
-    if thresholds.max_rmse_rise is not None:
-        yield "quality.rmse"
+def _limits(thresholds: Thresholds, rows: dict[str, Row]) -> dict[str, float]:
+    """The measures in which the two sides are compared, with what is allowed."""
+    peaks = [measure for measure in rows if measure.startswith("peak_")] or [MEMORY]
+    limits = {
+        "throughput": thresholds.min_throughput_ratio,
+        **dict.fromkeys(peaks, thresholds.max_memory_ratio),
+        "quality.mean_iou": thresholds.max_mean_iou_drop,
+        "quality.rmse": thresholds.max_rmse_rise,
+    }
+    return {measure: limit for measure, limit in limits.items() if limit is not None}
 
 
 def _known_measures(table: pd.DataFrame) -> set[tuple[str, str]]:
-    """Every label with each measure, as `_measures` calls it, that a launch of it has."""
-    labels = sides.labels(table)
+    """Every label with each measure, as `_limits` calls it, that a launch of it has."""
     return {
         (label, MEMORY if str(column).startswith("peak_") else str(column))
         for column in table
-        for label, there in zip(labels, table[column].notna(), strict=True)
+        for label, there in zip(table.label, table[column].notna(), strict=True)
         if there
     }
 
@@ -199,7 +198,7 @@ def _held(
 ) -> Iterator[Result]:
     """``known`` is what the baseline has."""
     label, thresholds = held.label, held.thresholds
-    for measure in _measures(thresholds, rows):
+    for measure, limit in _limits(thresholds, rows).items():
         row = rows.get(measure)
         if row is None:
             # A threshold that nothing at all can keep would guard nothing.
@@ -208,22 +207,17 @@ def _held(
                 continue
             told = measure.removeprefix("quality.")
             yield Result(label, "breached", f"{told} is not known of both sides")
-        elif measure == "throughput":
-            yield _ratio(row, family, thresholds.min_throughput_ratio, least=True)
-        elif measure == "quality.mean_iou":
-            yield _change(row, family, thresholds.max_mean_iou_drop, drop=True)
-        elif measure == "quality.rmse":
-            yield _change(row, family, thresholds.max_rmse_rise, drop=False)
+        elif measure.startswith("quality."):
+            yield _change(row, family, limit, drop=measure == "quality.mean_iou")
         else:
-            yield _ratio(row, family, thresholds.max_memory_ratio, least=False)
+            yield _ratio(row, family, limit, least=measure == "throughput")
     for score, least in (("mean_iou", True), ("rmse", False)):
-        limit = getattr(thresholds, f"{'min' if least else 'max'}_{score}")
-        if limit is not None:
-            yield _absolute(label, score, candidate, limit, least)
+        bound = getattr(thresholds, f"{'min' if least else 'max'}_{score}")
+        if bound is not None:
+            yield _absolute(label, score, candidate, bound, least)
 
 
-def _ratio(row: Row, family: _Family, limit: float | None, least: bool) -> Result:
-    assert limit is not None
+def _ratio(row: Row, family: _Family, limit: float, least: bool) -> Result:
     asked = f"wanted is {'≥' if least else '≤'} {limit:g}"
     found = f"{row.measure} is {row.ratio} x the baseline's"
     if row.ratio is not None and row.low is not None and row.high is not None:
@@ -232,9 +226,8 @@ def _ratio(row: Row, family: _Family, limit: float | None, least: bool) -> Resul
     return _judged(row, family, (row.low, row.high), limit, least, f"{found}, {asked}")
 
 
-def _change(row: Row, family: _Family, limit: float | None, drop: bool) -> Result:
+def _change(row: Row, family: _Family, limit: float, drop: bool) -> Result:
     """Of a difference, by the interval of the ratio times the baseline."""
-    assert limit is not None
     score = row.measure.removeprefix("quality.")
     before, after = (float(pd.Series(side).median()) for side in (row.baseline, row.candidate))
     changes = [None if bound is None else before * (bound - 1) for bound in (row.low, row.high)]
@@ -265,7 +258,7 @@ def _judged(
 
 
 def _absolute(label: str, score: str, candidate: pd.DataFrame, limit: float, least: bool) -> Result:
-    own = [tables.label(row) == label for row in candidate.to_dict("records")]
+    own = candidate.label == label
     values = candidate.loc[own, f"quality.{score}"] if f"quality.{score}" in candidate else None
     if values is None or values.dropna().empty:
         return Result(label, "breached", f"the candidate has no {score}")

@@ -26,9 +26,17 @@ def command(sides: Sequence[Sequence[Path]], count: int) -> str | None:
     # The baseline first, as it was.
     notes = list(dict.fromkeys(path.absolute().with_name(NOTE) for side in sides for path in side))
     outs = {note.parent.parent for note in notes}
-    if len(notes) != 2 or len(outs) != 1 or not all(map(_is_in_place, notes)):
+    if len(notes) != 2 or len(outs) != 1:
         return None
-    options, others = (config.read_yaml(note).get("options") for note in notes)
+    try:
+        noted = [config.read_yaml(note) for note in notes]
+    except ConfigError:
+        return None
+    # Launches of what is noted have to go where the note lies.
+    names = [folder_name(str(one.get("name"))) for one in noted]
+    if names != [note.parent.name for note in notes]:
+        return None
+    options, others = (one.get("options") for one in noted)
     if options != others or not isinstance(options, list):
         return None
     words = ["python", "-m", "dlbench.bench", "run", "--launches", str(count), "--interleave"]
@@ -38,14 +46,6 @@ def command(sides: Sequence[Sequence[Path]], count: int) -> str | None:
         options = options[2:]
     text = shlex.join([*words, *map(str, options)])
     return text if text.isprintable() else None
-
-
-def _is_in_place(note: Path) -> bool:
-    """Whether launches of what is noted would go where the note lies."""
-    try:
-        return folder_name(str(config.read_yaml(note).get("name"))) == note.parent.name
-    except ConfigError:
-        return False
 
 
 def folder_name(name: str) -> str:

@@ -13,20 +13,20 @@ class CompareError(UserError):
 
 
 def agreeing(baseline: pd.DataFrame, candidate: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both, with what either says is not judged judged on neither: files from before 29 November
-    2026 do not tell peers, bare kernels and controls apart."""
-    both = (baseline, candidate)
-    aside = {label for side in both for label in labels(side[~side.judged])}
-    first, second = (
-        side.assign(judged=[label not in aside for label in labels(side)]).astype({"judged": bool})
-        for side in both
+    """Both, with a column ``label`` (`tables.label`), and with what either says is not judged
+    judged on neither: files from before 29 November 2026 do not tell peers, bare kernels and
+    controls apart."""
+    first, second = (side.assign(label=_labels(side)) for side in (baseline, candidate))
+    aside = {label for side in (first, second) for label in side.label[~side.judged]}
+    return (
+        first.assign(judged=~first.label.isin(aside)),
+        second.assign(judged=~second.label.isin(aside)),
     )
-    return first, second
 
 
 def launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
-    """With a column ``label``, every launch once; one setup and configuration a workload, or
-    `CompareError`. Peers, bare kernels and controls are left out."""
+    """Every launch of one of the two of `agreeing` once; one setup and configuration a workload,
+    or `CompareError`. Peers, bare kernels and controls are left out."""
     if table.empty:
         raise CompareError(f"the {side} holds no launch: its files have no measurements in them")
     table = table[table.judged]
@@ -35,8 +35,7 @@ def launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
             f"the {side} holds peers, bare kernels and controls alone, on which there is no "
             "verdict; `python -m dlbench.report show` tells what they measured"
         )
-    found = table.assign(label=labels(table))
-    found = found.drop_duplicates(["label", "created", "fingerprint"])
+    found = table.drop_duplicates(["label", "created", "fingerprint"])
     repeated = found[found.duplicated(["label", "file"])]
     if not repeated.empty:
         one = repeated.iloc[0]
@@ -74,8 +73,7 @@ def _refuse_several_configurations(launches: pd.DataFrame, what: str) -> None:
     )
 
 
-def labels(table: pd.DataFrame) -> list[str]:
-    """`tables.label` of every row."""
+def _labels(table: pd.DataFrame) -> list[str]:
     return [tables.label(row) for row in table[list(tables.WORKLOAD)].to_dict("records")]
 
 

@@ -10,8 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dlbench.report import particulars
+
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from dlbench.report.records import Record
 
 HEADLINES = ("mean_iou", "rmse", "global_accuracy", "kappa", "loss")
 """The score that stands for a launch's quality: the first of these, as `tables.quality` names them,
@@ -83,6 +87,8 @@ class Launch:
     """The slowest rank and why, where one stands out."""
     flags: tuple[str, ...] = ()
     """What casts doubt on it, of `FLAGS`."""
+    record: Record | None = None
+    """None of plain pytest-benchmark JSON."""
 
     def get(self, name: str) -> float | None:
         return self.values.get(name)
@@ -103,9 +109,11 @@ class Group:
     label: str
     """All that defines the workload, as comparisons name it."""
     launches: list[Launch] = field(default_factory=list)
-    differing: list[str] = field(default_factory=list)
-    """What is not the same in its launches, so that they are no repeats
-    (`dlbench.report.particulars`)."""
+
+    @cached_property
+    def differing(self) -> list[str]:
+        """What is not the same in its launches, so that they are no repeats."""
+        return particulars.differing([one.record for one in self.launches if one.record])
 
     def all(self, name: str) -> list[float]:
         """Every launch's value of a column, unknown ones left out."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from dlbench.report import particulars, tables
+from dlbench.report import tables
 from dlbench.report.site.archive import (
     FLAGS,
     Archive,
@@ -23,8 +23,6 @@ from dlbench.report.site.archive import (
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from dlbench.report.records import Record
-
 
 def archive(frame: DataFrame) -> Archive:
     """Sort the launches of `dlbench.report.tables.load` into setups, code and workloads."""
@@ -34,7 +32,6 @@ def archive(frame: DataFrame) -> Archive:
     shared = os.path.commonpath(
         [os.path.dirname(os.path.abspath(file)) for file in set(frame.file)]
     )
-    measured: dict[int, list[Record]] = {}
     for position, row in enumerate(records):
         row = {str(name): value for name, value in row.items() if _known(value)}
         fingerprint = str(row.get("fingerprint", ""))
@@ -50,17 +47,13 @@ def archive(frame: DataFrame) -> Archive:
         workload = _workload(row)
         if workload not in subject.groups:
             subject.groups[workload] = Group(subject, workload, tables.label(records[position]))
-        group = subject.groups[workload]
-        group.launches.append(_launch(row, shared))
-        if "record" in row:
-            measured.setdefault(id(group), []).append(row["record"])
+        subject.groups[workload].launches.append(_launch(row, shared))
         setup.environment = setup.environment or row.get("environment", {})
     for setup in setups.values():
         setup.subjects.sort(key=lambda one: seconds(one.latest))
     for subject in subjects.values():
         for group in subject.groups.values():
             group.launches.sort(key=lambda launch: seconds(launch.created))
-            group.differing = particulars.differing(measured.get(id(group), []))
     ordered = sorted(setups.values(), key=lambda one: seconds(one.newest.latest), reverse=True)
     _name(ordered)
     return Archive(ordered)
@@ -112,6 +105,7 @@ def _launch(row: dict[str, Any], shared: str) -> Launch:
         numbers,
         row.get("straggler_cause"),
         tuple(flags),
+        row.get("record"),
     )
 
 
