@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dlbench import models
-from dlbench.config import ConfigError
+from dlbench.config import NOT_YAML, ConfigError
 from dlbench.errors import exit_status
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _draw(arguments: list[str]) -> None:
     try:
         # As YAML, 0x480 would be a number.
         given |= {key: yaml.safe_load(text) for key, text in given.items() if key != "size"}
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise ConfigError(f"a value in '{' '.join(arguments)}' is not YAML: {error}") from error
     options = {k: v for k, v in given.items() if k not in ("size", "bands", "outputs")}
     models.check(name, options)  # before the seconds that TensorFlow takes to load

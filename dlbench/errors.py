@@ -48,8 +48,8 @@ class UserError(ValueError):
 def exit_status(
     program: str, job: Callable[[], object], on_final: Callable[[], object] = lambda: None
 ) -> int:
-    """Run ``job``; a `UserError` becomes one line on stderr and status 2, a Ctrl-C one and 130,
-    others stay as they are.
+    """Run ``job``; a `UserError`, and room, access or memory that is refused, become one line on
+    stderr and status 2, a Ctrl-C one and 130, others stay as they are.
 
     An error on one rank ends the job: Horovod's launcher stops the other ranks. ``on_final`` is
     called where another start would end alike.
@@ -69,16 +69,8 @@ def exit_status(
             _note_final(on_final)
         return 2
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in UNUSABLE:
-            full = error.errno in UNWRITABLE
-            what = f"cannot {'write' if full else 'use'} {error.filename or 'the output'}"
-            mended = "make room, or make it writable" if full else "change its permissions"
-            _tell(program, f"{what}: {error.strerror}; {mended}")
-            _note_final(on_final)
-            return 2
-        if _is_out_of_memory(error):
-            unmet = UNMET.search(str(error))
-            _tell(program, f"out of memory{f' ({unmet[0]})' if unmet else ''}; {LESS_MEMORY}")
+        if told := _refused(error):
+            _tell(program, told)
             _note_final(on_final)
             return 2
         if cut_off := CUT_OFF.search(str(error)):
@@ -93,9 +85,18 @@ def exit_status(
     return 0
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _refused(error: Exception) -> str | None:
+    """What to tell of room, access or memory that the system refuses."""
+    if isinstance(error, OSError) and error.errno in UNUSABLE:
+        full = error.errno in UNWRITABLE
+        what = f"cannot {'write' if full else 'use'} {error.filename or 'the output'}"
+        mended = "make room, or make it writable" if full else "change its permissions"
+        return f"{what}: {error.strerror}; {mended}"
     # TensorFlow's own by its name: most commands run without TensorFlow.
-    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        unmet = UNMET.search(str(error))
+        return f"out of memory{f' ({unmet[0]})' if unmet else ''}; {LESS_MEMORY}"
+    return None
 
 
 def _note_final(tell: Callable[[], object] = lambda: None) -> None:

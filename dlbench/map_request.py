@@ -13,6 +13,7 @@ from dlbench.config import ConfigError
 from dlbench.data import raster
 from dlbench.data.dataset import DataError
 from dlbench.data.imagery import earth_engine
+from dlbench.data.imagery.landsat import is_landsat
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2_files import SUFFIXES as IMAGES
 from dlbench.data.imagery.sentinel2_files import bands_in
@@ -150,7 +151,7 @@ def _refuse_imagery(last: Path, scenes: list[Path]) -> None:
 def _holds_imagery(folder: Path) -> bool:
     """Whether a folder is a scene or holds some; rasters whose bands are not named B2 or so, such
     as maps, are none."""
-    if is_safe(folder) or any(folder.glob("*_SR_B*")):
+    if is_safe(folder) or is_landsat(folder):
         return True
     for entry in folder.iterdir():
         if "MSIL1C" in entry.name and is_safe(entry):

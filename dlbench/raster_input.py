@@ -22,7 +22,7 @@ from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery import earth_engine
 from dlbench.data.imagery.bands import read_masked
 from dlbench.data.imagery.earth_engine import Mixer
-from dlbench.data.imagery.landsat import Landsat, refuse_numbers
+from dlbench.data.imagery.landsat import Landsat, is_landsat, refuse_numbers
 from dlbench.data.imagery.sentinel2_files import BANDS
 from dlbench.data.imagery.spectral_indices import INDICES
 from dlbench.tiling import Window
@@ -160,15 +160,13 @@ def _of_sentinel2(facts: Facts) -> bool:
 
 
 def _of_landsat(facts: Facts, path: Path) -> bool:
-    if facts.read_as is None:
-        return any(path.glob("*_SR_B*"))
-    return facts.read_as == "landsat"
+    return is_landsat(path) if facts.read_as is None else facts.read_as == "landsat"
 
 
 def _require_scene(path: Path) -> None:
     """Raise `ConfigError` unless ``path`` is the folder of a Landsat scene: a raster's numbers may
     be anything, and their clouds are unknown."""
-    if not any(path.glob("*_SR_B*")):
+    if not is_landsat(path):
         held = "does not exist" if not path.exists() else "is no folder of a Landsat scene"
         raise ConfigError(
             f"{path} {held}, and the network has learnt from those: reflectance x 10000 of "

@@ -288,7 +288,7 @@ def _problems(dataset: DataSet, split: str) -> Iterator[str]:
 def _value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except config.NOT_YAML as error:
         raise DataError(f"the value in '{key}={text}' is not valid YAML: {error}") from error
 
 

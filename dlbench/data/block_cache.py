@@ -22,6 +22,7 @@ import numpy as np
 
 from dlbench.data import raster
 from dlbench.data.dataset import DataError
+from dlbench.data.grid import Grid, Labels
 from dlbench.data.raster import Decode
 
 MOST_BYTES = 2**30
@@ -144,6 +145,7 @@ class _File:
 
 _all_cells: weakref.WeakSet[Cells] = weakref.WeakSet()
 _files: dict[Path, _File] = {}
+_of_labels: weakref.WeakKeyDictionary[Labels, dict[Grid, Cells]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -173,6 +175,13 @@ def read_window(
         (chosen, decode),
     )
     return values, np.ones((height, width), bool) if valid is None else valid
+
+
+def cells_of(labels: Labels, grid: Grid) -> Cells:
+    """The cells of ``labels`` on a grid, the same for all images there."""
+    with _lock:
+        found = _of_labels.setdefault(labels, {})
+    return found.get(grid) or found.setdefault(grid, Cells((grid.height, grid.width)))
 
 
 def clear() -> None:

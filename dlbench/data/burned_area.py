@@ -17,19 +17,19 @@ from affine import Affine
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid, Imagery
 from dlbench.data.imagery.bands import open_bands
-from dlbench.data.imagery.landsat import Landsat, refuse_numbers
+from dlbench.data.imagery.landsat import Landsat, is_landsat, refuse_numbers
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import Harmonized, Sentinel2, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import bands_in, holds_sentinel2
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR, year_of
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
+from dlbench.data.overlap import split_scenes
 from dlbench.data.windows import (
     SPLITS,
     LabelledImagery,
     Scene,
     WindowedDataSet,
-    split_scenes,
 )
 
 IMAGERY_FOLDER = "imagery"
@@ -167,7 +167,7 @@ def _imagery(
 ) -> list[Imagery]:
     told = bands is not None or harmonized is not None
     entries = sorted(folder.glob("*"))
-    landsat = [place for place in entries if place.is_dir() and any(place.glob("*_SR_B*"))]
+    landsat = [place for place in entries if place.is_dir() and is_landsat(place)]
     found: list[Imagery] = [Landsat(place, clouds=clouds) for place in landsat]
     below = (e for e in entries if e.is_dir() and e not in landsat and not is_safe(e))
     places = [place for place in (folder, *below) if holds_sentinel2(place, told)]

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dlbench.data.block_cache import Cells
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Imagery, Labels
 from dlbench.data.imagery.earth_engine import is_export
@@ -18,7 +17,8 @@ from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import Harmonized, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import SUFFIXES
 from dlbench.data.imagery.stack import Stack, acquired, dates_in, days_of, stack
-from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet, split_scenes
+from dlbench.data.overlap import split_scenes
+from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet
 
 IMAGERY_FOLDER = "imagery"
 LABEL_FOLDER = "labels"
@@ -72,13 +72,13 @@ class LabelledSentinel2(WindowedDataSet):
         self.bands, self.dtype = common_bands(self.imagery), first.dtype
         self.ground_sampling_distance = first.grid.pixel_metres
         self.shown = _shown(self.bands)
-        of_grid: dict[tuple[Grid, int | None], tuple[Labels, Cells]] = {}
+        of_grid: dict[tuple[Grid, int | None], Labels] = {}
         labelled = []
         for image in self.imagery:
             key = image.grid, year_of(image)
             if key not in of_grid:
-                of_grid[key] = self.labels(image), Cells((image.grid.height, image.grid.width))
-            labelled.append(LabelledImagery(image, *of_grid[key]))
+                of_grid[key] = self.labels(image)
+            labelled.append(LabelledImagery(image, of_grid[key]))
         self._scenes = split_scenes(labelled, self.window, scenes)
         self.splits = tuple(split for split in SPLITS if self._scenes[split])
 

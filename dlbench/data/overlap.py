@@ -1,5 +1,5 @@
-"""Scenes that overlap, as neighbouring tiles of a satellite's grid do: ground that two show is of
-one split in both, or a model would be scored on labels that it has seen.
+"""Scenes shared among the splits. They may overlap, as neighbouring tiles of a satellite's grid do:
+ground that two show is of one split in both, or a model would be scored on what it has seen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from rasterio.warp import transform
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, crs_name
-from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, Scene
+from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, Scene, split_by_blocks
 
 LEAST = 0.5
 """Share of a scene that must be left where another split shows the rest of its ground: neighbours
@@ -24,6 +24,35 @@ _POINTS = 21
 """Along a side of a scene, which is bent in another CRS."""
 _MARGIN = 1
 """Pixels by which that bend may be missed."""
+
+
+def split_scenes(
+    scenes: Sequence[LabelledImagery],
+    window: tuple[int, int],
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, list[Scene]]:
+    """Share ``scenes`` among the splits: whole ones by their ``names`` ({"train": ["valley"]}),
+    but for ground that one of another split shows too, or without names blocks of each, ground that
+    several show being of one split in all of them. Raises `DataError` for names that are unknown or
+    given twice, for scenes of one place in several splits, and, without names, for scenes that
+    overlap on grids that differ.
+    """
+    if names is None:
+        found = frames([s.imagery.grid for s in scenes], [s.file for s in scenes])
+        parts = [split_by_blocks(s, window, own) for s, own in zip(scenes, found, strict=True)]
+        return {split: [part for each in parts for part in each[split]] for split in SPLITS}
+    known = {scene.name: scene for scene in scenes}
+    wanted = [name for split in names.values() for name in split]
+    if not set(names) <= set(SPLITS) or not set(wanted) <= set(known):
+        raise DataError(
+            f"scenes is {dict(names)}; allowed are the splits {', '.join(SPLITS)} and the scenes "
+            f"{', '.join(known)}"
+        )
+    if len(set(wanted)) < len(wanted):
+        raise DataError(
+            f"scenes names a scene twice: {wanted}; a model would be scored on what it has seen"
+        )
+    return without_shared({s: [known[n] for n in own] for s, own in names.items()}, window)
 
 
 def frames(grids: Sequence[Grid], files: Sequence[object]) -> list[Frame]:
@@ -60,7 +89,7 @@ def frames(grids: Sequence[Grid], files: Sequence[object]) -> list[Frame]:
 
 
 def without_shared(
-    splits: Mapping[str, Sequence[Scene]], window: tuple[int, int]
+    splits: Mapping[str, Sequence[LabelledImagery]], window: tuple[int, int]
 ) -> dict[str, list[Scene]]:
     """Whole scenes of several splits without the ground that a later one of `SPLITS` shows too:
     that of test is left out of val and train, that of val out of train.
@@ -69,27 +98,27 @@ def without_shared(
     than `LEAST` of it is.
     """
     found: dict[str, list[Scene]] = {}
-    later: dict[Grid, Scene] = {}
+    later: dict[Grid, LabelledImagery] = {}
     for split in reversed(SPLITS):
         scenes = splits.get(split, ())
         pieces: dict[Grid, list[Frame]] = {}
         found[split] = []
         for scene in scenes:
-            if not isinstance(scene, LabelledImagery):
-                found[split].append(scene)
-                continue
             grid = scene.imagery.grid
             if grid not in pieces:
                 pieces[grid] = _unshared(scene, split, later, window)
             for piece in pieces[grid]:
                 whole = (piece.height, piece.width) == (grid.height, grid.width)
                 found[split].append(scene if whole else Part(scene, *piece))
-        later |= {s.imagery.grid: s for s in scenes if isinstance(s, LabelledImagery)}
+        later |= {scene.imagery.grid: scene for scene in scenes}
     return {split: found[split] for split in SPLITS}
 
 
 def _unshared(
-    scene: LabelledImagery, split: str, later: Mapping[Grid, Scene], window: tuple[int, int]
+    scene: LabelledImagery,
+    split: str,
+    later: Mapping[Grid, LabelledImagery],
+    window: tuple[int, int],
 ) -> list[Frame]:
     """The rectangles of a scene, counted from its corner, that no scene of ``later`` shows."""
     grid = scene.imagery.grid

@@ -246,9 +246,8 @@ class _Reader:
     def __init__(self, data: DataSet, split: str, cache: bool) -> None:
         self._data = data
         self._split = split
-        self._cache = cache
         self._samples: dict[int, Sample] = {}
-        self._room = MOST_BYTES
+        self._room = MOST_BYTES if cache else 0
         self._lock = threading.Lock()
 
     def __call__(self, index: int, jitter: np.random.Generator | None) -> Sample:
@@ -259,7 +258,7 @@ class _Reader:
         sample = self._data.read(self._split, index)
         size = sum(part.nbytes for part in sample)
         with self._lock:
-            if self._cache and index not in self._samples and size <= self._room:
+            if index not in self._samples and size <= self._room:
                 self._samples[index] = sample
                 self._room -= size
         return sample

@@ -5,10 +5,10 @@ from __future__ import annotations
 import abc
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import InitVar, dataclass
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -56,19 +56,18 @@ class Scene(Protocol):
         """The sample of a window that lies on the scene. Raises `DataError`."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class LabelledImagery:
-    """A scene of imagery, with labels that are brought onto its grid, in ``cells`` of it that other
-    scenes with the same grid and labels may share."""
+    """A scene of imagery, with labels that are brought onto its grid and kept in cells."""
 
     imagery: Imagery
     labels: Labels
-    cells: InitVar[Cells | None] = None
 
-    def __post_init__(self, cells: Cells | None) -> None:
-        from dlbench.data.block_cache import Cells
+    @cached_property  # a CRS takes long to look up in a dict
+    def _cells(self) -> Cells:
+        from dlbench.data.block_cache import cells_of
 
-        self._cells = cells or Cells((self.height, self.width))
+        return cells_of(self.labels, self.imagery.grid)
 
     @property
     def file(self) -> Path:
@@ -152,40 +151,6 @@ def split_by_blocks(
             split = {2: "val", 4: "test"}.get((i + 2 * j) % 5, "train")
             parts[split].append(Part(scene, top, left, bottom - top, right - left))
     return parts
-
-
-def split_scenes(
-    scenes: Sequence[Scene],
-    window: tuple[int, int],
-    names: Mapping[str, Sequence[str]] | None = None,
-) -> dict[str, list[Scene]]:
-    """Share ``scenes`` among the splits: whole ones by their ``names`` ({"train": ["valley"]}),
-    but for ground that one of another split shows too, or without names blocks of each, ground that
-    several show being of one split in all of them. Raises `DataError` for names that are unknown or
-    given twice, for scenes of one place in several splits, and, without names, for scenes that
-    overlap on grids that differ.
-    """
-    from dlbench.data import overlap
-
-    if names is None:
-        placed = [scene for scene in scenes if isinstance(scene, LabelledImagery)]
-        found = overlap.frames([s.imagery.grid for s in placed], [s.file for s in placed])
-        frame_of = {id(scene): frame for scene, frame in zip(placed, found, strict=True)}
-        parts = [split_by_blocks(scene, window, frame_of.get(id(scene))) for scene in scenes]
-        return {split: [part for each in parts for part in each[split]] for split in SPLITS}
-    known = {scene.name: scene for scene in scenes}
-    wanted = [name for split in names.values() for name in split]
-    if not set(names) <= set(SPLITS) or not set(wanted) <= set(known):
-        raise DataError(
-            f"scenes is {dict(names)}; allowed are the splits {', '.join(SPLITS)} and the scenes "
-            f"{', '.join(known)}"
-        )
-    if len(set(wanted)) < len(wanted):
-        raise DataError(
-            f"scenes names a scene twice: {wanted}; a model would be scored on what it has seen"
-        )
-    chosen = {split: [known[name] for name in found] for split, found in names.items()}
-    return overlap.without_shared(chosen, window)
 
 
 def _blocks(length: int, window: int, start: int, side: int) -> list[tuple[int, tuple[int, int]]]:

@@ -14,8 +14,8 @@ from rasterio.warp import transform
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
-from dlbench.data.overlap import frames
-from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, split_by_blocks, split_scenes
+from dlbench.data.overlap import frames, split_scenes
+from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, split_by_blocks
 
 UTM33, UTM32 = CRS.from_epsg(32633), CRS.from_epsg(32632)
 

@@ -74,10 +74,13 @@ def final(folder: Path, name: str) -> dict[str, np.ndarray]:
     return checkpoint.load(folder / "runs" / name / "checkpoints" / "last.npz")[0]
 
 
-def assert_equal(folder: Path, name: str) -> None:
-    found, expected = final(folder, name), final(folder, "whole")
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+def assert_equal(folder: Path, name: str) -> None:
+    assert_same(final(folder, name), final(folder, "whole"))
     curves = [(folder / "runs" / run / "metrics.csv").read_text() for run in (name, "whole")]
     assert curves[0] == curves[1]

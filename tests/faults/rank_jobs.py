@@ -9,6 +9,8 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
+SOON = 60.0
+"""Seconds within which a job must have ended after one of its ranks has."""
 
 
 def arguments(name: str) -> list[str]:

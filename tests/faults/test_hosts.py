@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from faults.conftest import NoteFault
-from faults.test_ranks import EPOCHS, SOON, arguments, epochs, from_ranks
+from faults.rank_jobs import EPOCHS, SOON, arguments, epochs, from_ranks
 from ranks.hosts import ROOT, Hosts, missing
 from street_scenes import draw_street
 

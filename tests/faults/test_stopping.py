@@ -17,6 +17,7 @@ from faults.disturbed import (
     EPOCHS,
     LONGEST,
     assert_equal,
+    assert_same,
     command,
     environment,
     final,
@@ -180,8 +181,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     assert newest.with_name("last.npz.damaged").read_bytes() == content
     assert "Going on from the checkpoint before, runs/whole/checkpoints/last-1.npz" in output
     assert f"resuming after epoch {EPOCHS - 1} of {EPOCHS}" in output
-    for name, value in final(folder, "whole").items():
-        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert_same(final(folder, "whole"), expected)
     note_fault(
         "a bit of the newest checkpoint has flipped", output, "Going on from the checkpoint before",
         "an epoch's time: it ends in the same bits",
@@ -199,8 +199,7 @@ def test_checkpoints_that_are_deleted_cost_no_run(street: Path, note_fault: Note
     assert status == 0, lost
     told = "warning: there is no checkpoint runs/whole/checkpoints/last.npz. Going on from"
     assert f"{told} the checkpoint before, runs/whole/checkpoints/last-1.npz\n" in lost
-    for name, value in final(folder, "whole").items():
-        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert_same(final(folder, "whole"), expected)
     assert record != whole.record.read_bytes(), "an epoch was made again"
 
     record = whole.record.read_bytes()
@@ -264,13 +263,17 @@ def test_a_loss_that_is_no_number_ends_the_job_and_is_not_saved(
     )  # fmt: skip
 
 
+def one_step(name: str, rate: str) -> list[str]:
+    """A run of all seven samples in a single step, after which no loss is taken."""
+    more = "training.batch=7", "training.epochs=1", f"optimizer.learning_rate={rate}"
+    return command(name, 1, *more)
+
+
 def test_weights_that_are_no_numbers_end_the_job_and_are_not_saved(
     street: Path, note_fault: NoteFault
 ) -> None:
     """Of a last step whose loss is that of the weights before it."""
-    words = command(
-        "broken", 1, "training.batch=7", "training.epochs=1", "optimizer.learning_rate=1e39"
-    )
+    words = one_step("broken", "1e39")
     status, output = run(street.parent, words)
     assert status == 2, output
     assert "Traceback" not in output
@@ -287,9 +290,7 @@ def test_a_validation_loss_that_is_no_number_costs_no_report(
     street: Path, note_fault: NoteFault
 ) -> None:
     """Of a last step whose weights are still numbers, near 1e38; the same command ends alike."""
-    words = command(
-        "enormous", 1, "training.batch=7", "training.epochs=1", "optimizer.learning_rate=1e38"
-    )
+    words = one_step("enormous", "1e38")
     folder = RunFolder(street.parent / "runs/enormous")
     for _ in range(2):
         status, output = run(street.parent, words)
@@ -329,6 +330,15 @@ def test_a_second_run_into_the_same_folder_is_refused(street: Path, note_fault: 
     note_fault("two runs into one folder", output, "another process trains into", "nothing")
 
 
+def refused(folder: Path, words: list[str]) -> str:
+    """The one line that tells why the command, without root's power over files, ends."""
+    status, output = run(folder, unprivileged(words))
+    assert status == 2, output
+    assert "Traceback" not in output
+    (told,) = re.findall(r"^dlbench.*", output, re.M)
+    return str(told)
+
+
 def test_data_that_may_not_be_read_is_told_as_such(street: Path, note_fault: NoteFault) -> None:
     """Below a folder that may not be searched, and in one that may not be listed."""
     folder = street.parent
@@ -337,13 +347,11 @@ def test_data_that_may_not_be_read_is_told_as_such(street: Path, note_fault: Not
     words = command("unread", 1, "data.root=locked/street")
     for path, mode, named in ((locked, 0o666, "locked/street"), (locked / "street", 0, "locked/")):
         path.chmod(mode)
-        status, output = run(folder, unprivileged(words))
+        told = refused(folder, words)
         path.chmod(0o755)
-        assert status == 2, output
-        (told,) = re.findall(r"^dlbench.*", output, re.M)
         assert told.startswith(f"dlbench.train (rank 0): cannot read {named}")
         assert "Permission denied; have its permissions and those of the folders above it" in told
-    note_fault("the data may not be read", output, "cannot read locked", "nothing")
+    note_fault("the data may not be read", told, "cannot read locked", "nothing")
 
 
 def test_a_run_folder_that_is_read_only_ends_the_run_with_one_message(
@@ -354,20 +362,15 @@ def test_a_run_folder_that_is_read_only_ends_the_run_with_one_message(
     words = command("sealed", 1)
     (folder / "runs").mkdir()
     (folder / "runs").chmod(0o555)
-    status, output = run(folder, unprivileged(words))
-    assert status == 2, output
-    (told,) = re.findall(r"^dlbench.*", output, re.M)
+    told = refused(folder, words)
     reason = "Permission denied; mend that, or choose another folder"
     assert told == f"dlbench.train (rank 0): cannot use runs/.sealed.lock: {reason}"
     (folder / "runs").chmod(0o755)
     (folder / "runs/sealed").mkdir(mode=0o555)
-    status, output = run(folder, unprivileged(words))
-    assert status == 2, output
-    (told,) = re.findall(r"^dlbench.*", output, re.M)
-    assert "Traceback" not in output
+    told = refused(folder, words)
     assert "cannot write runs/sealed/config.yaml: Permission denied; " in told
     assert not list((folder / "runs/sealed").iterdir())
-    note_fault("the run folder is read-only", output, "cannot write runs/sealed", "nothing")
+    note_fault("the run folder is read-only", told, "cannot write runs/sealed", "nothing")
 
 
 def test_a_disk_that_is_full_ends_the_run_with_one_message(

@@ -35,6 +35,11 @@ FILL_BIT = 0
 CLOUD_BITS = {"dilated cloud": 1, "cirrus": 2, "cloud": 3, "cloud shadow": 4}
 
 
+def is_landsat(folder: Path) -> bool:
+    """Whether a folder holds bands of a scene."""
+    return any(folder.glob("*_SR_B*"))
+
+
 def refuse_numbers(file: Path, names: Sequence[str | None], dtype: np.dtype[Any]) -> None:
     """Raise `DataError` for a raster of Landsat's numbers as they are, for which reflectance would
     be taken: of 0.1 the number is 10909. ``names`` are the descriptions of its bands."""

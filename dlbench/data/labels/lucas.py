@@ -19,7 +19,7 @@ from rasterio.crs import CRS
 from dlbench.data.dataset import IGNORE, ClassInfo, DataError
 from dlbench.data.grid import Grid
 from dlbench.data.labels.points import Points
-from dlbench.data.labels.polygons import Polygons, class_indices, find_field, read_features
+from dlbench.data.labels.polygons import Polygons, class_indices, find_field, held_as, read_features
 
 YEARS = (2009, 2012, 2015, 2018, 2022)
 POINT_FILES = ("EU_{year}_*.csv", "EU_LUCAS_{year}*.csv", "lucas_harmo_uf_{year}.csv")
@@ -201,10 +201,9 @@ def _read_table(
     if header is None:
         raise DataError(f"cannot read {file}: it is empty; fetch it again")
     columns = {name: find_field(file, header, variants) for name, variants in wanted.items()}
-    lower = {name.strip().lower(): name for name in header}
     for name, variants in (optional or {}).items():
-        if variants[0].lower() in lower:
-            columns[name] = lower[variants[0].lower()]
+        if field := held_as(header, variants):
+            columns[name] = field
     places = {name: header.index(column) for name, column in columns.items()}
     # A survey of 2018 has 97 columns and 338,000 rows: as texts, 2 GB.
     cells: dict[str, list[str]] = {name: [] for name in places}
