@@ -37,7 +37,7 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
     run_job,
     time_in_turn,
 )
-from dlbench import distributed, gpus
+from dlbench import gpus, launched
 from dlbench.config import ConfigError
 from dlbench.report import forecast, records
 
@@ -122,7 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         planted.faults()
-        ranks = distributed.launched_size()
+        ranks = launched.size()
     except (planted.PlantedError, ConfigError) as error:
         raise pytest.UsageError(str(error)) from None
     if ranks > 1:

@@ -17,6 +17,7 @@ from rasterio.windows import Window
 
 from dlbench import config
 from dlbench.data import block_cache, pipeline
+from dlbench.data.batches import Batches
 from dlbench.data.dataset import DataSet
 from dlbench.data.isprs import CLASSES
 from dlbench.training import shared
@@ -30,7 +31,7 @@ Place = tuple[Path, Path, int, int]
 """Image and label file, row and column of a window."""
 
 
-def batches(dataset: DataSet, augmentation: config.Augmentation = STILL) -> pipeline.Batches:
+def batches(dataset: DataSet, augmentation: config.Augmentation = STILL) -> Batches:
     return pipeline.training_batches(
         dataset,
         batch=BATCH,

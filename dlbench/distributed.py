@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from dlbench import elastic
+from dlbench import elastic, launched
 from dlbench.bench.split import stamp
 from dlbench.config import ConfigError, Distributed
 
@@ -23,38 +23,6 @@ HALF_GAIN = 1024.0
 """Mean losses have gradients near 1e-6, below which half precision has few digits left."""
 SMALL = 4096
 """Values up to which a gradient travels whole, in a fused sum."""
-
-
-OTHER_LAUNCHERS = {
-    "OMPI_COMM_WORLD_SIZE": "mpirun",  # Open MPI
-    "PMI_SIZE": "mpirun",  # MPICH, Intel MPI
-    "SLURM_STEP_NUM_TASKS": "srun",
-}
-"""By which variable each tells its processes how many they are."""
-
-
-def launched_size() -> int:
-    """Number of ranks that ``horovodrun`` announced; 1 without it. Reads the environment alone.
-
-    `ConfigError` where another launcher started several processes: a Horovod that knows Gloo, not
-    MPI, would make each of them rank 0 of 1.
-    """
-    if size := os.environ.get("HOROVOD_SIZE"):
-        return int(size)
-    for variable, launcher in OTHER_LAUNCHERS.items():
-        count = os.environ.get(variable, "")
-        if count.isdigit() and int(count) > 1:
-            raise ConfigError(
-                f"{launcher} tells of {count} processes ({variable}), but ranks are what Horovod's "
-                f"own launcher starts: horovodrun -np {count} ... (configs/clusters/ has recipes); "
-                f"where this one, or each, is to be a run by itself, unset {variable}"
-            )
-    return 1
-
-
-def launched_local_size() -> int:
-    """Number of ranks on this host, likewise."""
-    return int(os.environ.get("HOROVOD_LOCAL_SIZE") or 1)
 
 
 class SingleProcess:
@@ -137,9 +105,9 @@ class Horovod(SingleProcess):
 
             elastic.meet()
             hvd.init()
-        if hvd.size() != launched_size():
+        if hvd.size() != launched.size():
             raise ConfigError(
-                f"{launched_size()} ranks were announced (HOROVOD_SIZE), but Horovod knows of "
+                f"{launched.size()} ranks were announced (HOROVOD_SIZE), but Horovod knows of "
                 f"{hvd.size()}; start them by horovodrun, with the Horovod that dlbench installs "
                 "(python -m install.horovod)"
             )
@@ -277,7 +245,7 @@ def configure_devices(threads: int | None) -> None:
     """
     import tensorflow as tf
 
-    threads = threads or max(1, len(os.sched_getaffinity(0)) // launched_local_size())
+    threads = threads or max(1, len(os.sched_getaffinity(0)) // launched.local_size())
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # Ops side by side as well: by default as many as the host has cores, in every rank, and the
     # ranks push each other off the cores while all wait for the slowest.
@@ -312,7 +280,7 @@ def listen_for_hosts(listener: Callable[[], object]) -> None:
 
 def start(options: Distributed) -> SingleProcess:
     """Join the ranks that the launcher started, or stand alone without one."""
-    return Horovod(options) if launched_size() > 1 else SingleProcess()
+    return Horovod(options) if launched.size() > 1 else SingleProcess()
 
 
 def sync_batch_normalization(ranks: SingleProcess) -> type[Any]:

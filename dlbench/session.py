@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlbench import checkpoint, data, distributed, models
+from dlbench import checkpoint, data, distributed, launched, models
 from dlbench.config import ConfigError, Experiment
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def start(experiment: Experiment) -> Session:
     """
     models.check(experiment.model.name, experiment.model.options)
     # Scenes that are still to be generated wait until the ranks can take turns.
-    generated = distributed.launched_size() > 1 and experiment.data.root is None
+    generated = launched.size() > 1 and experiment.data.root is None
     dataset = None if generated else _open(experiment)
     distributed.configure_devices(experiment.training.threads)
     _require_ops()

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlbench.bench import split
-from dlbench.data.pipeline import ALIGNMENT, Batch
+from dlbench.data.batches import ALIGNMENT, Batch
 from dlbench.distributed import SingleProcess
 from dlbench.recomputation import Recomputed
 from dlbench.tasks import Loss
@@ -44,7 +44,7 @@ def draw_own_dropout(network: keras.Model, rank: int) -> None:
 
 
 def shared(part: np.ndarray | tf.Tensor) -> tf.Tensor:
-    """A tensor in the memory of an array of `pipeline.Batches`, which nobody else uses; of other
+    """A tensor in the memory of an array of `batches.Batches`, which nobody else uses; of other
     arrays, whose memory TensorFlow's vectors do not fit, a copy."""
     if isinstance(part, tf.Tensor) or part.ctypes.data % ALIGNMENT or not part.flags.carray:
         return tf.convert_to_tensor(part)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlbench import distributed, environment, session
+from dlbench import distributed, environment, launched, session
 from dlbench.config import ConfigError
 from dlbench.errors import exit_status
 
@@ -204,18 +204,18 @@ def test_a_rank_without_a_gpu_is_told_so(
 
 
 def test_launched_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE", *distributed.OTHER_LAUNCHERS):
+    for name in ("HOROVOD_SIZE", "HOROVOD_LOCAL_SIZE", *launched.OTHER_LAUNCHERS):
         monkeypatch.delenv(name, raising=False)
-    assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
+    assert (launched.size(), launched.local_size()) == (1, 1)
     # In the script of a Slurm job, whatever it will start.
     monkeypatch.setenv("SLURM_NTASKS", "8")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
-    assert (distributed.launched_size(), distributed.launched_local_size()) == (1, 1)
+    assert (launched.size(), launched.local_size()) == (1, 1)
     monkeypatch.setenv("HOROVOD_SIZE", "6")
     monkeypatch.setenv("HOROVOD_LOCAL_SIZE", "3")
     # horovodrun within a step that has a task on each node.
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    assert (distributed.launched_size(), distributed.launched_local_size()) == (6, 3)
+    assert (launched.size(), launched.local_size()) == (6, 3)
 
 
 @pytest.mark.parametrize(
