@@ -142,21 +142,29 @@ def test_the_sampler_does_not_survive_a_killed_parent(
 
 def test_the_sampler_is_cheap() -> None:
     sampler = HostSampler(os.getpid())
-    watched = psutil.Process(sampler.pid)
+    # Being woken has a price too, on some virtual machines the larger: 0.9 % of a core was seen.
+    bare = subprocess.Popen(
+        [sys.executable, "-c", f"import time\nwhile True: time.sleep({memory.INTERVAL_S})"]
+    )
+    processes = psutil.Process(sampler.pid), psutil.Process(bare.pid)
+    time.sleep(0.5)  # until the bare one has started
+
+    def used_s() -> np.ndarray:
+        times = [process.cpu_times() for process in processes]
+        return np.array([one.user + one.system for one in times])
 
     def cheap() -> bool:
-        before, start = watched.cpu_times(), time.monotonic()
+        before, start = used_s(), time.monotonic()
         time.sleep(2.0)
-        after, wall = watched.cpu_times(), time.monotonic() - start
-        used = after.user + after.system - before.user - before.system
+        of_sampler, of_bare = used_s() - before
         # 0.5 % plus one tick: the kernel counts CPU time in ticks of 10 ms.
-        return used <= 0.005 * wall + 0.01
+        return of_sampler - of_bare <= 0.005 * (time.monotonic() - start) + 0.01
 
-    # A busy host only adds to it: on a virtual machine the bare wake-ups took 9 ms of these 2 s at
-    # times, nearly all of the share.
-    found = any(cheap() for _ in range(5))
+    found = sum(cheap() for _ in range(5))  # what else the host does only adds to it
+    bare.kill()
+    bare.communicate()
     sampler.stop()
-    assert found
+    assert found >= 3
 
 
 def test_bad_requests_are_refused() -> None:

@@ -40,25 +40,41 @@ def test_waits_and_the_rest_add_up_to_the_steps() -> None:
 
 
 class Pause:
-    """Sleeps, in a graph or outside, and notes for how long and until when."""
+    """Sleeps and notes for how long and until when, seconds since 1970, all that belongs to it
+    included: entering Python from a graph takes milliseconds where memory that rested is slow."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.lasted: list[float] = []
         self.ended: list[float] = []
 
-    def sleep(self) -> None:
-        start = time.perf_counter()
+    def over(self, draw: Callable[[], Batch]) -> Batch:
+        """Before what ``draw`` gives."""
+        begun = time.time()
         time.sleep(self._seconds)
-        self.ended.append(time.perf_counter())
-        self.lasted.append(self.ended[-1] - start)
+        drawn = draw()
+        self._note(begun, time.time())
+        return drawn
 
     def before(self, tensor: tf.Tensor) -> tf.Tensor:
+        """In a graph."""
+
         def slept(x: tf.Tensor) -> tf.Tensor:
-            self.sleep()
+            time.sleep(self._seconds)
             return x
 
-        return tf.ensure_shape(tf.py_function(slept, [tensor], tensor.dtype), tensor.shape)
+        with tf.control_dependencies([tensor]):
+            begun = tf.timestamp()
+        with tf.control_dependencies([begun]):
+            after = tf.ensure_shape(tf.py_function(slept, [tensor], tensor.dtype), tensor.shape)
+        with tf.control_dependencies([after]):
+            ended = tf.timestamp()
+        with tf.control_dependencies([tf.py_function(self._note, [begun, ended], [])]):
+            return tf.identity(after)
+
+    def _note(self, begun: Any, ended: Any) -> None:
+        self.ended.append(float(ended))
+        self.lasted.append(float(ended) - float(begun))
 
 
 class SlowRanks(SingleProcess):
@@ -114,11 +130,13 @@ def trainer_of(ranks: SingleProcess, work: Pause | None = None) -> Trainer:
 
 def batches(pause: Pause | None = None) -> Iterator[Batch]:
     generator = np.random.default_rng(0)
-    while True:
-        if pause:
-            pause.sleep()
+
+    def draw() -> Batch:
         image = generator.normal(size=(2, 8, 8, 3)).astype(np.float32)
-        yield image, generator.integers(0, 3, (2, 8, 8), np.uint8)
+        return image, generator.integers(0, 3, (2, 8, 8), np.uint8)
+
+    while True:
+        yield pause.over(draw) if pause else draw()
 
 
 def as_keras_draws_them() -> tf.data.Dataset:
@@ -175,8 +193,10 @@ def test_one_rank_waits_for_no_other_and_ready_input_is_not_waited_for() -> None
     history = trainer.fit(ready, steps_per_epoch=5, verbose=0).history
     assert set(history) == {"loss"}
     assert len(trainer.waits.input_s) == 5
-    assert min(trainer.waits.input_s[1:]) < 0.02 * 0.05
-    assert all(waited is not None and waited < 0.02 * 0.05 for waited in trainer.waits.comm_s)
+    assert min(trainer.waits.input_s[1:]) < 1e-3
+    # Not all of them: whatever else the machine does may come between two looks at the clock.
+    assert np.median([waited for waited in trainer.waits.comm_s if waited is not None]) < 1e-3
+    assert None not in trainer.waits.comm_s
 
 
 def our_steps(trainer: Trainer) -> Callable[[], dict[str, Any]]:
