@@ -142,10 +142,9 @@ def test_the_sampler_does_not_survive_a_killed_parent(
 
 def test_the_sampler_is_cheap() -> None:
     sampler = HostSampler(os.getpid())
-    # Being woken has a price too, on some virtual machines the larger: 0.9 % of a core was seen.
-    bare = subprocess.Popen(
-        [sys.executable, "-c", f"import time\nwhile True: time.sleep({memory.INTERVAL_S})"]
-    )
+    # Being woken has a price too, on a virtual machine nearly twice what is allowed.
+    woken = f"import time\nfor _ in range(400): time.sleep({memory.INTERVAL_S})"
+    bare = subprocess.Popen([sys.executable, "-c", woken])
     processes = psutil.Process(sampler.pid), psutil.Process(bare.pid)
     time.sleep(0.5)  # until the bare one has started
 
@@ -157,8 +156,10 @@ def test_the_sampler_is_cheap() -> None:
         before, start = used_s(), time.monotonic()
         time.sleep(2.0)
         of_sampler, of_bare = used_s() - before
-        # 0.5 % plus one tick: the kernel counts CPU time in ticks of 10 ms.
-        return of_sampler - of_bare <= 0.005 * (time.monotonic() - start) + 0.01
+        # 0.5 % plus one tick: the kernel counts CPU time in ticks of 10 ms. Being woken counts, up
+        # to a tick.
+        beyond = max(of_bare - 0.01, 0.0)
+        return of_sampler - beyond <= 0.005 * (time.monotonic() - start) + 0.01
 
     found = sum(cheap() for _ in range(5))  # what else the host does only adds to it
     bare.kill()

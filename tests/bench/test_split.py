@@ -193,10 +193,8 @@ def test_one_rank_waits_for_no_other_and_ready_input_is_not_waited_for() -> None
     history = trainer.fit(ready, steps_per_epoch=5, verbose=0).history
     assert set(history) == {"loss"}
     assert len(trainer.waits.input_s) == 5
-    assert min(trainer.waits.input_s[1:]) < 1e-3
-    # Not all of them: whatever else the machine does may come between two looks at the clock.
-    assert np.median([waited for waited in trainer.waits.comm_s if waited is not None]) < 1e-3
-    assert None not in trainer.waits.comm_s
+    assert min(trainer.waits.input_s[1:]) < 0.02 * 0.05
+    assert all(waited is not None and waited < 0.02 * 0.05 for waited in trainer.waits.comm_s)
 
 
 def our_steps(trainer: Trainer) -> Callable[[], dict[str, Any]]:
