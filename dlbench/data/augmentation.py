@@ -48,11 +48,13 @@ def augment(
     """
     size = size or (target.shape[0], target.shape[1])
     require_possible(augmentation, size, target.ndim == 2)
-    # Every draw is made whether used or not: switching one change on leaves the others' as is.
-    zoom = math.exp(generator.uniform(*np.log(augmentation.scale)))
-    place = generator.random(2)
-    shift, stretch = generator.uniform(-1.0, 1.0, 2)
-    left_right, up_down = generator.random(2) < 0.5
+    # Every draw is made whether used or not: switching one change on leaves the others' as is. One
+    # by one, since NumPy hands the interpreter to another thread to draw several.
+    low, high = augmentation.scale
+    zoom = math.exp(generator.uniform(math.log(low), math.log(high)))
+    place = generator.random(), generator.random()
+    shift, stretch = generator.uniform(-1.0, 1.0), generator.uniform(-1.0, 1.0)
+    left_right, up_down = generator.random() < 0.5, generator.random() < 0.5
     turns = int(generator.integers(4))
 
     extent = value_range[1] - value_range[0]
@@ -97,13 +99,19 @@ def _vectors(target: np.ndarray, matrix: tuple[tuple[int, int], tuple[int, int]]
 
 
 def _zoom(
-    image: np.ndarray, target: np.ndarray, size: tuple[int, int], zoom: float, place: np.ndarray
+    image: np.ndarray,
+    target: np.ndarray,
+    size: tuple[int, int],
+    zoom: float,
+    place: tuple[float, float],
 ) -> Sample:
     height, width = target.shape[:2]
     if zoom == 1.0:
         return fit(image, target, size)
     if zoom > 1.0:
-        top, left = place * (1.0 - 1.0 / zoom) * (height, width)
+        top, left = (
+            p * (1.0 - 1.0 / zoom) * side for p, side in zip(place, (height, width), strict=True)
+        )
         return _resample(image, target, (top, left, top + height / zoom, left + width / zoom), size)
     inner = (max(1, round(size[0] * zoom)), max(1, round(size[1] * zoom)))
     top, left = (int(p * (s - i + 1)) for p, s, i in zip(place, size, inner, strict=True))

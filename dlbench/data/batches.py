@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dlbench.data.dataset import DataError
+from dlbench.data.rows import copy_rows, rows_of
 
 Batch = tuple[np.ndarray, ...]
 """Arrays of one length, for whoever takes them to keep; aligned, so that tensors share them."""
@@ -92,6 +93,9 @@ def _keep_freed_memory() -> None:
 
 
 def _copy(part: np.ndarray, place: np.ndarray) -> None:
+    if part.ndim > 1 and part.flags.c_contiguous and part.dtype == place.dtype:
+        copy_rows(rows_of(part), rows_of(place))
+        return
     if part.ndim < 3 or part.strides[1:] == place.strides[1:]:
         place[...] = part
         return

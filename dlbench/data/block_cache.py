@@ -10,6 +10,7 @@ either way.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -24,6 +25,7 @@ from dlbench.data import raster
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, Labels
 from dlbench.data.raster import Decode
+from dlbench.data.rows import copy_rows, rows_of
 
 MOST_BYTES = 2**30
 """Of all cells of a process."""
@@ -32,12 +34,16 @@ SIDE = 512
 and few cells make a window."""
 IDLE_S = 60.0
 """After so long without a window of it, a raster makes room for others."""
+LOOK_S = 1.0
+"""So often a file is looked at, whether it was written anew, unless a data set has been opened
+since: each look lets the interpreter go to another thread."""
 
 Window = tuple[np.ndarray, np.ndarray | None]
 """Values, and where they hold data; None: everywhere."""
 Box = tuple[int, int, int, int]
 """Row, column, height and width in pixels."""
 Read = Callable[[Box], Window]
+_Slices = tuple[slice, slice]
 _Key = tuple[int, int, Hashable]
 """Row and column of a cell among the others, and what is read there."""
 
@@ -82,19 +88,14 @@ class Cells:
                 if values is None:
                     values = np.empty((height, width, *part.shape[2:]), part.dtype)
                 below, right = r * down - row, c * across - column  # of the window's corner
-                here = (
-                    slice(max(below, 0), below + part.shape[0]),
-                    slice(max(right, 0), right + part.shape[1]),
-                )
-                there = (
-                    slice(max(-below, 0), height - below),
-                    slice(max(-right, 0), width - right),
-                )
-                values[here] = part[there]
+                down_to, across_to = below + part.shape[0], right + part.shape[1]
+                here = slice(max(below, 0), down_to), slice(max(right, 0), across_to)
+                there = slice(max(-below, 0), height - below), slice(max(-right, 0), width - right)
+                _copy(part, there, values, here)
                 if known is not None:
                     if valid is None:
                         valid = np.ones((height, width), bool)
-                    valid[here] = known[there]
+                    _copy(known, there, valid, here)
         assert values is not None
         return values, valid
 
@@ -122,7 +123,8 @@ class Cells:
                 self.bytes += size
         if mine:
             try:
-                found.set_result(read((top, left, height, width)))
+                values, valid = read((top, left, height, width))
+                found.set_result((np.ascontiguousarray(values), valid))
             except BaseException as error:
                 with _lock:
                     if self.held.get(key) is found:
@@ -133,7 +135,15 @@ class Cells:
         return found.result()
 
 
-@dataclass(frozen=True)
+def _copy(part: np.ndarray, there: _Slices, whole: np.ndarray, here: _Slices) -> None:
+    """``whole[here] = part[there]``; slices of rows and columns."""
+    pixel = math.prod(part.shape[2:])  # values of one
+    from_columns = slice(there[1].start * pixel, there[1].stop * pixel)
+    to_columns = slice(here[1].start * pixel, here[1].stop * pixel)
+    copy_rows(rows_of(part)[there[0], from_columns], rows_of(whole)[here[0], to_columns])
+
+
+@dataclass
 class _File:
     """A file as it was when it was opened."""
 
@@ -141,6 +151,9 @@ class _File:
     bands: int
     value_bytes: int
     cells: Cells
+    looked_at: float
+    headers_read: int
+    """`raster.headers_read` as it was then."""
 
 
 _all_cells: weakref.WeakSet[Cells] = weakref.WeakSet()
@@ -157,8 +170,9 @@ def read_window(
     width: int,
     indexes: Sequence[int] | None = None,
     decode: Decode | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `raster.read_window`; ``decode`` is the same object for all windows of a file."""
+) -> Window:
+    """As `raster.read_window`, but None for a mask that is true everywhere; ``decode`` is the same
+    object for all windows of a file."""
     file = _file(path)
     raster.require_window(path, file.cells.shape, row, column, height, width)
     chosen = None if indexes is None else tuple(indexes)
@@ -168,13 +182,12 @@ def read_window(
         values, valid = raster.read_window(path, *box, chosen, decode)
         return values, None if valid.all() else valid
 
-    values, valid = file.cells.window(
+    return file.cells.window(
         (row, column, height, width),
         read,
         1 + (bands * file.value_bytes if decode is None else 1),
         (chosen, decode),
     )
-    return values, np.ones((height, width), bool) if valid is None else valid
 
 
 def cells_of(labels: Labels, grid: Grid) -> Cells:
@@ -193,13 +206,17 @@ def clear() -> None:
 
 def _file(path: Path) -> _File:
     """The cells of a file; one that was written anew has none yet."""
+    file, now, headers_read = _files.get(path), time.monotonic(), raster.headers_read
+    if file is not None and file.headers_read == headers_read and now - file.looked_at < LOOK_S:
+        return file
     signature = raster.signature(path)
-    file = _files.get(path)
-    if file is None or file.signature != signature:
+    if file is not None and file.signature == signature:
+        file.looked_at, file.headers_read = now, headers_read
+    else:
         dataset, _ = raster.kept_open(path)
         cells = Cells(dataset.shape, dataset.block_shapes[0])
         value_bytes = np.dtype(dataset.dtypes[0]).itemsize
-        opened = _File(signature, dataset.count, value_bytes, cells)
+        opened = _File(signature, dataset.count, value_bytes, cells, now, headers_read)
         with _lock:
             file = _files.get(path)
             if file is None or file.signature != signature:

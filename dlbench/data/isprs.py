@@ -59,6 +59,8 @@ def _indices(palette: np.ndarray) -> np.ndarray:
 
 def _known(target: np.ndarray, file: Path, palette: Callable[[], np.ndarray]) -> np.ndarray:
     """Indices, `IGNORE` in place of the few that are of no class. Raises `DataError` for many."""
+    if _UNKNOWN not in target.tobytes():  # bytes do not hand the interpreter to another thread
+        return target
     unknown = target == _UNKNOWN
     if np.count_nonzero(unknown) > MIXED_SHARE * unknown.size:
         row, column = np.argwhere(unknown)[0]
@@ -90,9 +92,10 @@ class _Heights:
         rows = np.minimum(np.arange(row, row + height), self.rows - 1)
         columns = np.minimum(np.arange(column, column + width), self.columns - 1)
         top, left = int(rows[0]), int(columns[0])
-        values, valid = block_cache.read_window(
+        values, known = block_cache.read_window(
             self.file, top, left, int(rows[-1]) - top + 1, int(columns[-1]) - left + 1
         )
+        valid = np.ones(values.shape[:2], bool) if known is None else known
         if not self.in_decimetres:
             ground = _low_ground(self.file, self.rows, self.columns) if self.kind == "dsm" else 0.0
             metres = np.where(valid[..., None], values, ground) - ground
@@ -123,10 +126,12 @@ class _Tile:
         image, valid = block_cache.read_window(self.file, *window)
         if self.heights is not None:
             steps, known = self.heights.read(*window)
-            image, valid = np.dstack([image, steps]), valid & known
+            image = np.dstack([image, steps])
+            valid = known if valid is None else valid & known
         found, _ = block_cache.read_window(self.label, *window, decode=_indices)
         target = _known(found, self.label, lambda: raster.read_window(self.label, *window)[0])
-        target[~valid] = IGNORE
+        if valid is not None:
+            target[~valid] = IGNORE
         return image, target
 
 

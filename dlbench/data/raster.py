@@ -33,6 +33,9 @@ os.environ["GDAL_NUM_THREADS"] = "1"
 
 _OPEN_PER_THREAD = 32
 
+headers_read = 0
+"""How many; one more: a data set was opened, whose files may have been written anew."""
+
 Decode = Callable[[np.ndarray], np.ndarray]
 """Of values (height, width, bands), pixel by pixel, to uint8 (height, width)."""
 Signature = tuple[int, int, int] | None
@@ -81,6 +84,8 @@ class Header:
 
 def describe(path: Path) -> Header:
     """Read a header. Raises `DataError` as `open_raster`, and for a raster that is rotated."""
+    global headers_read
+    headers_read += 1
     with open_raster(path) as dataset:
         transform = dataset.transform
         if transform.b or transform.d:

@@ -120,7 +120,7 @@ class Bands:
 
 
 def read_masked(
-    read: Callable[..., tuple[np.ndarray, np.ndarray]],
+    read: Callable[..., tuple[np.ndarray, np.ndarray | None]],
     window: tuple[Path, int, int, int, int],
     indexes: tuple[int, ...],
     alpha: int | None,
@@ -130,7 +130,8 @@ def read_masked(
     known where ``alpha``, a further band, is not 0 and the bands are not ``collar`` together.
     """
     masks = () if alpha is None else (alpha,)
-    values, valid = read(*window, (*indexes, *masks))
+    values, known = read(*window, (*indexes, *masks))
+    valid = np.ones(values.shape[:2], bool) if known is None else known
     if masks:
         values, valid = values[..., :-1], valid & (values[..., -1] != 0)
     if collar is not None:
