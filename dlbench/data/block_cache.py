@@ -3,9 +3,9 @@
 GDAL keeps decoded blocks a handle, so a thread, and windows that move touch each block several
 times. Here a *cell* of a raster, some whole blocks of its file, is decoded by the first thread
 that needs it and kept while there is room; beyond that, windows are read from their files. So are
-labels that are warped or drawn onto the grid of an image. Cells are not exchanged for others:
-windows come in random order, so a new one is worth no more than an old one. Pixels are the same
-either way.
+images that are made of several files, and labels that are warped or drawn onto their grid. Cells
+are not exchanged for others: windows come in random order, so a new one is worth no more than an
+old one. Pixels are the same either way.
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ class Cells:
     ) -> Window:
         """What ``read`` gives of a window on the raster, put together from cells; ``what`` is
         another for each that reads otherwise. A cell that cannot be read as a whole, and one for
-        which there is no room, leaves windows to ``read`` itself.
+        which there is no room, leaves windows to ``read`` itself. What a cell is made of is not
+        kept beside it.
         """
+        if getattr(_local, "makes_cell", False):
+            return read(box)
         self.used = time.monotonic()
         row, column, height, width = box
         down, across = self.cell
@@ -122,6 +125,7 @@ class Cells:
                 found = self.held[key] = Future()
                 self.bytes += size
         if mine:
+            _local.makes_cell = True
             try:
                 values, valid = read((top, left, height, width))
                 found.set_result((np.ascontiguousarray(values), valid))
@@ -132,6 +136,8 @@ class Cells:
                         self.bytes -= size
                 found.set_exception(error)
                 raise
+            finally:
+                _local.makes_cell = False
         return found.result()
 
 
@@ -160,6 +166,7 @@ _all_cells: weakref.WeakSet[Cells] = weakref.WeakSet()
 _files: dict[Path, _File] = {}
 _of_labels: weakref.WeakKeyDictionary[Labels, dict[Grid, Cells]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+_local = threading.local()
 
 
 def read_window(

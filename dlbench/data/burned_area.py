@@ -21,13 +21,13 @@ from dlbench.data.imagery.landsat import Landsat, is_landsat, refuse_numbers
 from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import Harmonized, Sentinel2, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import bands_in, holds_sentinel2
+from dlbench.data.labelled_imagery import LabelledImagery
 from dlbench.data.labelled_sentinel2 import LICENCE, TRUE_COLOUR, year_of
 from dlbench.data.labels.coded_raster import CodedRaster
 from dlbench.data.labels.gabam import GABAM
 from dlbench.data.overlap import split_scenes
 from dlbench.data.windows import (
     SPLITS,
-    LabelledImagery,
     Scene,
     WindowedDataSet,
 )

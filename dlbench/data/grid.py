@@ -109,6 +109,10 @@ class Imagery(Protocol):
     @property
     def dtype(self) -> np.dtype[Any]: ...
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns that its file, or the finest of them, has decoded at once."""
+
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Values (height, width, bands) in `dtype`, and where they can be used (height, width)
         bool: no-data, clouds that are to be left out and NaN cannot; there values are finite too.

@@ -17,8 +17,9 @@ from dlbench.data.imagery.safe import is_safe
 from dlbench.data.imagery.sentinel2 import Harmonized, open_sentinel2
 from dlbench.data.imagery.sentinel2_files import SUFFIXES
 from dlbench.data.imagery.stack import Stack, acquired, dates_in, days_of, stack
+from dlbench.data.labelled_imagery import LabelledImagery
 from dlbench.data.overlap import split_scenes
-from dlbench.data.windows import SPLITS, LabelledImagery, Scene, WindowedDataSet
+from dlbench.data.windows import SPLITS, Scene, WindowedDataSet
 
 IMAGERY_FOLDER = "imagery"
 LABEL_FOLDER = "labels"

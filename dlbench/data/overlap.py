@@ -13,7 +13,8 @@ from rasterio.warp import transform
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid, crs_name
-from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, Scene, split_by_blocks
+from dlbench.data.labelled_imagery import LabelledImagery
+from dlbench.data.windows import SPLITS, Frame, Part, Scene, split_by_blocks
 
 LEAST = 0.5
 """Share of a scene that must be left where another split shows the rest of its ground: neighbours

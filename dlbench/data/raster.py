@@ -56,6 +56,8 @@ class Header:
     """From (column, row) of pixel corners to coordinates of the CRS."""
     names: tuple[str | None, ...]
     """Descriptions of the bands."""
+    block: tuple[int, int]
+    """Rows and columns that are decoded at once."""
     alpha: int | None
     """The band, counted from 1, that is tagged as a mask and is 0 where there are no data."""
 
@@ -102,6 +104,7 @@ def describe(path: Path) -> Header:
             crs=dataset.crs or None,
             transform=transform,
             names=dataset.descriptions,
+            block=dataset.block_shapes[0],
             alpha=alpha_of(dataset),
         )
 

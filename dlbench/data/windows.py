@@ -8,18 +8,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from dlbench.data.dataset import IGNORE, DataError, DataSet, Sample
-
-if TYPE_CHECKING:
-    # They bring libraries of maps along, which data sets of others that cut windows do not need.
-    from dlbench.data.block_cache import Cells
-    from dlbench.data.grid import Imagery, Labels
 
 SPLITS = ("train", "val", "test")
 MOST_WINDOWS = 10_000_000
@@ -54,50 +49,6 @@ class Scene(Protocol):
 
     def read(self, row: int, column: int, height: int, width: int) -> Sample:
         """The sample of a window that lies on the scene. Raises `DataError`."""
-
-
-@dataclass(frozen=True)
-class LabelledImagery:
-    """A scene of imagery, with labels that are brought onto its grid and kept in cells."""
-
-    imagery: Imagery
-    labels: Labels
-
-    @cached_property  # a CRS takes long to look up in a dict
-    def _cells(self) -> Cells:
-        from dlbench.data.block_cache import cells_of
-
-        return cells_of(self.labels, self.imagery.grid)
-
-    @property
-    def file(self) -> Path:
-        return self.imagery.file
-
-    @property
-    def name(self) -> str:
-        return self.imagery.name
-
-    @property
-    def height(self) -> int:
-        return self.imagery.grid.height
-
-    @property
-    def width(self) -> int:
-        return self.imagery.grid.width
-
-    def read(self, row: int, column: int, height: int, width: int) -> Sample:
-        image, valid = self.imagery.read(row, column, height, width)
-        target = self.target(row, column, height, width)
-        target[~valid] = IGNORE
-        return image, target
-
-    def target(self, row: int, column: int, height: int, width: int) -> np.ndarray:
-        """The labels of a window, whether its pixels can be used or not."""
-
-        def read(box: tuple[int, int, int, int]) -> tuple[np.ndarray, None]:
-            return self.labels.read(self.imagery.grid.window(*box)), None
-
-        return self._cells.window((row, column, height, width), read, 1)[0]
 
 
 @dataclass(frozen=True)
@@ -266,6 +217,9 @@ class WindowedDataSet(DataSet):
 
 def _has_label(window: _Window, size: tuple[int, int]) -> bool:
     """Whether a window has one where its image can be used; imagery is read only under labels."""
+    # It brings libraries of maps along, which data sets of others that cut windows do not need.
+    from dlbench.data.labelled_imagery import LabelledImagery
+
     scene, row, column = place_of(window.scene, window.row, window.column)
     if isinstance(scene, LabelledImagery) and (scene.target(row, column, *size) == IGNORE).all():
         return False

@@ -16,10 +16,11 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from dlbench.data import IGNORE, DataError, build
 from dlbench.data.grid import Grid, Imagery
+from dlbench.data.labelled_imagery import LabelledImagery
 from dlbench.data.labelled_sentinel2 import common_bands, images
 from dlbench.data.labels.lucas import classes as lucas_classes
 from dlbench.data.miniatures import aafc, cdl, land_cover, lucas, parcels, plantations, sentinel2
-from dlbench.data.windows import LabelledImagery, WindowedDataSet, place_of
+from dlbench.data.windows import WindowedDataSet, place_of
 
 SIZE = 120
 WINDOW = (24, 24)

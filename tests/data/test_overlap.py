@@ -14,8 +14,9 @@ from rasterio.warp import transform
 
 from dlbench.data.dataset import DataError
 from dlbench.data.grid import Grid
+from dlbench.data.labelled_imagery import LabelledImagery
 from dlbench.data.overlap import frames, split_scenes
-from dlbench.data.windows import SPLITS, Frame, LabelledImagery, Part, split_by_blocks
+from dlbench.data.windows import SPLITS, Frame, Part, split_by_blocks
 
 UTM33, UTM32 = CRS.from_epsg(32633), CRS.from_epsg(32632)
 
@@ -33,6 +34,7 @@ class Tile:
     grid: Grid
     bands: tuple[str, ...] = ("grey",)
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.uint8))
+    block: tuple[int, int] = (1, 1)
 
     @property
     def file(self) -> Path:

@@ -41,6 +41,8 @@ class Bands:
     indexes: tuple[int, ...]
     """Counted from 1."""
     dtype: np.dtype[Any]
+    block: tuple[int, int]
+    """Of the first part."""
     parts: tuple[_Part, ...]
     between: tuple[float, float]
     """Values that are not strictly between these are no data."""
@@ -173,7 +175,10 @@ def open_bands(
     if indexes is None:
         indexes = [index for index in range(1, first.bands + 1) if index != alpha]
     names = tuple(first.names[i - 1] or f"band {i}" for i in indexes)
-    return Bands(files[0], whole, names, tuple(indexes), first.dtype, parts, between, collar, alpha)
+    return Bands(
+        files[0], whole, names, tuple(indexes), first.dtype, first.block, parts, between, collar,
+        alpha,
+    )  # fmt: skip
 
 
 def _assemble(files: Sequence[Path], grids: Sequence[Grid]) -> tuple[Grid, tuple[_Part, ...]]:

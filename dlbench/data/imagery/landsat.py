@@ -85,7 +85,8 @@ class Landsat:
         refused = (FILL_BIT,) if clouds else (FILL_BIT, *CLOUD_BITS.values())
         self._refused = sum(1 << bit for bit in refused)
         self.file = self._files[0]
-        self.grid = raster.describe(self.file).grid()
+        first = raster.describe(self.file)
+        self.grid, self.block = first.grid(), first.block
         for file in (*self._files, self._quality):
             header = raster.describe(file)
             if (header.bands, header.dtype) != (1, np.uint16) or header.grid() != self.grid:

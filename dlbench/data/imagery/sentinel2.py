@@ -71,6 +71,7 @@ class Sentinel2:
         self.dtype: np.dtype[Any] = np.dtype(np.uint16)
         finest = min(self.layers, key=lambda layer: layer.raster.grid.pixel_metres).raster
         self.grid: Grid = finest.grid
+        self.block = finest.block
         for layer in self.layers:
             require_overlay(layer.raster.file, layer.raster.grid, finest.file, finest.grid)
 

@@ -60,6 +60,7 @@ class Stack:
     bands: tuple[str, ...]
     """DATE/BAND, or SCENE/BAND where dates are unknown or alike."""
     dtype: np.dtype[Any]
+    block: tuple[int, int]
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         read = [scene.read(row, column, height, width) for scene in self.scenes]
@@ -96,4 +97,5 @@ def stack(scenes: Sequence[Imagery]) -> Stack:
             for band in scene.bands
         ),
         dtype=first.dtype,
+        block=first.block,
     )

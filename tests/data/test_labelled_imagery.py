@@ -1,0 +1,119 @@
+"""Images and labels of a scene are made once, a cell at a time, and agree with what made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.crs import CRS
+from rasterio.transform import from_origin
+
+from dlbench.data import block_cache
+from dlbench.data.dataset import IGNORE, DataError
+from dlbench.data.grid import Grid
+from dlbench.data.imagery.bands import open_bands
+from dlbench.data.labelled_imagery import LabelledImagery
+
+UTM = CRS.from_epsg(32633)
+
+
+class _Flat:
+    """Of its image one pixel, in row 0 and column 5, cannot be used."""
+
+    file = Path("flat.tif")
+    name = "flat"
+    bands: tuple[str, ...] = ("grey",)
+    dtype = np.dtype(np.uint8)
+    block = (1, 1)
+    grid = Grid(UTM, from_origin(500_000, 5_100_000, 10, 10), 40, 50)
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        self.asked.append((row, column, height, width))
+        rows, columns = np.mgrid[row : row + height, column : column + width]
+        return (rows + columns)[..., None].astype(np.uint8), (rows != 0) | (columns != 5)
+
+
+class _North:
+    """Labels north and south of a line, the row 30 of `_Flat` being damaged."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def read(self, grid: Grid) -> np.ndarray:
+        self.asked.append((grid.height, grid.width))
+        y = grid.transform.f + grid.transform.e * (np.arange(grid.height) + 0.5)
+        if ((y < 5_099_700) & (y > 5_099_690)).any():
+            raise DataError("labels.shp is damaged in row 30")
+        return np.repeat(np.where(y > 5_099_900, 3, 4)[:, None], grid.width, 1).astype(np.uint8)
+
+
+def test_labels_lie_on_the_images_grid_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_cache, "SIDE", 20)
+    labels = _North()
+    scene = LabelledImagery(_Flat(), labels)
+    for _ in range(3):
+        image, target = scene.read(0, 5, 6, 7)
+        assert image.shape == (6, 7, 1)
+        assert target.shape == (6, 7)
+        assert target[0, 0] == IGNORE  # the imagery holds nothing there
+        assert (target.ravel()[1:] == 3).all()
+    assert scene.target(0, 5, 1, 1) == [[3]]  # of that pixel the image alone knows nothing
+    assert labels.asked == [(20, 20)]
+    target = scene.target(5, 10, 15, 35)
+    assert (target[:5] == 3).all()
+    assert (target[5:] == 4).all()
+    assert labels.asked == [(20, 20), (20, 20), (20, 10)]
+
+
+def test_damaged_labels_are_missed_by_windows_that_hold_them_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(block_cache, "SIDE", 20)
+    scene = LabelledImagery(_Flat(), _North())
+    for _ in range(2):
+        assert (scene.target(15, 0, 15, 10) == 4).all()
+        with pytest.raises(DataError, match="damaged in row 30"):
+            scene.target(28, 0, 5, 5)
+        assert (scene.target(31, 0, 9, 5) == 4).all()
+
+
+def test_images_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_cache, "SIDE", 20)
+    imagery = _Flat()
+    scene = LabelledImagery(imagery, _North())
+    for row, column, height, width in [
+        (3, 4, 10, 10),
+        (2, 15, 9, 8),
+        (0, 0, 20, 30),
+        (3, 4, 10, 10),
+    ]:
+        image, target = scene.read(row, column, height, width)
+        wanted, valid = _Flat().read(row, column, height, width)
+        np.testing.assert_array_equal(image, wanted)
+        np.testing.assert_array_equal(target == IGNORE, ~valid)
+    assert imagery.asked == [(0, 0, 20, 20), (0, 20, 20, 20)]
+    with pytest.raises(DataError, match=r"leaves flat\.tif"):
+        scene.read(35, 0, 10, 10)
+
+
+def test_what_an_image_is_made_of_is_not_kept_beside_it(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(1, 9999, (3, 40, 50), dtype=np.uint16)
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", height=40, width=50, count=3, dtype="uint16",
+        crs=UTM, transform=_Flat.grid.transform, tiled=True, blockxsize=16, blockysize=32,
+    ) as file:  # fmt: skip
+        file.write(values)
+    imagery = open_bands([tmp_path / "a.tif"])
+    assert imagery.block == (32, 16)
+    scene = LabelledImagery(imagery, _North())
+    block_cache.clear()
+    image, _ = scene.read(1, 2, 20, 30)
+    np.testing.assert_array_equal(image, np.moveaxis(values, 0, -1)[1:21, 2:32])
+    # The labels, damaged, are not kept.
+    held = [cells.bytes for cells in block_cache._all_cells if cells.bytes]
+    assert held == [40 * 50 * (3 * 2 + 1)]
