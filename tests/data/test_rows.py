@@ -1,4 +1,4 @@
-"""Rows that are copied as one element each hold what NumPy's own copies do, and keep the GIL."""
+"""Rows that are copied as one element each hold what NumPy's own copies do."""
 
 from __future__ import annotations
 
