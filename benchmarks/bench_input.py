@@ -33,6 +33,7 @@ from benchmarks.input_loaders import (
     RasterioLoader,
     check,
     decode_blocks,
+    decode_cells,
     drain,
     epoch,
     rasterio_epoch,
@@ -179,6 +180,17 @@ def test_files_against_rasterio(
     compare(
         "rasterio", "rasterio windows", lambda: drain(rasterio_epoch(places, size)), "files",
         lambda: drain(epoch(files)), TIMES_PEER,
+    )  # fmt: skip
+
+
+def test_cells_alone_against_rasterio(
+    compare: Callable[..., None], tiles: Path, places: list[Place], size: tuple[int, int]
+) -> None:
+    """How far a first epoch could be ahead if windows and batches took no time."""
+    assert decode_cells(tiles) == 2 * len(places) * size[0] * size[1]
+    compare(
+        "rasterio, beside cells", "rasterio windows", lambda: drain(rasterio_epoch(places, size)),
+        "our cells alone", lambda: decode_cells(tiles), TIMES_PEER,
     )  # fmt: skip
 
 

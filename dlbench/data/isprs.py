@@ -51,8 +51,10 @@ def decode(palette: np.ndarray, file: Path) -> np.ndarray:
 
 
 def _indices(palette: np.ndarray) -> np.ndarray:
-    red, green, blue = ((palette[..., channel] > THRESHOLD).view(np.uint8) for channel in range(3))
-    code = red * 4 + green * 2 + blue
+    code = (palette[..., 0] > THRESHOLD).view(np.uint8)
+    for channel in (1, 2):
+        np.left_shift(code, 1, out=code)
+        np.bitwise_or(code, palette[..., channel] > THRESHOLD, out=code)
     # NumPy would widen every code to 64 bits to look it up.
     return np.frombuffer(bytearray(code).translate(_INDEX_OF_CODE), np.uint8).reshape(code.shape)
 
