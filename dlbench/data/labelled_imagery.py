@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,10 @@ from dlbench.data import raster
 from dlbench.data.block_cache import Box, Cells, Window, cells_of
 from dlbench.data.dataset import IGNORE, Sample
 from dlbench.data.grid import Imagery, Labels
+
+LARGEST_CELL = 2**23
+"""In pixels: making a cell takes many times its memory, so an image with blocks beyond that is made
+window by window, of blocks that are kept."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,9 @@ class LabelledImagery:
         box = row, column, height, width
         raster.require_window(self.file, (self.height, self.width), *box)
         bytes_of_pixel = len(self.imagery.bands) * self.imagery.dtype.itemsize + 1
-        image, valid = self._image_cells.window(box, read, bytes_of_pixel)
+        cells = self._image_cells
+        small = math.prod(cells.cell) <= LARGEST_CELL
+        image, valid = cells.window(box, read, bytes_of_pixel) if small else read(box)
         target = self.target(*box)
         if valid is not None:
             target[~valid] = IGNORE

@@ -101,6 +101,17 @@ def test_images_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         scene.read(35, 0, 10, 10)
 
 
+def test_images_of_huge_blocks_are_made_by_windows() -> None:
+    imagery = _Flat()
+    imagery.block = (4000, 4000)
+    scene = LabelledImagery(imagery, _North())
+    for _ in range(2):
+        image, target = scene.read(0, 5, 10, 20)
+        assert image[3, 4] == 12
+        assert np.argwhere(target == IGNORE).tolist() == [[0, 0]]
+    assert imagery.asked == [(0, 5, 10, 20)] * 2
+
+
 def test_what_an_image_is_made_of_is_not_kept_beside_it(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(1, 9999, (3, 40, 50), dtype=np.uint16)
     with rasterio.open(
