@@ -5,7 +5,8 @@
 synthetic   batches of noise that lie in memory: no input can be faster
 cached      samples decoded once: kept by the pipeline or, where windows move from epoch to epoch,
             in the shards of `python -m dlbench.data prepare`
-disk        the pipeline on the files themselves, which are in the page cache
+disk        the pipeline on the files themselves, whose pixels are decoded in a first epoch and then
+            kept in memory, as in training
 loader      the data set's reader alone, in as many threads, without batches
 
 A round is an epoch of a pipeline that keeps running. Cached, disk and loader must give the same

@@ -75,11 +75,12 @@ def decode_cells(tiles: Path) -> int:
     def one(path: Path) -> int:
         decode = None if path.parent.name == "top" else isprs._indices
         header = raster.describe(path)
-        rows, columns = (range(0, side, block_cache.SIDE) for side in (header.height, header.width))
+        down, across = block_cache.Cells((header.height, header.width), header.block).cell
+        rows, columns = range(0, header.height, down), range(0, header.width, across)
         return sum(
             raster.read_window(
-                path, row, column, min(block_cache.SIDE, header.height - row),
-                min(block_cache.SIDE, header.width - column), decode=decode,
+                path, row, column, min(down, header.height - row),
+                min(across, header.width - column), decode=decode,
             )[1].size
             for row, column in itertools.product(rows, columns)
         )  # fmt: skip

@@ -2,10 +2,10 @@
 
 GDAL keeps decoded blocks a handle, so a thread, and windows that move touch each block several
 times. Here a *cell* of a raster, some whole blocks of its file, is decoded by the first thread
-that needs it and kept while there is room; beyond that, windows are read from their files. So are
-images that are made of several files, and labels that are warped or drawn onto their grid. Cells
-are not exchanged for others: windows come in random order, so a new one is worth no more than an
-old one. Pixels are the same either way.
+that needs it and kept while there is room; beyond that, windows are read from their files. Images
+that are made of bands, and labels that are warped or drawn onto their grid, are kept in cells too.
+Cells are not exchanged for others: windows come in random order, so a new one is worth no more than
+an old one. Pixels are the same either way.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Cells:
         self.shape = shape
         self.cell = tuple(side * -(-SIDE // side) for side in block)
         self.held: dict[_Key, Future[Window]] = {}
+        self.unreadable: set[_Key] = set()
         self.bytes = 0
         self.used = time.monotonic()
         with _lock:
@@ -69,10 +70,10 @@ class Cells:
     ) -> Window:
         """What ``read`` gives of a window on the raster, put together from cells; ``what`` is
         another for each that reads otherwise. A cell that cannot be read as a whole, and one for
-        which there is no room, leaves windows to ``read`` itself. What a cell is made of is not
-        kept beside it.
+        which there is no room, leaves windows to ``read`` itself. Whole cells that another cell is
+        made of are not kept beside it.
         """
-        if getattr(_local, "makes_cell", False):
+        if getattr(_local, "makes_cell", False) and self._is_of_whole_cells(box):
             return read(box)
         self.used = time.monotonic()
         row, column, height, width = box
@@ -105,13 +106,25 @@ class Cells:
     def forget(self) -> None:
         """Under `_lock`."""
         self.held.clear()
+        self.unreadable.clear()
         self.bytes = 0
 
+    def _is_of_whole_cells(self, box: Box) -> bool:
+        return all(
+            start % cell == 0 and ((start + length) % cell == 0 or start + length == side)
+            for start, length, cell, side in zip(
+                box[:2], box[2:], self.cell, self.shape, strict=True
+            )
+        )
+
     def _cell(self, key: _Key, read: Read, pixel_bytes: int) -> Window | None:
-        """A cell, read before, now, or by another thread just now; None: there is no room."""
+        """A cell, read before, now, or by another thread just now; None: there is no room, or it
+        could not be read before."""
         found = self.held.get(key)
         if found is not None:
             return found.result()
+        if key in self.unreadable:
+            return None
         top, left = key[0] * self.cell[0], key[1] * self.cell[1]
         height = min(self.cell[0], self.shape[0] - top)  # the border may cut it
         width = min(self.cell[1], self.shape[1] - left)
@@ -125,19 +138,22 @@ class Cells:
                 found = self.held[key] = Future()
                 self.bytes += size
         if mine:
-            _local.makes_cell = True
+            outer, _local.makes_cell = getattr(_local, "makes_cell", False), True
             try:
                 values, valid = read((top, left, height, width))
-                found.set_result((np.ascontiguousarray(values), valid))
+                known = None if valid is None else np.ascontiguousarray(valid)
+                found.set_result((np.ascontiguousarray(values), known))
             except BaseException as error:
                 with _lock:
                     if self.held.get(key) is found:
                         del self.held[key]
                         self.bytes -= size
+                        if isinstance(error, DataError):
+                            self.unreadable.add(key)
                 found.set_exception(error)
                 raise
             finally:
-                _local.makes_cell = False
+                _local.makes_cell = outer
         return found.result()
 
 

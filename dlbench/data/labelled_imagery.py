@@ -14,14 +14,15 @@ from dlbench.data.block_cache import Box, Cells, Window, cells_of
 from dlbench.data.dataset import IGNORE, Sample
 from dlbench.data.grid import Imagery, Labels
 
-LARGEST_CELL = 2**23
-"""In pixels: making a cell takes many times its memory, so an image with blocks beyond that is made
-window by window, of blocks that are kept."""
+LARGEST_CELL = 2**26
+"""In bytes: making a cell takes several times as much, so an image with larger ones, of many bands
+or in huge blocks, is made window by window, of blocks that are kept."""
 
 
 @dataclass(frozen=True)
 class LabelledImagery:
-    """A scene of imagery, with labels that are brought onto its grid; both are kept in cells."""
+    """A scene of imagery, with labels that are brought onto its grid; both are kept in cells, of
+    this object alone, which does not notice when their files are written anew."""
 
     imagery: Imagery
     labels: Labels
@@ -60,7 +61,7 @@ class LabelledImagery:
         raster.require_window(self.file, (self.height, self.width), *box)
         bytes_of_pixel = len(self.imagery.bands) * self.imagery.dtype.itemsize + 1
         cells = self._image_cells
-        small = math.prod(cells.cell) <= LARGEST_CELL
+        small = math.prod(cells.cell) * bytes_of_pixel <= LARGEST_CELL
         image, valid = cells.window(box, read, bytes_of_pixel) if small else read(box)
         target = self.target(*box)
         if valid is not None:

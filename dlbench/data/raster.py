@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import warnings
@@ -34,7 +35,8 @@ os.environ["GDAL_NUM_THREADS"] = "1"
 _OPEN_PER_THREAD = 32
 
 headers_read = 0
-"""How many; one more: a data set was opened, whose files may have been written anew."""
+"""Another number after each: a data set was opened, whose files may have been written anew."""
+_numbers = itertools.count(1)
 
 Decode = Callable[[np.ndarray], np.ndarray]
 """Of values (height, width, bands), pixel by pixel, to uint8 (height, width)."""
@@ -87,7 +89,7 @@ class Header:
 def describe(path: Path) -> Header:
     """Read a header. Raises `DataError` as `open_raster`, and for a raster that is rotated."""
     global headers_read
-    headers_read += 1
+    headers_read = next(_numbers)
     with open_raster(path) as dataset:
         transform = dataset.transform
         if transform.b or transform.d:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid
 from dlbench.data.imagery.bands import open_bands
 from dlbench.data.labelled_imagery import LabelledImagery
+from dlbench.data.labelled_sentinel2 import images
 
 UTM = CRS.from_epsg(32633)
 
@@ -50,6 +52,23 @@ class _North:
         if ((y < 5_099_700) & (y > 5_099_690)).any():
             raise DataError("labels.shp is damaged in row 30")
         return np.repeat(np.where(y > 5_099_900, 3, 4)[:, None], grid.width, 1).astype(np.uint8)
+
+
+class _Damaged(_Flat):
+    """Its row 10 cannot be read."""
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        values = super().read(row, column, height, width)
+        if row <= 10 < row + height:
+            raise DataError("flat.tif is damaged in row 10")
+        return values
+
+
+class _Nothing:
+    """Labels that are 0 throughout."""
+
+    def read(self, grid: Grid) -> np.ndarray:
+        return np.zeros((grid.height, grid.width), np.uint8)
 
 
 def test_labels_lie_on_the_images_grid_and_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +122,7 @@ def test_images_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_images_of_huge_blocks_are_made_by_windows() -> None:
     imagery = _Flat()
-    imagery.block = (4000, 4000)
+    imagery.block = (8000, 8000)
     scene = LabelledImagery(imagery, _North())
     for _ in range(2):
         image, target = scene.read(0, 5, 10, 20)
@@ -128,3 +147,45 @@ def test_what_an_image_is_made_of_is_not_kept_beside_it(tmp_path: Path) -> None:
     # The labels, damaged, are not kept.
     held = [cells.bytes for cells in block_cache._all_cells if cells.bytes]
     assert held == [40 * 50 * (3 * 2 + 1)]
+
+
+@pytest.mark.parametrize("most_bytes", [2**30, 60_000], ids=["room", "little room"])
+@pytest.mark.parametrize("name", ["sentinel2_cdl", "sentinel2_aafc"])
+def test_windows_of_cells_are_what_the_imagery_gives(
+    landscapes: Path, monkeypatch: pytest.MonkeyPatch, name: str, most_bytes: int
+) -> None:
+    """Bands of three resolutions with cloud masks, and a series; by several threads."""
+    imagery = images(landscapes / name / "imagery", "all" if name == "sentinel2_aafc" else None)[0]
+    monkeypatch.setattr(block_cache, "SIDE", 40)
+    monkeypatch.setattr(block_cache, "MOST_BYTES", most_bytes)
+    scene = LabelledImagery(imagery, _Nothing())
+    if imagery.block[0] > 40:  # the blocks of files so small are whole images
+        monkeypatch.setattr(imagery, "block", (20, 20))
+    wanted, usable = imagery.read(0, 0, scene.height, scene.width)
+    block_cache.clear()
+    rng = np.random.default_rng(0)
+
+    def check(corner: tuple[int, int]) -> None:
+        row, column = corner
+        image, target = scene.read(row, column, 24, 30)
+        here = np.s_[row : row + 24, column : column + 30]
+        np.testing.assert_array_equal(image, wanted[here])
+        np.testing.assert_array_equal(target == IGNORE, ~usable[here])
+
+    with ThreadPoolExecutor(4) as pool:
+        corners = rng.integers(0, (scene.height - 23, scene.width - 29), (60, 2)).tolist()
+        list(pool.map(check, map(tuple, corners)))
+    held = len(scene._image_cells.held)
+    assert held == 9 if most_bytes > 60_000 else 0 < held < 9
+
+
+def test_a_damaged_image_is_tried_as_a_cell_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_cache, "SIDE", 20)
+    imagery = _Damaged()
+    scene = LabelledImagery(imagery, _Nothing())
+    for _ in range(3):
+        assert scene.read(2, 3, 5, 5)[0][0, 0] == 5
+        with pytest.raises(DataError, match="damaged in row 10"):
+            scene.read(8, 3, 5, 5)
+    assert imagery.asked.count((0, 0, 20, 20)) == 1
+    assert len(imagery.asked) == 1 + 6
