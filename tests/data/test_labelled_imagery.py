@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.transform import from_origin
 
-from dlbench.data import block_cache
+from dlbench.data import block_cache, raster
 from dlbench.data.dataset import IGNORE, DataError
 from dlbench.data.grid import Grid
 from dlbench.data.imagery.bands import open_bands
@@ -177,6 +179,31 @@ def test_windows_of_cells_are_what_the_imagery_gives(
         list(pool.map(check, map(tuple, corners)))
     held = len(scene._image_cells.held)
     assert held == 9 if most_bytes > 60_000 else 0 < held < 9
+
+
+def test_bands_of_every_resolution_are_decoded_once(
+    landscapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the cells of an image reach over the border of coarser blocks."""
+    (imagery, *_) = images(landscapes / "sentinel2_cdl/imagery", None)
+    monkeypatch.setattr(block_cache, "SIDE", 20)
+    monkeypatch.setattr(imagery, "block", (20, 20))
+    pixels: Counter[tuple[Path, object]] = Counter()
+    read_file = raster.read_window
+
+    def told(path: Path, row: int, column: int, height: int, width: int, *how: Any) -> Any:
+        pixels[path, how] += height * width
+        return read_file(path, row, column, height, width, *how)
+
+    monkeypatch.setattr(raster, "read_window", told)
+    block_cache.clear()
+    scene = LabelledImagery(imagery, _Nothing())
+    for row in range(0, scene.height - 9, 10):
+        for column in range(0, scene.width - 9, 10):
+            scene.read(row, column, 10, 10)
+    sizes = {path: (found := raster.describe(path)).height * found.width for path, _ in pixels}
+    assert len(set(sizes.values())) > 1  # several resolutions
+    assert {key: sizes[key[0]] for key in pixels} == pixels
 
 
 def test_a_damaged_image_is_tried_as_a_cell_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
