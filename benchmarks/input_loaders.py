@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -64,8 +64,7 @@ def decode_blocks(tiles: Path) -> int:
         with rasterio.open(path) as file:
             return sum(file.read(window=window).nbytes for _, window in file.block_windows(1))
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return sum(pool.map(one, _files(tiles)))
+    return _over_files(one, tiles)
 
 
 def decode_cells(tiles: Path) -> int:
@@ -85,12 +84,13 @@ def decode_cells(tiles: Path) -> int:
             for row, column in itertools.product(rows, columns)
         )  # fmt: skip
 
+    return _over_files(one, tiles)
+
+
+def _over_files(one: Callable[[Path], int], tiles: Path) -> int:
     with ThreadPoolExecutor(WORKERS) as pool:
-        return sum(pool.map(one, _files(tiles)))
-
-
-def _files(tiles: Path) -> list[Path]:
-    return [path for path in tiles.rglob("*.tif") if "noBoundary" not in path.name]
+        paths = [path for path in tiles.rglob("*.tif") if "noBoundary" not in path.name]
+        return sum(pool.map(one, paths))
 
 
 def windows_asked(files: DataSet) -> list[Place]:

@@ -28,9 +28,15 @@ class LabelledImagery:
     labels: Labels
 
     @cached_property
-    def _image_cells(self) -> Cells:
-        grid = self.imagery.grid
-        return Cells((grid.height, grid.width), self.imagery.block)
+    def _image_cells(self) -> Cells | None:
+        cells = Cells((self.height, self.width), self.imagery.block)
+        small = math.prod(cells.cell) * self._bytes_of_pixel <= LARGEST_CELL
+        return cells if small else None
+
+    @property
+    def _bytes_of_pixel(self) -> int:
+        """With one for the mask."""
+        return len(self.imagery.bands) * self.imagery.dtype.itemsize + 1
 
     @cached_property  # a CRS takes long to look up in a dict
     def _label_cells(self) -> Cells:
@@ -59,10 +65,8 @@ class LabelledImagery:
 
         box = row, column, height, width
         raster.require_window(self.file, (self.height, self.width), *box)
-        bytes_of_pixel = len(self.imagery.bands) * self.imagery.dtype.itemsize + 1
         cells = self._image_cells
-        small = math.prod(cells.cell) * bytes_of_pixel <= LARGEST_CELL
-        image, valid = cells.window(box, read, bytes_of_pixel) if small else read(box)
+        image, valid = cells.window(box, read, self._bytes_of_pixel) if cells else read(box)
         target = self.target(*box)
         if valid is not None:
             target[~valid] = IGNORE

@@ -177,6 +177,7 @@ def test_windows_of_cells_are_what_the_imagery_gives(
     with ThreadPoolExecutor(4) as pool:
         corners = rng.integers(0, (scene.height - 23, scene.width - 29), (60, 2)).tolist()
         list(pool.map(check, map(tuple, corners)))
+    assert scene._image_cells is not None
     held = len(scene._image_cells.held)
     assert held == 9 if most_bytes > 60_000 else 0 < held < 9
 
