@@ -10,18 +10,16 @@ that it has none.
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from dlbench import fencing, rendezvous
 from dlbench.errors import CUT_OFF, JOB, UserError, exit_status
 
 if TYPE_CHECKING:
@@ -32,16 +30,14 @@ AGAIN = "DLBENCH_AGAIN"
 MOST_AGAIN = 5
 PATIENCE_S = 1800.0
 """How long a rank waits for all others to be ready or lost, and for enough hosts; longer than the
-launcher's own wait for them (``--elastic-timeout``, 600 s)."""
+launcher waits for the ones and then for the others (``--elastic-timeout``, 600 s)."""
+HANDOVER_S = 120.0
+"""How long the new rank 0 waits for the run folder, which one that is given up holds till it ends;
+longer than `dlbench.fencing` takes, and a file server to forget a host."""
 ASSIGNED = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
 """What the launcher answers, in order; -1 where this process has no rank any more."""
 MEETING_S = 180.0
 """How long ranks that start wait for one that does not come: as long as one may take to start."""
-NOTES = "dlbench"
-"""Where the ranks leave word for each other on the launcher's server, which forgets it when ranks
-change: ``final``, that another start would end alike; ``lost``, that a rank has left; ``here-R``,
-that rank R has come."""
-
 _POLL_S = 0.1
 
 _hosts_have_changed = threading.Event()
@@ -77,15 +73,18 @@ def meet() -> None:
     if not is_elastic():
         return
     end = time.monotonic() + MEETING_S
-    _note(f"here-{os.environ['HOROVOD_RANK']}")
+    rank, host = os.environ["HOROVOD_RANK"], os.environ["HOROVOD_HOSTNAME"]
+    here, process = f"here-{rank}", f"{host}:{os.getpid()}".encode()
+    rendezvous.note(here, process)
+    fencing.fence(here, process)
     missing = list(range(int(os.environ["HOROVOD_SIZE"])))
-    while missing and not _is_noted("lost") and time.monotonic() < end:
-        if _is_noted(f"here-{missing[0]}"):
+    while missing and not rendezvous.noted("lost") and time.monotonic() < end:
+        if rendezvous.noted(f"here-{missing[0]}"):
             missing.pop(0)
         else:
             time.sleep(_POLL_S)
-    if missing or _is_noted("lost"):
-        _note("lost")
+    if missing or rendezvous.noted("lost"):
+        rendezvous.note("lost")
         who = f"rank {missing[0]} has not come" if missing else "a rank has left"
         raise RankAbsentError(f"{who}; see what is told of the others and of their hosts")
 
@@ -104,7 +103,9 @@ def run(program: str, job: Callable[[], object]) -> int:
     """`exit_status` of ``job``; in an elastic job, over as many numbers of ranks as it takes."""
     if not is_elastic():
         return exit_status(program, job)
-    return exit_status(program, lambda: _take_part(program, job), on_final=lambda: _note("final"))
+    return exit_status(
+        program, lambda: _take_part(program, job), on_final=lambda: rendezvous.note("final")
+    )
 
 
 def _take_part(program: str, job: Callable[[], object]) -> None:
@@ -124,8 +125,8 @@ def _take_part(program: str, job: Callable[[], object]) -> None:
         failures = int(os.environ.get(AGAIN, 0)) + 1
         cut_off = CUT_OFF.search(str(error))
         is_loss = cut_off is not None or isinstance(error, RankAbsentError)
-        if not is_loss or failures > MOST_AGAIN or _is_noted("final"):
-            _note("lost")
+        if not is_loss or failures > MOST_AGAIN or rendezvous.noted("final"):
+            rendezvous.note("lost")
             raise
         rank, reason = os.environ["HOROVOD_RANK"], cut_off[0] if cut_off else error
         print(
@@ -141,7 +142,7 @@ def _take_part(program: str, job: Callable[[], object]) -> None:
 def _has_taken_rank() -> bool:
     """Ask the launcher, which answers when all ranks have asked or are lost."""
     host, slot = os.environ["HOROVOD_HOSTNAME"], os.environ["HOROVOD_LOCAL_RANK"]
-    answer = _launcher(f"rank_and_size/{host}:{slot}", PATIENCE_S)
+    answer = rendezvous.ask(f"rank_and_size/{host}:{slot}", PATIENCE_S)
     values = (answer or b"-1").decode().split(",")
     if values[0] == "-1":
         return False
@@ -149,37 +150,8 @@ def _has_taken_rank() -> bool:
     return True
 
 
-def _note(what: str) -> None:
-    with suppress(UserError):  # then nobody asks either
-        _launcher(f"{NOTES}/{what}", content=b"1")
-
-
-def _is_noted(what: str) -> bool:
-    return _launcher(f"{NOTES}/{what}") is not None
-
-
-def _launcher(path: str, timeout: float = 30.0, content: bytes | None = None) -> bytes | None:
-    """GET, or PUT the ``content``, on the launcher's HTTP server; None where it has nothing."""
-    address = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"]
-    port = os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
-    request = urllib.request.Request(
-        f"http://{address}:{port}/{path}", content, method="GET" if content is None else "PUT"
-    )
-    # No proxy: the address is of the ranks' own network.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(request, timeout=timeout) as answer:
-            return answer.read()
-    except urllib.error.HTTPError:
-        return None
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(
-            f"Horovod's launcher does not answer ({error}): it has ended the job, for want of "
-            "hosts or ranks, or is out of reach; the same command goes on from the last checkpoint"
-        ) from error
-
-
 def _start_again() -> None:
+    fencing.lift()
     sys.stdout.flush()
     sys.stderr.flush()
     # Sockets and devices that libraries hold open end with the old program.

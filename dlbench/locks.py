@@ -5,20 +5,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from dlbench.errors import LASTING, UserError
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """What file systems say that have none, as Lustre and NFS where they are mounted so."""
 
+_POLL_S = 0.2
+
 
 @contextmanager
-def alone(file: Path, refusal: UserError) -> Iterator[None]:
+def alone(file: Path, refusal: UserError, patience_s: float = 0.0) -> Iterator[None]:
     """Hold ``file``, which is made with its folder if it is absent; raise ``refusal`` where another
-    process does, and `UserError` where it cannot be made. A file system without locks is told.
+    process does, and still does after ``patience_s``, and `UserError` where it cannot be made. A
+    file system without locks is told.
 
     The kernel lets go of it when the process ends, however it ends.
     """
@@ -34,10 +39,12 @@ def alone(file: Path, refusal: UserError) -> Iterator[None]:
             f"cannot use {error.filename}: {reason}; mend that, or choose another folder"
         ) from error
     with lock:
+        end = time.monotonic() + patience_s
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise refusal from None
+            while not _is_taken(lock):
+                if time.monotonic() >= end:
+                    raise refusal
+                time.sleep(_POLL_S)
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise
@@ -48,3 +55,11 @@ def alone(file: Path, refusal: UserError) -> Iterator[None]:
                 flush=True,
             )
         yield
+
+
+def _is_taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -88,15 +88,15 @@ class RunFolder:
                 "remove it: then classes are known by their numbers alone"
             ) from None
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Hold the folder against another run; `ConfigError` where one has it, `UserError` where
-        there cannot be one."""
+    def alone(self, patience_s: float = 0.0) -> AbstractContextManager[None]:
+        """Hold the folder against another run; `ConfigError` where one has it, still after
+        ``patience_s``, `UserError` where there cannot be one."""
         lock = self.path.with_name(f".{self.path.name}.lock")  # outlives a folder that is set aside
         refusal = config.ConfigError(
             f"another process trains into {self.path}; wait for its end, or choose another folder "
             "with name=..."
         )
-        return locks.alone(lock, refusal)
+        return locks.alone(lock, refusal, patience_s)
 
     def prepare(self, experiment: config.Experiment) -> bool:
         """Make the folder ready for ``experiment``; True when there is a checkpoint to resume.

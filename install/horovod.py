@@ -98,6 +98,41 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
         new="global_ranks_.resize(size_);",
         reason="a vector that stays empty lets the search for stalled ranks find none, ever",
     ),
+    Edit(
+        path="horovod/runner/elastic/registration.py",
+        old="""\
+            rendezvous_id = self._rendezvous_id
+
+        rendezvous_id = self._wait(key, state, rendezvous_id)
+        return rendezvous_id
+""",
+        new="""\
+            rendezvous_id = self._rendezvous_id
+            if len(self._states) == 1:
+                patience = threading.Timer(
+                    self._driver._timeout, self._give_up, [rendezvous_id])
+                patience.daemon = True
+                patience.start()
+
+        rendezvous_id = self._wait(key, state, rendezvous_id)
+        return rendezvous_id
+
+    def _give_up(self, rendezvous_id):
+        with self._lock:
+            if rendezvous_id != self._rendezvous_id:
+                return
+            silent = [(host, slot.local_rank)
+                      for host, slots in self._driver.host_assignments.items()
+                      for slot in slots if (host, slot.local_rank) not in self._states]
+        for host, slot in silent:
+            logging.error('{}[{}] is given up: no word of it for {} s (--elastic-timeout) after '
+                          'the first of the others left'.format(host, slot, self._driver._timeout))
+            threading.Thread(
+                target=self.record_failure, args=(host, slot), daemon=True).start()
+""",
+        reason="the launcher of an elastic job waits without end for a rank that is frozen, or for "
+        "one of a host that is cut off; after its --elastic-timeout it counts as dead",
+    ),
 )
 
 

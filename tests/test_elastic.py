@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from horovod.runner.elastic.registration import WorkerStateRegistry
+from launcher_stand_in import serving
 
 from dlbench import callbacks, checkpoint, elastic
 from dlbench.config import ConfigError, Experiment, Optimizer
@@ -135,36 +137,10 @@ def test_checkpoints_from_before_ranks_could_change_are_read(tmp_path: Path) -> 
     assert state.changes == [{"epoch": 1, "samples": 0, "ranks": 1}]
 
 
-class Launcher(BaseHTTPRequestHandler):
-    """Answers as Horovod's does."""
-
-    answers: dict[str, bytes]
-
-    def do_GET(self) -> None:
-        found = self.answers.get(self.path)
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Length", str(len(found or b"")))
-        self.end_headers()
-        self.wfile.write(found or b"")
-
-    def do_PUT(self) -> None:
-        self.answers[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server() -> Iterator[HTTPServer]:
-    handler: Any = type("Answering", (Launcher,), {"answers": {}})
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -179,6 +155,7 @@ def launcher(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, b
     monkeypatch.setenv(elastic.AGAIN, "0")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr("dlbench.distributed.listen_for_hosts", lambda listener: None)
+    monkeypatch.setattr("dlbench.fencing.fence", lambda note, content: None)
     handler: Any = server.RequestHandlerClass
     return handler.answers
 
@@ -254,7 +231,7 @@ def test_ranks_meet_when_all_are_there(launcher: dict[str, bytes]) -> None:
     begun = time.monotonic()
     elastic.meet()
     assert time.monotonic() - begun >= 0.2
-    assert launcher["/dlbench/here-2"] == b"1"
+    assert launcher["/dlbench/here-2"] == f"b:{os.getpid()}".encode()
 
 
 @pytest.mark.parametrize("noted", [True, False])
@@ -322,3 +299,47 @@ def test_a_run_that_is_complete_waits_for_no_host(
         assert "hosts come or go: saved after epoch 1" in capsys.readouterr().out
     else:
         position.on_epoch_end(epochs - 1)
+
+
+def of_launcher(timeout_s: float) -> tuple[WorkerStateRegistry, list[str], list[str]]:
+    """What the installed Horovod's launcher knows of one rank each on the hosts a and b; the hosts
+    that are out, and what it has done."""
+    out: list[str] = []
+    done: list[str] = []
+
+    def resume() -> None:
+        done.append("resumed")
+        registry.reset(2 - len(out))
+
+    driver = SimpleNamespace(
+        _timeout=timeout_s,
+        finished=lambda: False,
+        stop=lambda: done.append("stopped"),
+        resume=resume,
+        host_assignments={host: [SimpleNamespace(local_rank=0)] for host in "ab"},
+    )
+    manager = SimpleNamespace(is_blacklisted=out.__contains__, blacklist=out.append)
+    registry = WorkerStateRegistry(driver, manager)
+    registry.reset(2)
+    return registry, out, done
+
+
+def test_the_launcher_gives_up_a_rank_that_does_not_ask(caplog: pytest.LogCaptureFixture) -> None:
+    """By an edit of `install.horovod`."""
+    registry, out, done = of_launcher(timeout_s=0.2)
+    registry.record_ready("a", 0)  # returns when all are known
+    assert (out, done) == (["b"], ["resumed"])
+    assert caplog.messages == [
+        "b[0] is given up: no word of it for 0.2 s (--elastic-timeout) after the first of the "
+        "others left"
+    ]
+
+
+def test_the_launcher_gives_up_nobody_of_a_rank_that_asked_in_time() -> None:
+    registry, out, done = of_launcher(timeout_s=0.3)
+    other = threading.Timer(0.1, registry.record_ready, ["b", 0])
+    other.start()
+    registry.record_ready("a", 0)
+    other.join()
+    time.sleep(0.5)
+    assert (out, done) == ([], ["resumed"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,16 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with locks.alone(file, REFUSAL), refused, locks.alone(file, REFUSAL):
         pass
     with locks.alone(file, REFUSAL):
+        pass
+
+
+def test_it_is_waited_for_no_longer_than_told(tmp_path: Path) -> None:
+    file, ends = tmp_path / ".lock", ExitStack()
+    ends.enter_context(locks.alone(file, REFUSAL))
+    with pytest.raises(UserError, match="another process"), locks.alone(file, REFUSAL, 0.3):
+        pass
+    threading.Timer(0.3, ends.close).start()
+    with locks.alone(file, REFUSAL, 20.0):
         pass
 
 

@@ -7,5 +7,6 @@
 #       --host-discovery-script configs/clusters/hosts.sh python -m dlbench.train
 #
 # The checkout with its .venv and the run folder lie on a file system that all hosts share: which of
-# them has rank 0, and writes, may change. Tested with three names of one machine as hosts.
+# them has rank 0, and writes, may change. Tested with names of one machine as
+# hosts, and with Linux namespaces of it.
 exec cat "${DLBENCH_HOSTS:-hosts.txt}"

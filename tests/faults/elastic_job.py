@@ -1,11 +1,13 @@
-"""Elastic jobs whose hosts are names of this machine, and what their ranks trained on."""
+"""Elastic jobs whose hosts are names of this machine, or namespaces, and what their ranks trained
+on."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from ranks.hosts import Hosts
 from street_scenes import Pair, squares, write_split
 
 from benchmarks import launching
@@ -41,7 +44,9 @@ def numbered_pictures(root: Path, train: int) -> None:
 
 class ElasticJob:
     """``noted.py`` under ``horovodrun`` in ``folder``, killed at the end of the ``with`` statement
-    if it still runs; its hosts are those of `set_hosts`."""
+    if it still runs; its hosts are those of `set_hosts`. The launcher waits ``timeout_s`` for a
+    rank that is silent when others have left. ``apart`` are hosts of their own, with the launcher
+    on the first, where no rank is."""
 
     def __init__(
         self,
@@ -50,9 +55,13 @@ class ElasticJob:
         pace_s: float = 0.0,
         longest_s: float = LONGEST,
         broken: str = "",
+        timeout_s: int = 600,
+        apart: Hosts | None = None,
     ) -> None:
         self._folder = folder
         self._arguments = arguments
+        self._timeout_s = timeout_s
+        self._apart = apart
         self._end = time.monotonic() + longest_s
         self._hosts = folder / "hosts.txt"
         self._notes = folder / "noted"
@@ -63,7 +72,7 @@ class ElasticJob:
             "NOTED": str(self._notes), "NOTED_PACE": str(pace_s), "DLBENCH_HOSTS": str(self._hosts),
             "NOTED_BROKEN": broken,
         }  # fmt: skip
-        self.set_hosts(HOSTS)
+        self.set_hosts(tuple(apart.names[1:]) if apart else HOSTS)
 
     def set_hosts(self, names: tuple[str, ...]) -> None:
         """At once: the launcher reads the file at any time."""
@@ -75,11 +84,13 @@ class ElasticJob:
         script = ROOT / "configs/clusters/hosts.sh"
         launcher = [
             str(Path(sys.executable).with_name("horovodrun")), "--min-np", "2", "--max-np", "3",
-            "-np", "3", "--network-interfaces", "lo", "--host-discovery-script", str(script),
+            "-np", "3", "--elastic-timeout", str(self._timeout_s), "--host-discovery-script",
+            str(script), "--network-interfaces", "eth0" if self._apart else "lo",
         ]  # fmt: skip
         train = [sys.executable, str(ROOT / "tests/ranks/noted.py"), *self._arguments]
         self._file = self._log.open("w")
-        self._process = subprocess.Popen(
+        begin = functools.partial(self._apart.start, "a") if self._apart else subprocess.Popen
+        self._process = begin(
             [*launcher, *train],
             cwd=self._folder,
             env=os.environ | self._variables,
@@ -102,7 +113,7 @@ class ElasticJob:
         found = []
         for path in self._notes.glob("*.jsonl"):
             try:
-                process = psutil.Process(int(path.stem))
+                process = self._found(path.stem)
                 if process.cwd() == str(self._folder):
                     found.append(process)
             except psutil.Error:
@@ -116,7 +127,7 @@ class ElasticJob:
     def notes(self) -> list[dict[str, Any]]:
         """What all processes noted so far, in order of time."""
         lines = [
-            {"process": int(path.stem), **json.loads(line)}
+            {"process": path.stem, **json.loads(line)}
             for path in self._notes.glob("*.jsonl")
             for line in path.read_text().splitlines(keepends=True)
             if line.endswith("\n")
@@ -143,10 +154,26 @@ class ElasticJob:
             time.sleep(0.05)
             assert come() or self._process.poll() is None, self.output[-6000:]
 
-    def kill(self, rank: int, number: signal.Signals = signal.SIGKILL) -> None:
-        """As the kernel does when memory runs out, or a cloud that wants its machine back."""
-        last = {n["rank"]: n["process"] for n in self.notes() if "rank" in n}
-        os.kill(last[rank], number)
+    def process(self, rank: int) -> psutil.Process:
+        """Which the kernel kills when memory runs out, or a cloud that wants its machine back."""
+        return self._found(self._last(rank))
+
+    def host(self, rank: int) -> str:
+        return self._last(rank).rpartition("-")[0]
+
+    def _last(self, rank: int) -> str:
+        return {n["rank"]: n["process"] for n in self.notes() if "rank" in n}[rank]
+
+    def _found(self, noted: str) -> psutil.Process:
+        """That of HOST-PID, with the number that it has on its host."""
+        host, _, pid = noted.rpartition("-")
+        if self._apart is None:
+            return psutil.Process(int(pid))
+        for process in self._apart.running(host):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            if re.search(rf"^NSpid:.*\t{pid}$", status, re.MULTILINE):
+                return process
+        raise psutil.NoSuchProcess(int(pid))
 
     def kept_steps(self) -> list[dict[str, Any]]:
         """The notes of the steps that the final weights come from: where the ranks went on from a

@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import re
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def test_a_rank_that_dies(rank: int, tmp_path: Path, note_fault: NoteFault) -> N
     numbered_pictures(tmp_path / "street", SAMPLES)
     with ElasticJob(tmp_path, arguments("training.checkpoint_every=2"), pace_s=0.3) as job:
         job.wait_for_step(1, 2, 3)
-        job.kill(rank)
+        job.process(rank).kill()
         assert job.wait() == 0, job.output
         assert_each_sample_once(job)
         changes = meta(tmp_path)["changes"]
@@ -132,12 +131,35 @@ def test_a_rank_that_dies(rank: int, tmp_path: Path, note_fault: NoteFault) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_rank_that_is_frozen(rank: int, tmp_path: Path, note_fault: NoteFault) -> None:
+    """Gloo gives it up after 30 s, the launcher, which kills it then, when told to."""
+    numbered_pictures(tmp_path / "street", SAMPLES)
+    steps = arguments("training.checkpoint_every=2")
+    with ElasticJob(tmp_path, steps, pace_s=0.3, timeout_s=40) as job:
+        job.wait_for_step(1, 2, 3)
+        frozen = job.process(rank)
+        frozen.suspend()
+        assert job.wait() == 0, job.output
+        assert not frozen.is_running()
+        assert_each_sample_once(job)
+        assert [change["ranks"] for change in meta(tmp_path)["changes"]] == [3, 2]
+    assert job.output.count("another rank is lost") == 2
+    assert job.output.count("is given up: no word of it for 40 s (--elastic-timeout)") == 1
+    assert "Traceback" not in job.output
+    note_fault(
+        f"elastic: rank {rank} of 3 is frozen (SIGSTOP)", job.output, "is given up: ",
+        "what came after the last checkpoint is made again; each sample counts once",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
 def test_a_rank_that_is_told_to_leave(tmp_path: Path, note_fault: NoteFault) -> None:
     """By SIGTERM; no step is made twice."""
     numbered_pictures(tmp_path / "street", SAMPLES)
     with ElasticJob(tmp_path, arguments(), pace_s=0.3) as job:
         job.wait_for_step(1, 1, 3)
-        job.kill(1, signal.SIGTERM)
+        job.process(1).terminate()
         assert job.wait() == 0, job.output
         assert_each_sample_once(job)
         made = [note["step"] for note in job.notes() if "step" in note]

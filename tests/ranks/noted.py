@@ -71,7 +71,8 @@ class NotedPosition(callbacks.Position):
 
 
 def write(content: dict[str, Any]) -> None:
-    with (Path(os.environ["NOTED"]) / f"{os.getpid()}.jsonl").open("a") as file:
+    name = f"{os.environ['HOROVOD_HOSTNAME']}-{os.getpid()}.jsonl"
+    with (Path(os.environ["NOTED"]) / name).open("a") as file:
         file.write(json.dumps({"time": time.time(), **content}) + "\n")
 
 

@@ -1,0 +1,80 @@
+"""Elastic jobs on hosts of their own, of which one is out of reach: the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from faults.conftest import NoteFault
+from faults.elastic_job import ElasticJob, numbered_pictures
+from faults.test_elastic import SAMPLES, arguments, assert_each_sample_once, meta
+from ranks.hosts import Hosts, missing
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+]
+SOON = 60.0
+"""Seconds after the job within which nothing of it is left, on a host that was cut off either."""
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    numbered_pictures(tmp_path / "street", SAMPLES)
+    with Hosts(tmp_path, "abcd") as made:
+        yield made
+
+
+def job_on(hosts: Hosts) -> ElasticJob:
+    steps = arguments("training.checkpoint_every=2")
+    return ElasticJob(hosts.folder, steps, pace_s=0.3, timeout_s=40, apart=hosts)
+
+
+def assert_gone_on_without_one(job: ElasticJob, hosts: Hosts) -> None:
+    assert_each_sample_once(job)
+    assert [change["ranks"] for change in meta(hosts.folder)["changes"]] == [3, 2]
+    assert job.output.count("is given up: no word of it for 40 s (--elastic-timeout)") == 1
+    assert "Traceback" not in job.output
+
+
+def left_on(hosts: Hosts) -> list[psutil.Process]:
+    end = time.monotonic() + SOON
+    while left := [one for host in hosts.names for one in hosts.running(host)]:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return left
+
+
+def test_a_rank_that_is_frozen_on_another_host_than_the_launcher(
+    hosts: Hosts, note_fault: NoteFault
+) -> None:
+    """Rank 0, which holds the run folder: the launcher cannot reach it, the process beside it
+    can."""
+    with job_on(hosts) as job:
+        job.wait_for_step(1, 2, 3)
+        job.process(0).suspend()
+        assert job.wait() == 0, job.output
+        assert not left_on(hosts)
+        assert_gone_on_without_one(job, hosts)
+    note_fault(
+        "elastic, on hosts of their own: rank 0 of 3 is frozen (SIGSTOP)", job.output,
+        "is given up: ", "what came after the last checkpoint is made again",
+    )  # fmt: skip
+
+
+def test_a_host_that_is_cut_off(hosts: Hosts, note_fault: NoteFault) -> None:
+    with job_on(hosts) as job:
+        job.wait_for_step(1, 2, 3)
+        cut = job.host(0)
+        hosts.cut(cut)
+        assert job.wait() == 0, job.output
+        assert not left_on(hosts)
+        assert_gone_on_without_one(job, hosts)
+    note_fault(
+        "elastic, on hosts of their own: the host of rank 0 is cut off", job.output,
+        "is given up: ", "what came after the last checkpoint is made again",
+    )  # fmt: skip
