@@ -35,7 +35,12 @@ def float32() -> None:
 
 
 def step(
-    name: str, options: dict[str, Any], bands: int, shape: tuple[int, ...], recompute: Parts
+    name: str,
+    options: dict[str, Any],
+    bands: int,
+    shape: tuple[int, ...],
+    recompute: Parts,
+    micro_batches: int = 1,
 ) -> tuple[float, dict[str, np.ndarray]]:
     """Loss and all variables after one step of SGD with learning rate 1."""
     keras.utils.clear_session()
@@ -47,7 +52,9 @@ def step(
     loss: Any = SquaredError()
     if name != "deepvel":
         target, loss = np.argmax(target, axis=-1).astype(np.uint8), CrossEntropy(np.ones(OUTPUTS))
-    trainer = Trainer(network, SingleProcess(), loss, recompute=recompute)
+    trainer = Trainer(
+        network, SingleProcess(), loss, recompute=recompute, micro_batches=micro_batches
+    )
     optimizer = keras.optimizers.SGD(1.0)
     optimizer.build(network.trainable_variables)
     trainer.compile(optimizer=optimizer, jit_compile=False)
@@ -56,13 +63,16 @@ def step(
 
 
 @pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize(("name", "options", "bands"), CASES)
 def test_a_recomputed_step_is_the_same_step(
-    name: str, options: dict[str, Any], bands: int, parts: Parts
+    name: str, options: dict[str, Any], bands: int, micro_batches: int, parts: Parts
 ) -> None:
-    """Gradients, moving statistics, which follow a batch once, and dropout masks."""
-    loss, expected = step(name, options, bands, (2, 9, 11), recompute=False)
-    found_loss, found = step(name, options, bands, (2, 9, 11), recompute=parts)
+    """Gradients, moving statistics, which follow a batch once, and dropout masks; of uneven
+    micro-batches too."""
+    made = name, options, bands, (3, 9, 11)
+    loss, expected = step(*made, recompute=False, micro_batches=micro_batches)
+    found_loss, found = step(*made, recompute=parts, micro_batches=micro_batches)
     assert found_loss == pytest.approx(loss, rel=1e-6)
     assert found.keys() == expected.keys()
     for path, value in found.items():
