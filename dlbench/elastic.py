@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 AGAIN = "DLBENCH_AGAIN"
 """A variable: how many times in a row this process has started again without meeting the others."""
 MOST_AGAIN = 5
-PATIENCE_S = 1800.0
-"""How long a rank waits for all others to be ready or lost, and for enough hosts; longer than the
-launcher waits for the ones and then for the others (``--elastic-timeout``, 600 s)."""
+PATIENCE_S = 7200.0
+"""How long a rank waits for its new number. The launcher has its ``--elastic-timeout`` (600 s) for
+the other ranks, and again for hosts."""
 HANDOVER_S = 120.0
 """How long the new rank 0 waits for the run folder, which one that is given up holds till it ends;
 longer than `dlbench.fencing` takes, and a file server to forget a host."""
@@ -75,8 +75,9 @@ def meet() -> None:
     end = time.monotonic() + MEETING_S
     rank, host = os.environ["HOROVOD_RANK"], os.environ["HOROVOD_HOSTNAME"]
     here, process = f"here-{rank}", f"{host}:{os.getpid()}".encode()
+    if rendezvous.noted(here) not in (None, process):
+        raise RankAbsentError(f"another process has come as rank {rank}, so this one was given up")
     rendezvous.note(here, process)
-    fencing.fence(here, process)
     missing = list(range(int(os.environ["HOROVOD_SIZE"])))
     while missing and not rendezvous.noted("lost") and time.monotonic() < end:
         if rendezvous.noted(f"here-{missing[0]}"):
@@ -87,6 +88,7 @@ def meet() -> None:
         rendezvous.note("lost")
         who = f"rank {missing[0]} has not come" if missing else "a rank has left"
         raise RankAbsentError(f"{who}; see what is told of the others and of their hosts")
+    fencing.fence(here, process)
 
 
 def met(ranks: SingleProcess) -> None:

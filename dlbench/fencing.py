@@ -46,6 +46,7 @@ def lift() -> None:
 
 
 def main(pid: str, note: str, content: str, period_s: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a rank that was told to end may still freeze
     misses = 0
     while not select.select([sys.stdin], [], [], float(period_s))[0]:
         try:
@@ -53,7 +54,7 @@ def main(pid: str, note: str, content: str, period_s: str) -> None:
         except UserError:  # a launcher that is gone or out of reach has not gone on
             continue
         misses = 0 if is_there else misses + 1
-        if misses == MOST_MISSES:
+        if misses == MOST_MISSES and os.getppid() == int(pid):
             os.kill(int(pid), signal.SIGKILL)
 
 

@@ -40,10 +40,14 @@ def alone(file: Path, refusal: UserError, patience_s: float = 0.0) -> Iterator[N
         ) from error
     with lock:
         end = time.monotonic() + patience_s
+        is_told = False
         try:
             while not _is_taken(lock):
                 if time.monotonic() >= end:
                     raise refusal
+                if not is_told:
+                    print(f"another process holds {file}: waiting {patience_s:.0f} s", flush=True)
+                    is_told = True
                 time.sleep(_POLL_S)
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:

@@ -31,7 +31,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     folder = RunFolder(experiment.run_folder)
     with ExitStack() as ends:
         if session.ranks.rank == 0:
-            patience_s = elastic.HANDOVER_S if elastic.is_elastic() else 0.0
+            patience_s = elastic.HANDOVER_S if elastic.is_again() else 0.0
             ends.enter_context(folder.alone(patience_s))
         _train(session, folder, ends)
     return folder

@@ -3,10 +3,10 @@
     .venv/bin/python -m install.horovod [--accelerator cpu|cuda]
 
 The sdist comes from the package index and is checked against a pinned hash. Of the edits below, two
-make it compile with TensorFlow 2.21, and one makes it tell of ranks that are stuck. The finished
-wheel is kept outside the checkout under a key made of everything that shapes it, so that a second
-clone installs in seconds; `DLBENCH_WHEEL_CACHE=off` builds anew, and a cache that cannot be written
-is no error.
+make it compile with TensorFlow 2.21, one makes it tell of ranks that are stuck, and two have the
+launcher of an elastic job go on without them. The finished wheel is kept outside the checkout under
+a key made of everything that shapes it, so that a second clone installs in seconds;
+`DLBENCH_WHEEL_CACHE=off` builds anew, and a cache that cannot be written is no error.
 """
 
 import argparse
@@ -108,9 +108,11 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
 """,
         new="""\
             rendezvous_id = self._rendezvous_id
-            if len(self._states) == 1:
+            if self.count(state) == 1:
+                # Of a rank that died the others may learn late.
                 patience = threading.Timer(
-                    self._driver._timeout, self._give_up, [rendezvous_id])
+                    self._driver._timeout * (3 if state == FAILURE else 1),
+                    self._give_up, [rendezvous_id])
                 patience.daemon = True
                 patience.start()
 
@@ -119,19 +121,51 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
 
     def _give_up(self, rendezvous_id):
         with self._lock:
-            if rendezvous_id != self._rendezvous_id:
+            if rendezvous_id != self._rendezvous_id or len(self._states) >= self._size:
                 return
             silent = [(host, slot.local_rank)
                       for host, slots in self._driver.host_assignments.items()
                       for slot in slots if (host, slot.local_rank) not in self._states]
-        for host, slot in silent:
-            logging.error('{}[{}] is given up: no word of it for {} s (--elastic-timeout) after '
-                          'the first of the others left'.format(host, slot, self._driver._timeout))
+            for key in silent:
+                self._states[key] = FAILURE
+                self._workers[FAILURE].add(key)
+        for key in silent:
+            logging.error('{}[{}] is given up with its host: no word of it since others left or '
+                          'died (--elastic-timeout {})'.format(*key, self._driver._timeout))
             threading.Thread(
-                target=self.record_failure, args=(host, slot), daemon=True).start()
+                target=self._await_others, args=(key, rendezvous_id), daemon=True).start()
+
+    def _await_others(self, key, rendezvous_id):
+        self._wait(key, FAILURE, rendezvous_id)
+        if self._driver.finished() and self._rendezvous_id == rendezvous_id:
+            self._driver._results.add_result('{}[{}]'.format(*key), (1, time.time()))
 """,
         reason="the launcher of an elastic job waits without end for a rank that is frozen, or for "
         "one of a host that is cut off; after its --elastic-timeout it counts as dead",
+    ),
+    Edit(
+        path="horovod/runner/elastic/registration.py",
+        old="import threading\n\nfrom collections",
+        new="import threading\nimport time\n\nfrom collections",
+        reason="for the edit before",
+    ),
+    Edit(
+        path="horovod/runner/elastic/driver.py",
+        old="""\
+        timestamp = _epoch_time_s()
+        try:
+            coordinator_client.notify""",
+        new="""\
+        threading.Thread(
+            target=self._notify, daemon=True,
+            args=(coordinator_client, coordinator_slot_info, update_res)).start()
+
+    def _notify(self, coordinator_client, coordinator_slot_info, update_res):
+        timestamp = _epoch_time_s()
+        try:
+            coordinator_client.notify""",
+        reason="the launcher tells rank 0 of new hosts, and of such as go, while it holds the lock "
+        "without which nobody is given up: a rank 0 that is frozen would have it wait without end",
     ),
 )
 

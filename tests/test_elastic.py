@@ -13,11 +13,12 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 from horovod.runner.elastic.registration import WorkerStateRegistry
 from launcher_stand_in import serving
 
-from dlbench import callbacks, checkpoint, elastic
+from dlbench import callbacks, checkpoint, elastic, fencing
 from dlbench.config import ConfigError, Experiment, Optimizer
 from dlbench.distributed import SingleProcess
 from dlbench.errors import UserError
@@ -155,9 +156,16 @@ def launcher(server: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, b
     monkeypatch.setenv(elastic.AGAIN, "0")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setattr("dlbench.distributed.listen_for_hosts", lambda listener: None)
-    monkeypatch.setattr("dlbench.fencing.fence", lambda note, content: None)
     handler: Any = server.RequestHandlerClass
     return handler.answers
+
+
+@pytest.fixture
+def fenced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """The notes by which this process would be ended."""
+    notes: list[tuple[str, bytes]] = []
+    monkeypatch.setattr("dlbench.fencing.fence", lambda *note: notes.append(note))
+    return notes
 
 
 @pytest.fixture
@@ -224,19 +232,26 @@ def test_a_process_that_lost_another_starts_again(
     assert started_again == ["again"]
 
 
-def test_ranks_meet_when_all_are_there(launcher: dict[str, bytes]) -> None:
+def test_ranks_meet_when_all_are_there(
+    launcher: dict[str, bytes], fenced: list[tuple[str, bytes]]
+) -> None:
     launcher["/dlbench/here-0"] = b"1"
     late = threading.Timer(0.3, lambda: launcher.update({"/dlbench/here-1": b"1"}))
     late.start()
     begun = time.monotonic()
     elastic.meet()
     assert time.monotonic() - begun >= 0.2
-    assert launcher["/dlbench/here-2"] == f"b:{os.getpid()}".encode()
+    mine = f"b:{os.getpid()}".encode()
+    assert launcher["/dlbench/here-2"] == mine
+    assert fenced == [("here-2", mine)]
 
 
 @pytest.mark.parametrize("noted", [True, False])
 def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_it_is_told(
-    noted: bool, launcher: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    noted: bool,
+    launcher: dict[str, bytes],
+    fenced: list[tuple[str, bytes]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     launcher["/dlbench/here-0"] = b"1"
     if noted:
@@ -250,6 +265,31 @@ def test_a_rank_that_does_not_come_is_waited_for_no_longer_than_it_is_told(
     launcher["/dlbench/here-1"] = b"1"
     with pytest.raises(elastic.RankAbsentError):
         elastic.meet()
+    assert not fenced
+
+
+def test_a_process_that_was_given_up_does_not_take_the_place_of_another(
+    launcher: dict[str, bytes], fenced: list[tuple[str, bytes]]
+) -> None:
+    launcher |= {f"/dlbench/here-{rank}": b"other" for rank in range(3)}
+    before = dict(launcher)
+    with pytest.raises(elastic.RankAbsentError, match="another process has come as rank 2"):
+        elastic.meet()
+    assert launcher == before
+    assert not fenced
+
+
+def test_a_process_that_starts_again_is_rid_of_what_would_end_it(
+    launcher: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher["/dlbench/here-2"] = b"1"
+    fencing.fence("here-2", b"1")
+    (fence,) = psutil.Process().children()
+    begun: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda program, words: begun.append(words))
+    elastic._start_again()
+    assert len(begun) == 1
+    assert not fence.is_running()
 
 
 def test_an_error_of_one_rank_is_told_to_those_that_wait_for_it(
@@ -301,45 +341,81 @@ def test_a_run_that_is_complete_waits_for_no_host(
         position.on_epoch_end(epochs - 1)
 
 
-def of_launcher(timeout_s: float) -> tuple[WorkerStateRegistry, list[str], list[str]]:
-    """What the installed Horovod's launcher knows of one rank each on the hosts a and b; the hosts
-    that are out, and what it has done."""
-    out: list[str] = []
-    done: list[str] = []
+class LauncherOfHorovod:
+    """The installed Horovod's, as far as it knows how its ranks are; hosts and processes are
+    stand-ins."""
 
-    def resume() -> None:
-        done.append("resumed")
-        registry.reset(2 - len(out))
+    def __init__(self, ranks: dict[str, int], timeout_s: float) -> None:
+        self._ranks = ranks
+        self.out: list[str] = []
+        self.done: list[str] = []
+        self.results: dict[str, int] = {}
+        slots = {h: [SimpleNamespace(local_rank=i) for i in range(n)] for h, n in ranks.items()}
+        driver = SimpleNamespace(
+            _timeout=timeout_s,
+            _results=SimpleNamespace(
+                add_result=lambda name, end: self.results.update({name: end[0]})
+            ),
+            finished=lambda: "stopped" in self.done,
+            stop=lambda: self.done.append("stopped"),
+            resume=self._resume,
+            host_assignments=slots,
+        )
+        manager = SimpleNamespace(is_blacklisted=self.out.__contains__, blacklist=self.out.append)
+        self.registry = WorkerStateRegistry(driver, manager)
+        self.registry.reset(sum(ranks.values()))
 
-    driver = SimpleNamespace(
-        _timeout=timeout_s,
-        finished=lambda: False,
-        stop=lambda: done.append("stopped"),
-        resume=resume,
-        host_assignments={host: [SimpleNamespace(local_rank=0)] for host in "ab"},
-    )
-    manager = SimpleNamespace(is_blacklisted=out.__contains__, blacklist=out.append)
-    registry = WorkerStateRegistry(driver, manager)
-    registry.reset(2)
-    return registry, out, done
+    def _resume(self) -> None:
+        self.done.append("resumed")
+        self.registry.reset(sum(n for host, n in self._ranks.items() if host not in self.out))
+
+    def recorded(self, *records: tuple[float, str, str, int]) -> None:
+        """Each after so many seconds, a state of a host's rank; returns when Horovod has answered
+        all."""
+        threads = []
+        for after_s, what, host, slot in records:
+            record = getattr(self.registry, f"record_{what}")
+            threads.append(threading.Timer(after_s, record, [host, slot]))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(10.0)
+            assert not thread.is_alive()
 
 
-def test_the_launcher_gives_up_a_rank_that_does_not_ask(caplog: pytest.LogCaptureFixture) -> None:
-    """By an edit of `install.horovod`."""
-    registry, out, done = of_launcher(timeout_s=0.2)
-    registry.record_ready("a", 0)  # returns when all are known
-    assert (out, done) == (["b"], ["resumed"])
+def test_the_launcher_gives_up_ranks_that_do_not_ask(caplog: pytest.LogCaptureFixture) -> None:
+    """By an edit of `install.horovod`; with its host each, as one that dies."""
+    launcher = LauncherOfHorovod({"a": 1, "b": 2, "c": 1}, timeout_s=0.3)
+    launcher.recorded((0.0, "ready", "a", 0), (0.1, "ready", "b", 1))
+    assert (launcher.out, launcher.done) == (["b", "c"], ["resumed"])
     assert caplog.messages == [
-        "b[0] is given up: no word of it for 0.2 s (--elastic-timeout) after the first of the "
-        "others left"
+        f"{rank} is given up with its host: no word of it since others left or died "
+        "(--elastic-timeout 0.3)"
+        for rank in ("b[0]", "c[0]")
     ]
+    time.sleep(1.0)
+    assert launcher.done == ["resumed"], "what was given up is not held against the next ranks"
 
 
-def test_the_launcher_gives_up_nobody_of_a_rank_that_asked_in_time() -> None:
-    registry, out, done = of_launcher(timeout_s=0.3)
-    other = threading.Timer(0.1, registry.record_ready, ["b", 0])
-    other.start()
-    registry.record_ready("a", 0)
-    other.join()
-    time.sleep(0.5)
-    assert (out, done) == ([], ["resumed"])
+@pytest.mark.parametrize("state", ["ready", "success"])
+def test_the_launcher_gives_up_nobody_of_a_rank_that_answers_in_time(state: str) -> None:
+    launcher = LauncherOfHorovod({"a": 1, "b": 1}, timeout_s=0.5)
+    launcher.recorded((0.0, state, "a", 0), (0.2, state, "b", 0))
+    time.sleep(1.0)
+    assert (launcher.out, launcher.done) == ([], ["resumed" if state == "ready" else "stopped"])
+
+
+def test_the_launcher_gives_those_more_time_that_have_to_learn_of_a_death() -> None:
+    launcher = LauncherOfHorovod({"a": 1, "b": 1, "c": 1}, timeout_s=0.3)
+    launcher.recorded((0.0, "failure", "a", 0), (0.6, "ready", "b", 0), (0.7, "ready", "c", 0))
+    assert (launcher.out, launcher.done) == (["a"], ["resumed"])
+    silent = LauncherOfHorovod({"a": 1, "b": 1}, timeout_s=0.3)
+    silent.recorded((0.0, "failure", "a", 0))
+    assert silent.done == ["stopped"], "nor for ever"
+
+
+def test_a_job_whose_only_host_is_given_up_has_failed() -> None:
+    """Those that are left of it end with status 0, as on a host that has gone."""
+    launcher = LauncherOfHorovod({"a": 2}, timeout_s=0.2)
+    launcher.recorded((0.0, "ready", "a", 0))
+    time.sleep(0.2)
+    assert (launcher.done, launcher.results) == (["stopped"], {"a[1]": 1})

@@ -26,7 +26,9 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_it_is_waited_for_no_longer_than_told(tmp_path: Path) -> None:
+def test_it_is_waited_for_no_longer_than_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, ends = tmp_path / ".lock", ExitStack()
     ends.enter_context(locks.alone(file, REFUSAL))
     with pytest.raises(UserError, match="another process"), locks.alone(file, REFUSAL, 0.3):
@@ -34,6 +36,8 @@ def test_it_is_waited_for_no_longer_than_told(tmp_path: Path) -> None:
     threading.Timer(0.3, ends.close).start()
     with locks.alone(file, REFUSAL, 20.0):
         pass
+    told = [f"another process holds {file}: waiting {seconds} s" for seconds in (0, 20)]
+    assert capsys.readouterr().out.splitlines() == told
 
 
 @pytest.mark.parametrize("output", ["file", "file/deeper", "link", "loop"])
