@@ -6,7 +6,7 @@
 One such command is one launch of one setup. ``--benchmark-disable`` runs each benchmark once,
 untimed: the outputs are checked all the same. It ends in a table of the records, and in what was
 compared. A benchmark that fails leaves the records of the others as they are, and none of its own;
-a launch that is told to end (Ctrl-C, SIGTERM) still writes what it has.
+a launch that is told to end (Ctrl-C, SIGTERM, a closed terminal) still writes what it has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
     run_job,
     time_in_turn,
 )
-from dlbench import gpus, launched
+from dlbench import gpus, launched, stopping
 from dlbench.config import ConfigError
 from dlbench.report import forecast, records
 
@@ -119,7 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RATIOS], config.stash[RECORDS] = [], []
     config.stash[NOTES], config.stash[FAILED] = {}, set()
     _choose_devices(config.getoption("--devices"))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopping.hear(signal.default_int_handler, (signal.SIGTERM, signal.SIGHUP))
     try:
         planted.faults()
         ranks = launched.size()

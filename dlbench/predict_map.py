@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import dlbench
-from dlbench import distributed, map_request, raster_input, trained
+from dlbench import distributed, map_request, raster_input, stopping, trained
 from dlbench.class_map import ClassMap
 from dlbench.command_line import note
 from dlbench.config import ConfigError
@@ -222,7 +222,8 @@ def _strips(tiling: Tiling, outputs: int, ranks: int) -> list[slice]:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Let SIGTERM, by which batch systems and launchers stop a job, clean up as Ctrl-C does."""
+    """Let SIGTERM, by which batch systems and launchers stop a job, and the end of the terminal
+    clean up as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -230,8 +231,9 @@ def _ended_in_order() -> Iterator[None]:
     def end(number: int, frame: Any) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = stopping.hear(end, (signal.SIGTERM, signal.SIGHUP))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

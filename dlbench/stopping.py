@@ -6,10 +6,31 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+Handler = Callable[[int, FrameType | None], object]
+
+
+def hear(
+    handler: Handler, signals: Iterable[signal.Signals] = SIGNALS
+) -> dict[signal.Signals, Any]:
+    """Have ``handler`` called on ``signals``, by the main thread; return what was called before.
+
+    The end of a terminal is not heard under nohup, and what is printed after it goes nowhere.
+    """
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        _leave_lost_terminal()
+        handler(number, frame)
+
+    return {
+        one: signal.signal(one, heard)
+        for one in signals
+        if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN
+    }
 
 
 class StoppedError(Exception):
@@ -31,20 +52,14 @@ class StopRequest:
     received: signal.Signals | None = None
 
     def __enter__(self) -> StopRequest:
-        self._before: dict[signal.Signals, Any] = {
-            one: signal.signal(one, self._hear)
-            for one in SIGNALS
-            # As nohup wants it.
-            if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN
-        }
+        self._before = hear(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         for one, handler in self._before.items():
             signal.signal(one, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
-        _leave_lost_terminal()
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = signal.Signals(number)
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,11 +68,12 @@ class StopRequest:
 def _leave_lost_terminal() -> None:
     """Print to nowhere in place of a terminal that is gone, which would be an error before the job
     has saved where it is."""
-    for descriptor in (1, 2):
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # pytest has a copy of its own
         try:
-            os.write(descriptor, b"")
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith(("/dev/pts/", "/dev/tty")):
+                os.write(descriptor, b"")
         except OSError as error:
             if error.errno == errno.EIO:
                 null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, descriptor)
+                os.dup2(null, descriptor, inheritable=os.get_inheritable(descriptor))
                 os.close(null)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,25 @@ def test_what_ends_early_leaves_nothing(
     assert capsys.readouterr().err.endswith("interrupted\n")
     assert sorted(here.iterdir()) == before
     assert Path("map.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_told_to_end_leaves_nothing(
+    number: signal.Signals, run: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a batch system, or as its terminal is closed."""
+    write("a.tif", scene(300, 300))
+    before = sorted(here.iterdir())
+    monkeypatch.setattr(predict_map.ClassMap, "write", lambda *_: signal.raise_signal(number))
+    handler = signal.signal(number, signal.SIG_DFL)  # which nohup has others be
+    try:
+        with pytest.raises(SystemExit) as ended:
+            predict.main([str(run / "model.keras"), "a.tif", "map.tif"])
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, handler)
+    assert ended.value.code == 128 + number
+    assert sorted(here.iterdir()) == before
 
 
 @pytest.mark.parametrize(

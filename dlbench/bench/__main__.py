@@ -28,6 +28,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from dlbench import stopping
 from dlbench.bench import launches, self_test, setups
 from dlbench.bench.launches import Launch
 from dlbench.bench.setups import Setup
@@ -200,7 +201,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def main(arguments: list[str]) -> int:
     """Run a command and return the process's exit status: 2 for what the user can mend."""
     chosen = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
-    signal.signal(signal.SIGTERM, _stop)  # so that it ends the launch, too
+    stopping.hear(_stop, (signal.SIGTERM, signal.SIGHUP))  # so that it ends the launch, too
     status = 0
 
     def job() -> None:

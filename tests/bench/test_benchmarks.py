@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from terminals import Terminal
 
 from dlbench.report import load, records
 
@@ -36,25 +38,33 @@ def bench_last(benchmark, attach_record):
 """
 
 
-def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
+
+
+def place(**variables: str) -> dict[str, Any]:
     python_path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {"cwd": ROOT, "env": os.environ | {"PYTHONPATH": python_path} | variables}
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [*PYTEST, *arguments]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
-        env=os.environ | {"PYTHONPATH": python_path} | variables,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
+        command, capture_output=True, text=True, timeout=240, **place(**variables)
     )
 
 
 def run_sums(
     folder: Path, *options: str, more: str = "", **variables: str
 ) -> subprocess.CompletedProcess[str]:
+    return run(*sums(folder, more), *options, **variables)
+
+
+def sums(folder: Path, more: str = "") -> list[str]:
+    """What has pytest run the benchmarks above, and ``more``."""
     (folder / "conftest.py").write_text((ROOT / "benchmarks" / "conftest.py").read_text())
     (folder / "bench_sums.py").write_text(FAILING + more)
     names = ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*"]
-    return run(str(folder), f"--rootdir={folder}", *names, *options, **variables)
+    return [str(folder), f"--rootdir={folder}", *names]
 
 
 def test_a_failure_costs_its_own_record_alone(tmp_path: Path) -> None:
@@ -77,6 +87,28 @@ def test_a_launch_that_is_told_to_end_writes_what_it_has(tmp_path: Path) -> None
     ended = "\n\ndef bench_ended(benchmark):\n    import os\n    os.kill(os.getpid(), 15)\n"
     done = run_sums(tmp_path, f"--benchmark-json={report}", more=ended)
     assert done.returncode == 2, done.stdout + done.stderr
+    found = [record.workload.id for record in records.read_many([report])]
+    assert found == ["sum/first/int/1x1x1x2", "sum/last/int/1x1x1x2"]
+
+
+def test_a_launch_whose_terminal_is_closed_writes_what_it_has(tmp_path: Path) -> None:
+    report, there = tmp_path / "out.json", tmp_path / "there"
+    waits = (
+        "\n\ndef bench_waits(benchmark):\n    import time\n"
+        f"    open({str(there)!r}, 'w').close()\n    time.sleep(60)\n"
+    )
+    command = [*PYTEST, *sums(tmp_path, waits), f"--benchmark-json={report}"]
+    with Terminal() as terminal:
+        process = terminal.start(command, **place())
+        try:
+            while not there.exists():
+                assert process.poll() is None
+                time.sleep(0.05)
+            terminal.close()
+            assert process.wait(30.0) == 2
+        finally:
+            process.kill()
+            process.wait()
     found = [record.workload.id for record in records.read_many([report])]
     assert found == ["sum/first/int/1x1x1x2", "sum/last/int/1x1x1x2"]
 
