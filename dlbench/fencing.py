@@ -1,8 +1,9 @@
 """A process beside each rank of an elastic job, which ends it when the others went on without it.
 
-A rank that is frozen or stuck is given up by the launcher, which kills it on its own host; on
-another it only closes the connection. Left alone, the rank would keep the run folder locked and
-its GPU's memory, and write an old checkpoint over a new one when it is let go on.
+The launcher gives up a rank that is frozen or stuck, and kills it where it runs on the launcher's
+host; elsewhere it can only close the ssh connection. Left alone, the rank would keep its GPU's
+memory and the lock of the run folder, and where that has none write an old checkpoint over a new
+one when it is let go on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dlbench import rendezvous
 from dlbench.errors import UserError
 
 PERIOD_S = 5.0
-MOST_MISSES = 3
+MISSES = 3
 """How many times in a row, a period apart, the rank's note has to be gone."""
 
 _beside: subprocess.Popen[bytes] | None = None
@@ -54,7 +55,7 @@ def main(pid: str, note: str, content: str, period_s: str) -> None:
         except UserError:  # a launcher that is gone or out of reach has not gone on
             continue
         misses = 0 if is_there else misses + 1
-        if misses == MOST_MISSES and os.getppid() == int(pid):
+        if misses == MISSES and os.getppid() == int(pid):
             os.kill(int(pid), signal.SIGKILL)
 
 

@@ -46,7 +46,8 @@ def alone(file: Path, refusal: UserError, patience_s: float = 0.0) -> Iterator[N
                 if time.monotonic() >= end:
                     raise refusal
                 if not is_told:
-                    print(f"another process holds {file}: waiting {patience_s:.0f} s", flush=True)
+                    told = f"another process holds {file}: waiting up to {patience_s:.0f} s"
+                    print(told, flush=True)
                     is_told = True
                 time.sleep(_POLL_S)
         except OSError as error:

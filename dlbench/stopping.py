@@ -7,22 +7,32 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], object]
+"""As `signal.signal` takes one."""
 
 
 def hear(
     handler: Handler, signals: Iterable[signal.Signals] = SIGNALS
 ) -> dict[signal.Signals, Any]:
-    """Have ``handler`` called on ``signals``, by the main thread; return what was called before.
+    """Have ``handler`` called on ``signals``, by the main thread; return what was called on each of
+    those before.
 
-    The end of a terminal is not heard under nohup, and what is printed after it goes nowhere.
+    Once, and on Ctrl-C again: batch systems, launchers and a terminal that closes tell a process
+    several times, which is not to disturb what the first has begun. The end of a terminal is not
+    heard under nohup, and what is printed after it goes nowhere.
     """
+    is_heard = False
 
     def heard(number: int, frame: FrameType | None) -> None:
+        nonlocal is_heard
+        if is_heard and number != signal.SIGINT:
+            return
+        is_heard = True
         _leave_lost_terminal()
         handler(number, frame)
 
@@ -44,7 +54,6 @@ class StoppedError(Exception):
 class StopRequest:
     """While entered, the first of `SIGNALS` is noted in `received`; a Ctrl-C after it interrupts.
 
-    A second SIGTERM does nothing: batch systems tell every process of a job, and so do launchers.
     For the main thread, which alone hears signals, and not before what it calls outside Python has
     returned.
     """
@@ -68,12 +77,23 @@ class StopRequest:
 def _leave_lost_terminal() -> None:
     """Print to nowhere in place of a terminal that is gone, which would be an error before the job
     has saved where it is."""
-    for descriptor in map(int, os.listdir("/proc/self/fd")):  # pytest has a copy of its own
-        try:
-            if os.readlink(f"/proc/self/fd/{descriptor}").startswith(("/dev/pts/", "/dev/tty")):
-                os.write(descriptor, b"")
-        except OSError as error:
-            if error.errno == errno.EIO:
-                null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]  # pytest has a copy
+    except OSError:
+        descriptors = [1, 2]
+    for descriptor in descriptors:
+        with suppress(OSError):  # the signal counts
+            if _is_lost_terminal(descriptor):
+                null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, descriptor, inheritable=os.get_inheritable(descriptor))
                 os.close(null)
+
+
+def _is_lost_terminal(descriptor: int) -> bool:
+    if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(("/dev/pts/", "/dev/tty")):
+        return False
+    try:
+        os.write(descriptor, b"")
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False

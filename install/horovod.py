@@ -109,17 +109,16 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
         new="""\
             rendezvous_id = self._rendezvous_id
             if self.count(state) == 1:
-                # Of a rank that died the others may learn late.
-                patience = threading.Timer(
-                    self._driver._timeout * (3 if state == FAILURE else 1),
-                    self._give_up, [rendezvous_id])
+                # That one has died the others may learn late.
+                seconds = self._driver._timeout * (3 if state == FAILURE else 1)
+                patience = threading.Timer(seconds, self._give_up, [rendezvous_id, seconds])
                 patience.daemon = True
                 patience.start()
 
         rendezvous_id = self._wait(key, state, rendezvous_id)
         return rendezvous_id
 
-    def _give_up(self, rendezvous_id):
+    def _give_up(self, rendezvous_id, seconds):
         with self._lock:
             if rendezvous_id != self._rendezvous_id or len(self._states) >= self._size:
                 return
@@ -130,8 +129,8 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
                 self._states[key] = FAILURE
                 self._workers[FAILURE].add(key)
         for key in silent:
-            logging.error('{}[{}] is given up with its host: no word of it since others left or '
-                          'died (--elastic-timeout {})'.format(*key, self._driver._timeout))
+            logging.error('{}[{}] is given up with its host: no word of it for {} s, since others '
+                          'left or died (--elastic-timeout)'.format(*key, seconds))
             threading.Thread(
                 target=self._await_others, args=(key, rendezvous_id), daemon=True).start()
 

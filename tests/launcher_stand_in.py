@@ -11,8 +11,10 @@ from typing import Any
 
 class Answering(BaseHTTPRequestHandler):
     answers: dict[str, bytes]
+    asked: list[str]
 
     def do_GET(self) -> None:
+        self.asked.append(self.path)
         found = self.answers.get(self.path)
         self.send_response(200 if found else 404)
         self.send_header("Content-Length", str(len(found or b"")))
@@ -31,8 +33,8 @@ class Answering(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[HTTPServer]:
-    """The server; its handler's ``answers`` are what it has."""
-    handler: Any = type("OwnAnswers", (Answering,), {"answers": {}})
+    """The server; its handler's ``answers`` are what it has, ``asked`` what it was asked for."""
+    handler: Any = type("OwnAnswers", (Answering,), {"answers": {}, "asked": []})
     server = HTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -283,10 +283,12 @@ def test_a_process_that_starts_again_is_rid_of_what_would_end_it(
     launcher: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher["/dlbench/here-2"] = b"1"
+    others = set(psutil.Process().children())
     fencing.fence("here-2", b"1")
-    (fence,) = psutil.Process().children()
+    (fence,) = set(psutil.Process().children()) - others
     begun: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda program, words: begun.append(words))
+    monkeypatch.setattr(os, "set_inheritable", lambda *_: None)  # those of the tests
     elastic._start_again()
     assert len(begun) == 1
     assert not fence.is_running()
@@ -384,38 +386,43 @@ class LauncherOfHorovod:
 
 def test_the_launcher_gives_up_ranks_that_do_not_ask(caplog: pytest.LogCaptureFixture) -> None:
     """By an edit of `install.horovod`; with its host each, as one that dies."""
-    launcher = LauncherOfHorovod({"a": 1, "b": 2, "c": 1}, timeout_s=0.3)
+    launcher = LauncherOfHorovod({"a": 1, "b": 2, "c": 1}, timeout_s=1.0)
     launcher.recorded((0.0, "ready", "a", 0), (0.1, "ready", "b", 1))
-    assert (launcher.out, launcher.done) == (["b", "c"], ["resumed"])
+    assert (sorted(launcher.out), launcher.done) == (["b", "c"], ["resumed"])
     assert caplog.messages == [
-        f"{rank} is given up with its host: no word of it since others left or died "
-        "(--elastic-timeout 0.3)"
+        f"{rank} is given up with its host: no word of it for 1.0 s, since others left or died "
+        "(--elastic-timeout)"
         for rank in ("b[0]", "c[0]")
     ]
-    time.sleep(1.0)
+    time.sleep(1.2)
     assert launcher.done == ["resumed"], "what was given up is not held against the next ranks"
 
 
 @pytest.mark.parametrize("state", ["ready", "success"])
 def test_the_launcher_gives_up_nobody_of_a_rank_that_answers_in_time(state: str) -> None:
-    launcher = LauncherOfHorovod({"a": 1, "b": 1}, timeout_s=0.5)
-    launcher.recorded((0.0, state, "a", 0), (0.2, state, "b", 0))
-    time.sleep(1.0)
+    launcher = LauncherOfHorovod({"a": 1, "b": 1}, timeout_s=2.0)
+    launcher.recorded((0.0, state, "a", 0), (0.1, state, "b", 0))
+    time.sleep(2.2)
     assert (launcher.out, launcher.done) == ([], ["resumed" if state == "ready" else "stopped"])
 
 
 def test_the_launcher_gives_those_more_time_that_have_to_learn_of_a_death() -> None:
-    launcher = LauncherOfHorovod({"a": 1, "b": 1, "c": 1}, timeout_s=0.3)
-    launcher.recorded((0.0, "failure", "a", 0), (0.6, "ready", "b", 0), (0.7, "ready", "c", 0))
+    launcher = LauncherOfHorovod({"a": 1, "b": 1, "c": 1}, timeout_s=1.5)
+    launcher.recorded((0.0, "failure", "a", 0), (2.0, "ready", "b", 0), (2.1, "ready", "c", 0))
     assert (launcher.out, launcher.done) == (["a"], ["resumed"])
-    silent = LauncherOfHorovod({"a": 1, "b": 1}, timeout_s=0.3)
-    silent.recorded((0.0, "failure", "a", 0))
-    assert silent.done == ["stopped"], "nor for ever"
+
+
+def test_the_launcher_gives_up_those_that_never_learn_of_a_death() -> None:
+    launcher = LauncherOfHorovod({"a": 1, "b": 1}, timeout_s=0.1)
+    launcher.recorded((0.0, "failure", "a", 0))
+    assert launcher.done == ["stopped"]
 
 
 def test_a_job_whose_only_host_is_given_up_has_failed() -> None:
     """Those that are left of it end with status 0, as on a host that has gone."""
     launcher = LauncherOfHorovod({"a": 2}, timeout_s=0.2)
     launcher.recorded((0.0, "ready", "a", 0))
-    time.sleep(0.2)
+    end = time.monotonic() + 20.0
+    while not launcher.results and time.monotonic() < end:
+        time.sleep(0.01)
     assert (launcher.done, launcher.results) == (["stopped"], {"a[1]": 1})

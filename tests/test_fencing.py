@@ -16,6 +16,8 @@ import psutil
 import pytest
 from launcher_stand_in import serving
 
+from dlbench import fencing
+
 PERIOD_S = 0.1
 NOTE, MINE, OTHER = "/dlbench/here-0", b"a:1", b"b:1"
 RANK = f"""
@@ -26,8 +28,7 @@ if sys.argv[1:]:
     os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60)"])
 time.sleep(60)
 """
-GRACE_S = 20 * PERIOD_S
-"""Longer than a fence of such a period takes."""
+LONGEST_S = 60.0
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def server() -> Iterator[HTTPServer]:
 
 
 @pytest.fixture
-def answers(server: HTTPServer) -> dict[str, bytes]:
+def handler(server: HTTPServer) -> Any:
     handler: Any = server.RequestHandlerClass
     handler.answers[NOTE] = MINE
-    return handler.answers
+    return handler
 
 
 @pytest.fixture
@@ -62,18 +63,36 @@ def start(server: HTTPServer) -> Iterator[Any]:
         process.wait()
 
 
-def fence_of(rank: psutil.Process) -> psutil.Process:
-    end = time.monotonic() + 20.0
-    while not (children := rank.children()):
-        assert time.monotonic() < end, "no process came beside it"
+def until(condition: Any) -> None:
+    end = time.monotonic() + LONGEST_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
-    return children[0]
+
+
+def fence_of(rank: psutil.Process) -> psutil.Process:
+    until(rank.children)
+    return rank.children()[0]
+
+
+def is_over(process: psutil.Process) -> bool:
+    """Also where nobody has asked for its status."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_for_questions(handler: Any) -> None:
+    """More than it takes until a rank is killed."""
+    enough = len(handler.asked) + fencing.MISSES + 2
+    until(lambda: len(handler.asked) >= enough)
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
 @pytest.mark.parametrize("now", [OTHER, None])
 def test_a_rank_without_which_the_others_went_on_is_killed(
-    now: bytes | None, is_frozen: bool, answers: dict[str, bytes], start: Any
+    now: bytes | None, is_frozen: bool, handler: Any, start: Any
 ) -> None:
     """Its number is another's, or nobody's."""
     rank = start()
@@ -81,33 +100,30 @@ def test_a_rank_without_which_the_others_went_on_is_killed(
     if is_frozen:
         rank.suspend()
     if now is None:
-        del answers[NOTE]
+        del handler.answers[NOTE]
     else:
-        answers[NOTE] = now
-    assert rank.wait(20.0) == -signal.SIGKILL
-    psutil.wait_procs([fence], timeout=20.0)
-    assert not fence.is_running()
+        handler.answers[NOTE] = now
+    assert rank.wait(LONGEST_S) == -signal.SIGKILL
+    until(lambda: is_over(fence))
 
 
-@pytest.mark.usefixtures("answers")
 def test_one_that_takes_part_lives_and_so_it_does_without_a_launcher(
-    server: HTTPServer, start: Any
+    server: HTTPServer, handler: Any, start: Any
 ) -> None:
     rank = start()
-    fence_of(rank)
-    time.sleep(GRACE_S)
-    assert rank.status() == psutil.STATUS_SLEEPING
+    fence = fence_of(rank)
+    wait_for_questions(handler)
+    assert not is_over(rank)
     server.shutdown()
     server.server_close()
-    time.sleep(GRACE_S)
-    assert rank.status() == psutil.STATUS_SLEEPING
+    time.sleep(2 * fencing.MISSES * PERIOD_S)
+    assert not is_over(fence)
+    assert not is_over(rank)
 
 
-def test_a_rank_that_starts_again_is_fenced_no_longer(
-    answers: dict[str, bytes], start: Any
-) -> None:
+def test_a_rank_that_starts_again_is_fenced_no_longer(handler: Any, start: Any) -> None:
     rank = start("again")
-    psutil.wait_procs([fence_of(rank)], timeout=20.0)
-    del answers[NOTE]
-    time.sleep(GRACE_S)
-    assert rank.status() == psutil.STATUS_SLEEPING
+    fence = fence_of(rank)
+    until(lambda: is_over(fence))
+    del handler.answers[NOTE]
+    assert not is_over(rank)

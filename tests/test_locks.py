@@ -36,7 +36,7 @@ def test_it_is_waited_for_no_longer_than_told(
     threading.Timer(0.3, ends.close).start()
     with locks.alone(file, REFUSAL, 20.0):
         pass
-    told = [f"another process holds {file}: waiting {seconds} s" for seconds in (0, 20)]
+    told = [f"another process holds {file}: waiting up to {seconds} s" for seconds in (0, 20)]
     assert capsys.readouterr().out.splitlines() == told
 
 

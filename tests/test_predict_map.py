@@ -303,13 +303,17 @@ def test_what_is_told_to_end_leaves_nothing(
     write("a.tif", scene(300, 300))
     before = sorted(here.iterdir())
     monkeypatch.setattr(predict_map.ClassMap, "write", lambda *_: signal.raise_signal(number))
-    handler = signal.signal(number, signal.SIG_DFL)  # which nohup has others be
+
+    def unheard(*_: object) -> None:
+        pytest.fail("nobody has heard it")
+
+    before_all = signal.signal(number, unheard)  # pytest may run under nohup, which ignores SIGHUP
     try:
         with pytest.raises(SystemExit) as ended:
             predict.main([str(run / "model.keras"), "a.tif", "map.tif"])
-        assert signal.getsignal(number) == signal.SIG_DFL
+        assert signal.getsignal(number) == unheard
     finally:
-        signal.signal(number, handler)
+        signal.signal(number, before_all)
     assert ended.value.code == 128 + number
     assert sorted(here.iterdir()) == before
 

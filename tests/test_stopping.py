@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 
 import pytest
 
-from dlbench.stopping import SIGNALS, StopRequest
+from dlbench.stopping import SIGNALS, StopRequest, hear
 
 
 def test_the_first_signal_is_noted_and_another_sigterm_ignored() -> None:
@@ -33,6 +34,41 @@ def test_a_terminal_that_is_closed_is_noted_but_under_nohup(
         assert signal.getsignal(signal.SIGHUP) == before
     finally:
         signal.signal(signal.SIGHUP, others)
+
+
+def test_what_a_signal_has_begun_no_other_disturbs_but_ctrl_c() -> None:
+    """A shell tells its jobs that the terminal closes, and then the kernel does."""
+
+    def leave(number: int, frame: object) -> None:
+        heard.append(number)
+        raise SystemExit(number)
+
+    heard: list[int] = []
+    before = hear(leave)
+    try:
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert heard == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_signal_counts_where_no_more_files_can_be_open() -> None:
+    own, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with StopRequest() as stop:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.open(os.devnull, os.O_RDONLY)
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (own, most))
+        assert stop.received == signal.SIGTERM
 
 
 def test_a_second_ctrl_c_interrupts() -> None:

@@ -7,6 +7,6 @@
 #       --host-discovery-script configs/clusters/hosts.sh python -m dlbench.train
 #
 # The checkout with its .venv and the run folder lie on a file system that all hosts share: which of
-# them has rank 0, and writes, may change. Tested with names of one machine as
-# hosts, and with Linux namespaces of it.
+# them has rank 0, and writes, may change. Tested on one machine: under several names, and as Linux
+# namespaces.
 exec cat "${DLBENCH_HOSTS:-hosts.txt}"
