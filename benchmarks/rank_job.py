@@ -48,9 +48,12 @@ class Job:
     """Of the seconds of the measured steps, the last ones: what `Rank` calls its waits."""
 
 
-def train(session: Session, overlap: bool = True) -> Job:
-    """Training steps on a batch that lies in memory."""
-    trainer = training_cases.trainer_of(session, overlap)
+def train(session: Session, sums_overlap: bool | None = None) -> Job:
+    """Training steps on a batch that lies in memory; sums beside the backward pass or after it,
+    by default as in a run."""
+    if sums_overlap is not None:
+        session.ranks.sums_overlap = sums_overlap
+    trainer = training_cases.trainer_of(session)
     batches = training_cases.synthetic_batches(session)
 
     def check(losses: Sequence[float]) -> dict[str, Any]:
@@ -141,7 +144,8 @@ def gradients(session: Session) -> dict[str, int]:
 
 KINDS: dict[str, Callable[[Session], Job]] = {
     "train": train,
-    "train_then_sum": partial(train, overlap=False),
+    "train_and_sum": partial(train, sums_overlap=True),
+    "train_then_sum": partial(train, sums_overlap=False),
     "inference": inference,
     "allreduce": allreduce,
 }

@@ -43,7 +43,10 @@ class Way:
 
 STUDIES: dict[str, dict[str, Way]] = {
     "shares": {"1 process": Way(ranks=1), "2 ranks": Way()},
-    "overlap": {"beside the backward pass": Way(), "after it": Way(kind="train_then_sum")},
+    "overlap": {
+        "beside the backward pass": Way(kind="train_and_sum"),
+        "after it": Way(kind="train_then_sum"),
+    },
     "fusion": {
         f"{megabytes} MB, {cycle_ms} ms": Way(
             distributed={"fusion_threshold_mb": megabytes, "cycle_time_ms": cycle_ms}

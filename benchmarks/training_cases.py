@@ -87,26 +87,15 @@ def own_keras_state() -> Iterator[None]:
         gc.collect()  # networks are cyclic
 
 
-def trainer_of(session: Session, overlap: bool = True) -> Any:
-    """The compiled `dlbench.training.Trainer`, as `dlbench.train` has it; equal on all ranks.
-
-    Without ``overlap`` no gradient is sent before all of them are there.
-    """
-    import tensorflow as tf
-
+def trainer_of(session: Session) -> Any:
+    """The compiled `dlbench.training.Trainer`, as `dlbench.train` has it; equal on all ranks."""
     from dlbench import checkpoint
     from dlbench.schedule import build_optimizer
     from dlbench.training import Trainer
 
     training = session.experiment.training
 
-    class Late(Trainer):
-        def _accumulated(self, *batch: Any) -> Any:
-            found = super()._accumulated(*batch)
-            with tf.control_dependencies(tf.nest.flatten(found)):
-                return tf.nest.map_structure(tf.identity, found)
-
-    trainer = (Trainer if overlap else Late)(
+    trainer = Trainer(
         session.network,
         session.ranks,
         session.task.loss(training),

@@ -34,6 +34,8 @@ class SingleProcess:
     local_size = 1
     part: Any = 1.0
     """Whether this rank's batch counts in the step: 1, or 0 for one that only keeps step."""
+    sums_overlap = True
+    """Whether gradients are to be summed while the backward pass makes others."""
 
     @contextmanager
     def taking_part(self, part: Any) -> Iterator[None]:
@@ -121,6 +123,8 @@ class Horovod(SingleProcess):
         self._compression: Compression = options.compression
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
+        # On the CPUs of one host there is no link to wait for: sums take cores of the pass.
+        self.sums_overlap = self.size > self.local_size or _is_on_gpu()
 
     def sum(self, tensor: Any, name: str) -> Any:
         return self._hvd.allreduce(tensor, op=self._hvd.Sum, name=name)
@@ -199,11 +203,8 @@ class Horovod(SingleProcess):
 
 def _variables(options: Distributed) -> dict[str, str]:
     """The variables that tell Horovod the ``options``, without those that the user exported."""
-    import tensorflow as tf
-
     stall_s, cycle_ms = options.stall_shutdown_s, options.cycle_time_ms
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    if cycle_ms is None and options.batch_norm == "local" and not on_gpu:
+    if cycle_ms is None and options.batch_norm == "local" and not _is_on_gpu():
         cycle_ms = CALM_CYCLE_MS
     wanted: dict[str, float | None] = {
         "HOROVOD_FUSION_THRESHOLD": None
@@ -215,6 +216,12 @@ def _variables(options: Distributed) -> dict[str, str]:
         "HOROVOD_STALL_CHECK_TIME_SECONDS": min(60, stall_s // 2),
     }
     return {k: str(v) for k, v in wanted.items() if v is not None and k not in os.environ}
+
+
+def _is_on_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @contextmanager

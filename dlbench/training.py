@@ -150,6 +150,9 @@ class Trainer(keras.Model):
         # would wait for the others twice a step.
         divisor = total if self._ranks.size == 1 else self._nominal(target)
         local, waited, local_gradients = self._accumulated(image, target, divisor)
+        if not self._ranks.sums_overlap:
+            with tf.control_dependencies(local_gradients):
+                local_gradients = [tf.identity(gradient) for gradient in local_gradients]
         begun = split.stamp(local_gradients)
         if self._ranks.size > 1:
             local_gradients = [gradient * (divisor / total) for gradient in local_gradients]
@@ -158,7 +161,7 @@ class Trainer(keras.Model):
             self._ranks.sum_gradient(gradient, f"gradient/{variable.path}", scaled)
             for gradient, variable in zip(local_gradients, variables, strict=True)
         ]
-        # Most sums are made while the backward pass goes on; these are left when it has ended.
+        # Where they overlap, most sums have been made by the end of the backward pass.
         waited += split.stamp(gradients) - begun
         with tf.name_scope("optimizer"):  # by which a profile knows its ops
             self.optimizer.apply(self._with_decay(gradients, variables), variables)

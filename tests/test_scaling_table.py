@@ -34,7 +34,7 @@ def test_ways_share_the_cores_and_the_batch(
     out = tmp_path / "out.jsonl"
     scaling_table.measured(out, 2, ["shares", "overlap"], ["deepvel"])
     assert [ranks for _, ranks in launches] == [1, 2, 2, 2, 2, 1, 2, 2]
-    assert [spec.kind for spec, _ in launches[2:4]] == ["train", "train_then_sum"]
+    assert [spec.kind for spec, _ in launches[2:4]] == ["train_and_sum", "train_then_sum"]
     for spec, ranks in launches:
         training = spec.experiment["training"]
         assert training["batch"] * ranks == scaling_table.GLOBAL_BATCH

@@ -48,6 +48,36 @@ def one_step(decay: float, scaled: bool = False) -> list[np.ndarray]:
     return [v.numpy() - b for v, b in zip(network.trainable_variables, before, strict=True)]
 
 
+class Watched(SingleProcess):
+    """One rank that notes of each gradient it is given to sum after which ops, and from which."""
+
+    def __init__(self, sums_overlap: bool) -> None:
+        self.sums_overlap = sums_overlap
+        self.after: list[set[str]] = []
+        self.sources: set[str] = set()
+
+    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
+        own = {tensor.op.name for tensor in gradient.op.inputs}
+        self.after.append({op.name for op in gradient.op.control_inputs} | own)
+        self.sources |= own
+        return gradient
+
+
+@pytest.mark.parametrize("sums_overlap", [True, False])
+def test_gradients_are_summed_beside_the_backward_pass_or_after_it(sums_overlap: bool) -> None:
+    assert SingleProcess.sums_overlap
+    network, ranks = small_network(), Watched(sums_overlap)
+    trainer = Trainer(network, ranks, CrossEntropy(np.ones(3)))
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build(network.trainable_variables)
+    trainer.compile(optimizer=optimizer, jit_compile=False)
+    image, target = np.zeros((1, 32, 32, 3), np.uint8), np.zeros((1, 32, 32), np.uint8)
+    trainer.step(iter([(image, target)]))
+    assert len(ranks.sources) > 1
+    assert len(ranks.after) == len(network.trainable_variables)
+    assert all((after == ranks.sources) != sums_overlap for after in ranks.after)
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_weight_decay_reaches_kernels_alone(scaled: bool) -> None:
     variables = small_network().trainable_variables

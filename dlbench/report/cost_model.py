@@ -9,7 +9,8 @@ fitted to records of few ranks.
 the records of `benchmarks/` hold measurements of it. ``compute`` is the slowest rank's own work, as
 measured: it is no share of something else, and holds for ranks that have as many cores or GPUs of
 their own as those that were measured. A gradient is on its way while the backward pass goes on to
-the next: ``overlap`` of the compute time hides that, but not what trails behind the pass.
+the next: ``overlap`` of the compute time hides that, but not what trails behind the pass. (Among
+the CPUs of one host sums are made after it: launches there tell of none.)
 
 P. Patarasuk & X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117: a ring's 2 (N - 1) / N.
 """
