@@ -231,9 +231,8 @@ def _ended_in_order() -> Iterator[None]:
     def end(number: int, frame: Any) -> None:
         sys.exit(128 + number)
 
-    before = stopping.hear(end, (signal.SIGTERM, signal.SIGHUP))
+    unheard = stopping.hear(end, (signal.SIGTERM, signal.SIGHUP))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        unheard()

@@ -9,18 +9,14 @@ import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], object]
 """As `signal.signal` takes one."""
 
 
-def hear(
-    handler: Handler, signals: Iterable[signal.Signals] = SIGNALS
-) -> dict[signal.Signals, Any]:
-    """Have ``handler`` called on ``signals``, by the main thread; return what was called on each of
-    those before.
+def hear(handler: Handler, signals: Iterable[signal.Signals] = SIGNALS) -> Callable[[], None]:
+    """Have ``handler`` called on ``signals``, by the main thread, until what is returned is called.
 
     Once, and on Ctrl-C again: batch systems, launchers and a terminal that closes tell a process
     several times, which is not to disturb what the first has begun. The end of a terminal is not
@@ -36,11 +32,17 @@ def hear(
         _leave_lost_terminal()
         handler(number, frame)
 
-    return {
+    before = {
         one: signal.signal(one, heard)
         for one in signals
         if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN
     }
+
+    def end() -> None:
+        for one, handler_before in before.items():
+            signal.signal(one, handler_before)
+
+    return end
 
 
 class StoppedError(Exception):
@@ -61,17 +63,15 @@ class StopRequest:
     received: signal.Signals | None = None
 
     def __enter__(self) -> StopRequest:
-        self._before = hear(self._note)
+        self._end = hear(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        self._end()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received = signal.Signals(number)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.received = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _leave_lost_terminal() -> None:

@@ -44,7 +44,7 @@ def test_what_a_signal_has_begun_no_other_disturbs_but_ctrl_c() -> None:
         raise SystemExit(number)
 
     heard: list[int] = []
-    before = hear(leave)
+    end = hear(leave)
     try:
         with pytest.raises(SystemExit):
             signal.raise_signal(signal.SIGTERM)
@@ -53,8 +53,7 @@ def test_what_a_signal_has_begun_no_other_disturbs_but_ctrl_c() -> None:
         with pytest.raises(SystemExit):
             signal.raise_signal(signal.SIGINT)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        end()
     assert heard == [signal.SIGTERM, signal.SIGINT]
 
 

@@ -100,16 +100,6 @@ class Job:
             pytest.fail(f"still there after {timeout_s} s:\n{self.output[-3000:]}")
 
 
-def left_on(hosts: Hosts, within_s: float = 10.0) -> list[psutil.Process]:
-    """What still runs on the hosts after so long; Python's own helpers end shortly after a job."""
-    end = time.monotonic() + within_s
-    while left := [one for host in hosts.names for one in hosts.running(host)]:
-        if time.monotonic() > end:
-            break
-        time.sleep(0.2)
-    return left
-
-
 def weights(folder: Path, name: str) -> dict[str, np.ndarray]:
     return checkpoint.load(folder / "runs" / name / "checkpoints" / "last.npz")[0]
 
@@ -129,7 +119,7 @@ def test_three_hosts_end_like_three_ranks_of_one(
 ) -> None:
     job = Job(hosts, ["-m", "dlbench.train", *arguments("apart"), *OWN])
     assert job.end() == 0, job.output
-    assert not left_on(hosts)
+    assert not hosts.left()
     record = json.loads((hosts.folder / "runs/apart/record.json").read_text())
     assert [rank["host"] for rank in record["ranks"]] == ["a", "b", "c"]
     assert_close(weights(hosts.folder, "apart"), wanted)
@@ -148,7 +138,7 @@ def test_a_cut_link_ends_the_job_and_the_next_start_resumes(
     try:
         status = job.end(2 * SOON)
         took = time.monotonic() - begun
-        left = left_on(hosts, SOON)
+        left = hosts.left(SOON)
     finally:
         hosts.join(host)
     print(f"the launcher ended {took:.0f} s after the cut")
@@ -182,7 +172,7 @@ def test_a_slow_link_costs_time_alone(hosts: Hosts, note_fault: NoteFault) -> No
     finally:
         for host in hosts.names:
             hosts.shape(host, hosts.rate)
-    assert not left_on(hosts)
+    assert not hosts.left()
     record = json.loads((hosts.folder / "runs/slow/record.json").read_text())
     parameters = re.search(r"\(([\d,]+) parameters\)", job.output)
     assert parameters is not None

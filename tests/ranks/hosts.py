@@ -150,6 +150,16 @@ class Hosts:
                 continue
         return found
 
+    def left(self, within_s: float = 10.0) -> list[psutil.Process]:
+        """What still runs on the hosts after so long; Python's own helpers end shortly after a
+        job."""
+        end = time.monotonic() + within_s
+        while left := [one for host in self.names for one in self.running(host)]:
+            if time.monotonic() > end:
+                break
+            time.sleep(0.2)
+        return left
+
     def address(self, host: str) -> str:
         return f"10.77.0.{self.names.index(host) + 1}"
 
