@@ -134,12 +134,17 @@ def allreduce(session: Session) -> Job:
     return Job(step, check, waits)
 
 
-def gradients(session: Session) -> dict[str, int]:
-    """How many tensors a rank sends in a training step, and their bytes on the way."""
+def gradients(session: Session) -> dict[str, int | bool]:
+    """How many tensors a rank sends in a training step, their bytes on the way, and whether it
+    sends them while the backward pass makes others."""
     values = [int(np.prod(v.shape)) for v in session.network.trainable_variables]
     whole = session.experiment.distributed.compression == "none"
     widths = [4 if whole or count <= distributed.SMALL else 2 for count in values]
-    return {"tensors": len(values), "bytes": int(np.dot(widths, values))}
+    return {
+        "tensors": len(values),
+        "bytes": int(np.dot(widths, values)),
+        "sums_overlap": session.ranks.sums_overlap,
+    }
 
 
 KINDS: dict[str, Callable[[Session], Job]] = {

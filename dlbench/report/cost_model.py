@@ -9,8 +9,8 @@ fitted to records of few ranks.
 the records of `benchmarks/` hold measurements of it. ``compute`` is the slowest rank's own work, as
 measured: it is no share of something else, and holds for ranks that have as many cores or GPUs of
 their own as those that were measured. A gradient is on its way while the backward pass goes on to
-the next: ``overlap`` of the compute time hides that, but not what trails behind the pass. (Among
-the CPUs of one host sums are made after it: launches there tell of none.)
+the next: ``overlap`` of the compute time hides that, but not what trails behind the pass. Among the
+CPUs of one host sums are made after it: there ``overlap`` is 0, and launches tell nothing of it.
 
 P. Patarasuk & X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117: a ring's 2 (N - 1) / N.
 """
@@ -45,6 +45,8 @@ class Launch:
     """Bytes of a rank's gradients, on their way."""
     sums: tuple[tuple[float, float], ...]
     """(bytes, seconds) of sums with nothing else to do; none on one rank."""
+    sums_overlap: bool = True
+    """Whether the sums were made beside the backward pass."""
     when: tuple[float, float] | None = None
     """Unix times at which its steps began and ended."""
 
@@ -78,6 +80,7 @@ class Launch:
             tuple(own),
             int(gradients["bytes"]),  # type: ignore[arg-type]
             tuple(zip(sums["bytes"], sums["seconds"], strict=True)) if several else (),  # type: ignore
+            bool(gradients.get("sums_overlap", True)),  # older records do not tell: they were
             (record.created.timestamp() - record.ranks[0].wall_s, record.created.timestamp()),
         )
 
@@ -102,12 +105,18 @@ class Model:
         return self.wait + (ranks - 1) * self.hop + ring * (self.host + over)
 
     def exposed_s(
-        self, gradients: float, compute_s: float, ranks: int, link: float | None
+        self,
+        gradients: float,
+        compute_s: float,
+        ranks: int,
+        link: float | None,
+        sums_overlap: bool = True,
     ) -> float:
         """What a step waits for; 0 on one rank."""
         if ranks == 1:
             return 0.0
-        left = self.sum_s(gradients, ranks, link) - self.overlap * compute_s
+        hidden = self.overlap * compute_s if sums_overlap else 0.0
+        left = self.sum_s(gradients, ranks, link) - hidden
         return max(left, 0.0) + self.trailing * self.sum_s(0.0, ranks, link)
 
 
@@ -142,12 +151,12 @@ def is_told(values: Values) -> bool:
 def _overlap(launches: Sequence[Launch], sums: Model) -> tuple[float, float]:
     """``overlap`` and ``trailing``, by what is exposed."""
     step = np.array([one.step_s for one in launches])
-    compute = np.array([max(one.own_s) for one in launches])
+    hiding = np.array([max(one.own_s) if one.sums_overlap else 0.0 for one in launches])
     exposed = np.array([one.exposed_s for one in launches])
     whole = np.array([sums.sum_s(one.gradients, one.ranks, one.link) for one in launches])
     empty = np.array([sums.sum_s(0.0, one.ranks, one.link) for one in launches]) / step
     # Of every share (shares, launches): what is left once the trailing part is at its best.
-    beyond = np.maximum(whole - SHARES[:, None] * compute, 0.0)
+    beyond = np.maximum(whole - SHARES[:, None] * hiding, 0.0)
     rest = (exposed - beyond) / step
     trailing = np.maximum(rest @ empty / max(float(empty @ empty), 1e-300), 0.0)
     wrong = ((rest - trailing[:, None] * empty) ** 2).sum(axis=1)

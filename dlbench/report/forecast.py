@@ -154,6 +154,9 @@ def forecast(
     loaded = side_by_side(load) or _of_most_ranks(several)
     makes = {1: alone or loaded}
     deviating = _deviations(several)
+    # Whether there is anything to hide behind is a matter of the link.
+    over = [one for one in several if one.link == link] or several
+    beside = any(one.sums_overlap for one in over)
     # Which part of a small sum grows with the ranks cannot be seen in one number of them: the
     # interval then reaches from none of it to all.
     parts = (0.0,) if is_told(np.array([one.ranks for one in several])) else (0.0, 1.0)
@@ -166,7 +169,7 @@ def forecast(
             compute = _compute(makes.get(count, loaded), count, generator)
             deviation = float(generator.choice(deviating)) if count > 1 else 0.0
             for model, results in zip(models, drawn, strict=True):
-                exposed = model.exposed_s(several[0].gradients, compute, count, link)
+                exposed = model.exposed_s(several[0].gradients, compute, count, link, beside)
                 exposed = max(exposed + deviation * (compute + exposed), 0.0)
                 results[place, :, draw] = compute, exposed, single / (compute + exposed)
     freedom = min(len(loaded) - 1, len(several) - 2)
@@ -214,7 +217,10 @@ def _deviations(several: Sequence[Launch]) -> Values:
     own = np.array([max(one.own_s) for one in several])
     found = np.array([one.exposed_s for one in several])
     told = np.array(
-        [model.exposed_s(one.gradients, max(one.own_s), one.ranks, one.link) for one in several]
+        [
+            model.exposed_s(one.gradients, max(one.own_s), one.ranks, one.link, one.sums_overlap)
+            for one in several
+        ]
     )
     return (found - told) / (own + told) * np.sqrt(len(found) / (len(found) - 2))
 

@@ -88,8 +88,8 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
     lines = [
         f"- Fitted to launches of {counts}. Bootstrap over launches, {DRAWS} draws; the interval "
         "is that of one launch's mean step.",
-        f"- Gradients of a rank: {several[0].gradients / 1e6:.2f} MB a step. Of the compute time, "
-        f"{model.overlap:.0%} hides communication; {model.trailing:.2f} empty sums trail behind.",
+        f"- Gradients of a rank: {several[0].gradients / 1e6:.2f} MB a step. "
+        f"{_hidden(several, model)}; {model.trailing:.2f} empty sums trail behind.",
         f"- A sum of nothing takes {1e3 * model.wait:.2f} ms, and {1e3 * model.hop:.3f} ms for "
         f"each rank after the first; a byte {1e9 * model.host:.3f} ns in the hosts"
         + (f" and {model.link:.3f} times what the link is made for." if model.link else "."),
@@ -114,6 +114,17 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
                 "behind it cannot be told apart; the two numbers above are one of many such pairs."
             )
     return lines
+
+
+def _hidden(several: Sequence[Launch], model: Model) -> str:
+    after = [one for one in several if not one.sums_overlap]
+    if len(after) == len(several):
+        return "They are summed after the backward pass, which hides nothing"
+    told = f"Of the compute time, {model.overlap:.0%} hides communication"
+    if not after:
+        return told
+    where = ", ".join(sorted({rate(one.link) for one in after}))
+    return f"{told}, but over {where} none: there they are summed after the backward pass"
 
 
 def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float | None) -> list[str]:

@@ -13,6 +13,7 @@ import synthetic_launches as synthetic
 
 from dlbench.errors import UserError
 from dlbench.report import forecast as forecasts
+from dlbench.report import forecast_page as forecasts_page
 from dlbench.report.__main__ import main
 from dlbench.report.cost_model import Launch, Model, fit
 from dlbench.report.forecast import LEVEL, chosen_link, forecast, usable
@@ -24,7 +25,13 @@ SIZES = [4, 65536, 262144, 1048576, 4194304]
 LINKS = (np.inf, 1e9, 2e8)
 
 
-def launch(ranks: int, link: float, generator: np.random.Generator, noise: float = 0.02) -> Launch:
+def launch(
+    ranks: int,
+    link: float,
+    generator: np.random.Generator,
+    noise: float = 0.02,
+    sums_overlap: bool = True,
+) -> Launch:
     """By the formulas, written out again; every time is off by ``noise``, a launch's as a whole."""
 
     def off() -> float:
@@ -37,10 +44,11 @@ def launch(ranks: int, link: float, generator: np.random.Generator, noise: float
     small = TRUE.wait + TRUE.hop * (ranks - 1)
     byte = 2 * (ranks - 1) / ranks * (TRUE.host + TRUE.link / (link / 8))
     sums = [(size, (small + size * byte) * off()) for size in SIZES]
-    left = (small + GRADIENTS * byte) * off() - TRUE.overlap * max(own)
+    hidden = TRUE.overlap * max(own) if sums_overlap else 0.0
+    left = (small + GRADIENTS * byte) * off() - hidden
     exposed = max(left, 0.0) + TRUE.trailing * small
     step = max(own) + exposed + COMPUTE * float(generator.normal(0.0, noise))
-    return Launch(ranks, link, step, tuple(own), GRADIENTS, tuple(sums))
+    return Launch(ranks, link, step, tuple(own), GRADIENTS, tuple(sums), sums_overlap)
 
 
 def launches(
@@ -58,6 +66,49 @@ def test_without_noise_the_parameters_are_found() -> None:
     found = fit([one for one in launches(np.random.default_rng(0), noise=1e-9) if one.ranks > 1])
     for name in ("wait", "hop", "host", "link", "overlap", "trailing"):
         assert getattr(found, name) == pytest.approx(getattr(TRUE, name), rel=1e-3), name
+
+
+def after_the_pass(generator: np.random.Generator, **more: Any) -> list[Launch]:
+    """On one host the sums come after the pass, over a link beside it."""
+    return [
+        launch(ranks, link, generator, sums_overlap=not np.isinf(link), **more)
+        for ranks in (2, 3)
+        for link in LINKS
+        for _ in range(5)
+    ]
+
+
+def test_sums_after_the_pass_tell_nothing_of_what_it_hides() -> None:
+    generator = np.random.default_rng(0)
+    found = after_the_pass(generator, noise=1e-9)
+    assert fit(found).overlap == pytest.approx(TRUE.overlap, rel=1e-3)
+    taken_for_beside = fit([replace(one, sums_overlap=True) for one in found])
+    assert abs(taken_for_beside.overlap - TRUE.overlap) > 0.05
+    for link in LINKS:
+        (made,) = forecast(found, [4], link, draws=20)
+        seen = launch(4, link, generator, 1e-9, not np.isinf(link))
+        assert made.exposed_s.middle == pytest.approx(seen.exposed_s, rel=1e-3)
+
+
+@pytest.mark.parametrize("after", [0, 2, 4])
+def test_the_page_tells_where_nothing_hides(after: int) -> None:
+    generator = np.random.default_rng(0)
+    links = [np.inf, np.inf, 1e9, 1e9]
+    found = [launch(2, link, generator, sums_overlap=i >= after) for i, link in enumerate(links)]
+    text = forecasts_page.markdown(found, forecast(found, [2], 1e9, draws=20), 1e9)
+    assert ("hides communication, but over one host none: there" in text) == (after == 2)
+    assert ("They are summed after the backward pass, which hides nothing;" in text) == (after == 4)
+
+
+def test_older_records_were_summed_beside_the_pass() -> None:
+    one = record(launch(2, 1e9, np.random.default_rng(0)), 0, 1e9)
+    told = one.ranks[0].conditions["gradients"]
+    assert isinstance(told, dict)
+    for value in (True, False):
+        told["sums_overlap"] = value
+        assert getattr(Launch.of(one), "sums_overlap", None) is value
+    del told["sums_overlap"]
+    assert getattr(Launch.of(one), "sums_overlap", None) is True
 
 
 @pytest.mark.parametrize(("counts", "link"), [((1, 2), 5e8), ((1, 2, 3), 5e8), ((1, 2, 3), 5e7)])
@@ -79,7 +130,9 @@ def test_the_interval_holds_further_launches_at_the_stated_rate(
 
 def record(one: Launch, number: int, link: float | None = None) -> Record:
     """What `benchmarks/` would have written of ``one``, 20 steps."""
-    conditions: dict[str, Any] = {"gradients": {"tensors": 30, "bytes": one.gradients}}
+    conditions: dict[str, Any] = {
+        "gradients": {"tensors": 30, "bytes": one.gradients, "sums_overlap": one.sums_overlap}
+    }
     if one.ranks > 1:
         sizes, seconds = zip(*one.sums, strict=True)
         conditions |= {
@@ -223,7 +276,11 @@ def test_launches_side_by_side_are_each_others_ranks() -> None:
     """Three times at levels of their own, at each of which ranks differ by a hundredth."""
     levels, apart = (0.15, 0.16, 0.17), (0.99, 1.0, 1.01)
     load = [
-        Launch(1, np.inf, 0.2, (level * share,), GRADIENTS, (), (60.0 * time, 60.0 * time + 7))
+        replace(
+            launch(1, np.inf, np.random.default_rng(0)),
+            own_s=(level * share,),
+            when=(60.0 * time, 60.0 * time + 7),
+        )
         for share in apart
         for time, level in enumerate(levels)
     ]
