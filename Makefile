@@ -118,7 +118,7 @@ $(DEPENDENCIES): $(PINNED_PIP) pyproject.toml install/requirements.py
 		$(PIP) install --only-binary :all: $(PINNED) -r .venv/requirements.txt)
 	@touch $@
 
-$(HOROVOD): $(DEPENDENCIES) install/horovod.py
+$(HOROVOD): $(DEPENDENCIES) install/horovod.py install/horovod_edits.py
 	$(call step,Installing Horovod,.venv/bin/python -m install.horovod --accelerator $(ACCELERATOR))
 	@touch $@
 

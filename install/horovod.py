@@ -2,10 +2,9 @@
 
     .venv/bin/python -m install.horovod [--accelerator cpu|cuda]
 
-The sdist comes from the package index and is checked against a pinned hash. Of the edits below, two
-make it compile with TensorFlow 2.21, one makes it tell of ranks that are stuck, and two have the
-launcher of an elastic job go on without them. The finished wheel is kept outside the checkout under
-a key made of everything that shapes it, so that a second clone installs in seconds;
+The sdist comes from the package index, is checked against a pinned hash, and is changed by the
+edits of `install/horovod_edits.py`. The finished wheel is kept outside the checkout under a key
+made of everything that shapes it, so that a second clone installs in seconds;
 `DLBENCH_WHEEL_CACHE=off` builds anew, and a cache that cannot be written is no error.
 """
 
@@ -23,10 +22,10 @@ import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from install import wheel_cache
 from install.accelerator import ACCELERATORS, detect
+from install.horovod_edits import EDITS, Edit
 
 VERSION = "0.28.1"
 SDIST_SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
@@ -49,126 +48,6 @@ class InstallError(RuntimeError):
     """Horovod could not be built or does not work; the message says why and what to do."""
 
 
-class Edit(NamedTuple):
-    """One change to the unpacked source: `old`, found exactly once in `path`, becomes `new`."""
-
-    path: str
-    old: str
-    new: str
-    reason: str
-
-
-EDITS = (
-    Edit(
-        path="horovod/tensorflow/CMakeLists.txt",
-        old='list(APPEND TF_SOURCES "${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc")\n',
-        new="",
-        reason="its XLA ops are for GPUs only and include headers that TensorFlow 2.21 has moved",
-    ),
-    Edit(
-        path="horovod/tensorflow/mpi_ops.cc",
-        old="""\
-// Forward declaration of AsGpuStreamValue
-namespace stream_executor {
-namespace gpu {
-GpuStreamHandle AsGpuStreamValue(Stream* stream);
-} // namespace stream_executor
-} // namespace gpu
-#if TENSORFLOW_VERSION >= 2011000000
-#include "tensorflow/compiler/xla/stream_executor/stream.h"
-#else
-#include "tensorflow/stream_executor/stream.h"
-#endif // TENSORFLOW_VERSION >= 2011000000
-""",
-        new="""\
-#include "xla/stream_executor/stream.h"
-namespace stream_executor {
-namespace gpu {
-inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
-  return static_cast<GpuStreamHandle>(stream->platform_specific_handle().stream);
-}
-} // namespace gpu
-} // namespace stream_executor
-""",
-        reason="TensorFlow 2.21 no longer exports AsGpuStreamValue; the stream knows its handle",
-    ),
-    Edit(
-        path="horovod/common/gloo/gloo_controller.cc",
-        old="global_ranks_.reserve(size_);",
-        new="global_ranks_.resize(size_);",
-        reason="a vector that stays empty lets the search for stalled ranks find none, ever",
-    ),
-    Edit(
-        path="horovod/runner/elastic/registration.py",
-        old="""\
-            rendezvous_id = self._rendezvous_id
-
-        rendezvous_id = self._wait(key, state, rendezvous_id)
-        return rendezvous_id
-""",
-        new="""\
-            rendezvous_id = self._rendezvous_id
-            if self.count(state) == 1:
-                # That one has died the others may learn late.
-                seconds = self._driver._timeout * (3 if state == FAILURE else 1)
-                patience = threading.Timer(seconds, self._give_up, [rendezvous_id, seconds])
-                patience.daemon = True
-                patience.start()
-
-        rendezvous_id = self._wait(key, state, rendezvous_id)
-        return rendezvous_id
-
-    def _give_up(self, rendezvous_id, seconds):
-        with self._lock:
-            if rendezvous_id != self._rendezvous_id or len(self._states) >= self._size:
-                return
-            silent = [(host, slot.local_rank)
-                      for host, slots in self._driver.host_assignments.items()
-                      for slot in slots if (host, slot.local_rank) not in self._states]
-            for key in silent:
-                self._states[key] = FAILURE
-                self._workers[FAILURE].add(key)
-        for key in silent:
-            logging.error('{}[{}] is given up with its host: no word of it for {} s, since others '
-                          'left or died (--elastic-timeout)'.format(*key, seconds))
-            threading.Thread(
-                target=self._await_others, args=(key, rendezvous_id), daemon=True).start()
-
-    def _await_others(self, key, rendezvous_id):
-        self._wait(key, FAILURE, rendezvous_id)
-        if self._driver.finished() and self._rendezvous_id == rendezvous_id:
-            self._driver._results.add_result('{}[{}]'.format(*key), (1, time.time()))
-""",
-        reason="the launcher of an elastic job waits without end for a rank that is frozen, or for "
-        "one of a host that is cut off; after its --elastic-timeout it counts as dead",
-    ),
-    Edit(
-        path="horovod/runner/elastic/registration.py",
-        old="import threading\n\nfrom collections",
-        new="import threading\nimport time\n\nfrom collections",
-        reason="for the edit before",
-    ),
-    Edit(
-        path="horovod/runner/elastic/driver.py",
-        old="""\
-        timestamp = _epoch_time_s()
-        try:
-            coordinator_client.notify""",
-        new="""\
-        threading.Thread(
-            target=self._notify, daemon=True,
-            args=(coordinator_client, coordinator_slot_info, update_res)).start()
-
-    def _notify(self, coordinator_client, coordinator_slot_info, update_res):
-        timestamp = _epoch_time_s()
-        try:
-            coordinator_client.notify""",
-        reason="the launcher tells rank 0 of new hosts, and of such as go, while it holds the lock "
-        "without which nobody is given up: a rank 0 that is frozen would have it wait without end",
-    ),
-)
-
-
 def apply_edits(source: Path, edits: tuple[Edit, ...] = EDITS) -> None:
     """Change the unpacked Horovod in place; raise InstallError unless each text is there once."""
     for edit in edits:
@@ -177,7 +56,7 @@ def apply_edits(source: Path, edits: tuple[Edit, ...] = EDITS) -> None:
         if (count := text.count(edit.old)) != 1:
             raise InstallError(
                 f"{edit.path} of Horovod {VERSION} holds the text to be edited {count} times, not "
-                f"once ({edit.reason}). The edits in {Path(__file__).name} are written for "
+                f"once ({edit.reason}). The edits in install/horovod_edits.py are written for "
                 f"Horovod {VERSION}: adapt the edit to this source. Sought:\n{edit.old}"
             )
         file.write_text(text.replace(edit.old, edit.new))
