@@ -38,7 +38,7 @@ def ranks_in(folder: Path) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("ranks", "kills"),
     [
-        pytest.param(1, 3, marks=pytest.mark.slow),
+        (1, 3),
         pytest.param(1, 150, marks=pytest.mark.soak),
         pytest.param(2, 50, marks=pytest.mark.soak),
     ],
