@@ -111,6 +111,10 @@ class Profile(keras.callbacks.Callback):
             self._tracer = None
 
 
+WORTH_SAVING_S = 60.0
+"""Of training that a death during an evaluation would cost: longer epochs are saved before it."""
+
+
 class EpochEnd(keras.callbacks.Callback):
     """Averages statistics, evaluates, saves checkpoints and history, and stops early.
 
@@ -129,6 +133,10 @@ class EpochEnd(keras.callbacks.Callback):
         self._score = session.task.score
         self._training = session.experiment.training
         self._state = state
+        self._begun = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._begun = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         assert logs is not None
@@ -141,15 +149,23 @@ class EpochEnd(keras.callbacks.Callback):
             row["unreadable"] = unreadable
         if elastic.is_elastic():
             row["ranks"] = self._state.ranks_of_epoch()
-        if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
-            scores = self._evaluator().scores()
-            row |= scores
-            logs |= scores
         history.append(row)
         part = self._state.first > 0  # of an epoch: whole ones are another call of `fit`
-        self._state.save_epoch()
+        if (epoch + 1) % training.evaluate_every == 0 or epoch + 1 == training.epochs:
+            if time.monotonic() - self._begun > WORTH_SAVING_S:
+                self._state.save_epoch(unevaluated=True)
+            logs |= self.evaluate()
+        else:
+            self._state.save_epoch()
         if part or is_complete(history, training, self._score):
             self.model.stop_training = True
+
+    def evaluate(self) -> dict[str, float]:
+        """The scores of the epoch that the history ends with, which is saved with them."""
+        scores = self._evaluator().scores()
+        self._state.history[-1] |= scores
+        self._state.save_epoch()
+        return scores
 
 
 class Position(keras.callbacks.Callback):
@@ -187,6 +203,8 @@ class Position(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         done = self._state.first + batch + 1
+        self._state.require_finite(float((logs or {})["loss"]), done)
+        self._state.require_written()
         if batch + 1 == self._state.steps_left():
             return  # the epoch's own end is next
         if self.model.all_stop or (self._every and done % self._every == 0):

@@ -80,11 +80,24 @@ def write_atomically(
             os.fsync(file.fileno())
         before()
         os.replace(temporary, path)
+        _sync(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in ``folder`` outlive a power cut, where its file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # it cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> WriteError:
@@ -105,9 +118,12 @@ def _unreadable(path: Path, number: int, reason: str) -> ReadError:
     return made
 
 
-def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], kept: int = 1) -> None:
+def save(
+    path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], kept: int | None = 1
+) -> None:
     """Write ``arrays`` and the JSON-able ``meta`` to ``path`` atomically, and keep the ``kept - 1``
-    checkpoints before it as ``last-1.npz``, ``last-2.npz`` and so on."""
+    checkpoints before it as ``last-1.npz``, ``last-2.npz`` and so on; None: those that are kept,
+    without the one that this takes the place of."""
     content = {"schema": SCHEMA, **meta}
     content["sha256"] = _digest(arrays, content)
     text = np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
@@ -115,7 +131,7 @@ def save(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any], kept: 
     write_atomically(
         path,
         lambda file: np.savez(file, allow_pickle=False, **members),
-        before=lambda: _shift(path, kept),
+        before=lambda: None if kept is None else _shift(path, kept),
     )
 
 
@@ -193,7 +209,10 @@ def _keep(newest: Path, other: Path) -> None:
     try:
         os.link(newest, spare)
     except OSError:  # a file system without hard links
-        shutil.copyfile(newest, spare)
+        with newest.open("rb") as source, spare.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
     os.replace(spare, other)
 
 

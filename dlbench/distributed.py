@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from dlbench import elastic, launched
+from dlbench import elastic, fencing, launched
 from dlbench.bench.split import stamp
 from dlbench.config import ConfigError, Distributed
 
@@ -105,7 +105,7 @@ class Horovod(SingleProcess):
         with _exported(self._variables):
             import horovod.tensorflow as hvd
 
-            elastic.meet()
+            elastic.meet() if elastic.is_elastic() else fencing.fence_from_afar()
             hvd.init()
         if hvd.size() != launched.size():
             raise ConfigError(

@@ -32,8 +32,9 @@ PATIENCE_S = 7200.0
 """How long a rank waits for its new number. The launcher has its ``--elastic-timeout`` (600 s) for
 the other ranks, and again for hosts."""
 HANDOVER_S = 120.0
-"""How long the new rank 0 waits for the run folder, which one that is given up holds till it ends;
-longer than `dlbench.fencing` takes, and a file server to forget a host."""
+"""How long the new rank 0 waits for the run folder, which one that is given up, or whose launcher
+has ended, holds till it ends; longer than `dlbench.fencing` takes, and a file server to forget a
+host."""
 ASSIGNED = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
 """What the launcher answers, in order; -1 where this process has no rank any more."""
 MEETING_S = 180.0
@@ -67,11 +68,8 @@ class RankAbsentError(UserError):
 
 
 def meet() -> None:
-    """Return when all ranks have come here; in an elastic job alone. `RankAbsentError`, on all of
-    them, where one does not: Horovod itself would wait half a minute, and then abort the process.
-    """
-    if not is_elastic():
-        return
+    """Return when all ranks of an elastic job have come here. `RankAbsentError`, on all of them,
+    where one does not: Horovod itself would wait half a minute, and then abort the process."""
     end = time.monotonic() + MEETING_S
     rank, host = os.environ["HOROVOD_RANK"], os.environ["HOROVOD_HOSTNAME"]
     here, process = f"here-{rank}", f"{host}:{os.getpid()}".encode()

@@ -1,32 +1,40 @@
-"""A process beside each rank of an elastic job, which ends it when the others went on without it.
+"""A process beside a rank, which ends it when the launcher has ended or, in an elastic job, when
+the others went on without it.
 
-The launcher gives up a rank that is frozen or stuck, and kills it where it runs on the launcher's
-host; elsewhere it can only close the ssh connection. Left alone, the rank would keep its GPU's
-memory and the lock of the run folder, and where that has none write an old checkpoint over a new
-one when it is let go on.
+The launcher kills ranks on its own host. Elsewhere it can only close the ssh connection, of which
+they hear nothing, and one that is killed does not even that. Left alone, a rank would train on or
+stay frozen, and keep its GPU's memory and the lock of the run folder; where that has none, it would
+write an old checkpoint over a new one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import subprocess
 import sys
 
-from dlbench import rendezvous
+from dlbench import processes, rendezvous
 from dlbench.errors import UserError
 
 PERIOD_S = 5.0
 MISSES = 3
 """How many times in a row, a period apart, the rank's note has to be gone."""
+SILENCES = {errno.ECONNREFUSED: 3, errno.EHOSTUNREACH: 24}
+"""How many times in a row a launcher that has ended was not reached: its host says so, or is gone
+itself, as a pod is, or cut off. One that is stopped or busy gives no such answer."""
 
 _beside: subprocess.Popen[bytes] | None = None
 
 
 def fence(note: str, content: bytes, period_s: float = PERIOD_S) -> None:
-    """Have this process killed when ``note`` on the launcher's server is no longer ``content``,
-    until it ends, another program takes its place, or `lift`."""
+    """Have this process killed when ``note`` on the launcher's server is no longer ``content``
+    (empty: whatever it is), and told to end, then killed, when the launcher has ended.
+
+    Until it ends, another program takes its place, or `lift`.
+    """
     global _beside
     # The pipe to it closes then, which ends it too. In a session of its own: what stops the rank's
     # group is not to stop it.
@@ -39,6 +47,12 @@ def fence(note: str, content: bytes, period_s: float = PERIOD_S) -> None:
     )
 
 
+def fence_from_afar() -> None:
+    """`fence` without a note, where the launcher is on another host."""
+    if not rendezvous.is_here():
+        fence("final", b"")
+
+
 def lift() -> None:
     """End that process: this one is about to ask for another rank."""
     if _beside is not None:
@@ -48,15 +62,28 @@ def lift() -> None:
 
 def main(pid: str, note: str, content: str, period_s: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a rank that was told to end may still freeze
-    misses = 0
-    while not select.select([sys.stdin], [], [], float(period_s))[0]:
+    rank, misses, silences = int(pid), 0, 0
+    while misses < MISSES:
+        if _is_over(rank, float(period_s)):
+            return
         try:
-            is_there = rendezvous.noted(note) == content.encode()
-        except UserError:  # a launcher that is gone or out of reach has not gone on
+            found = rendezvous.noted(note)
+        except UserError as error:
+            most = SILENCES.get(getattr(error.__cause__, "errno", 0))
+            silences = silences + 1 if most else 0
+            if most and silences >= most:
+                os.kill(rank, signal.SIGTERM)
+                if _is_over(rank, processes.grace_s()):
+                    return
+                break
             continue
-        misses = 0 if is_there else misses + 1
-        if misses == MISSES and os.getppid() == int(pid):
-            os.kill(int(pid), signal.SIGKILL)
+        silences = 0
+        misses = 0 if not content or found == content.encode() else misses + 1
+    os.kill(rank, signal.SIGKILL)
+
+
+def _is_over(rank: int, within_s: float) -> bool:
+    return bool(select.select([sys.stdin], [], [], within_s)[0]) or os.getppid() != rank
 
 
 if __name__ == "__main__":

@@ -10,9 +10,23 @@ from contextlib import suppress
 
 import psutil
 
+from dlbench.errors import UserError
+
+GRACE = "DLBENCH_GRACE_S"
+"""A variable, which Horovod's launcher reads too: seconds that a rank has to save when it is told
+to end."""
 _PR_SET_PDEATHSIG = 1
 """As linux/prctl.h has it."""
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # found here: a new process is to do little
+
+
+def grace_s() -> float:
+    """`GRACE`, 30 by default; `UserError` where it is no number of seconds."""
+    text = os.environ.get(GRACE, "30")
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{GRACE}={text} is no number of seconds; give one, such as 120") from None
 
 
 def end_with(parent: int) -> None:

@@ -29,6 +29,17 @@ SILENT = (
 )
 
 
+def is_here() -> bool:
+    """Whether the launcher runs on this host; also where no launcher is told of."""
+    address = os.environ.get("HOROVOD_GLOO_RENDEZVOUS_ADDR", "127.0.0.1")
+    with socket.socket() as tried:
+        try:
+            tried.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def note(what: str, content: bytes = b"1") -> None:
     """Leave word for the others, if the launcher is still there."""
     with suppress(UserError):  # then nobody asks either

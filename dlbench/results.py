@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from collections.abc import Mapping
@@ -25,10 +26,10 @@ PICTURED = 4
 
 
 def measured_by_rank(
-    session: Session, clock: StepClock, waits: Waits, memory: PeakMemory
+    session: Session, clock: StepClock, waits: Waits, memory: PeakMemory, saving_s: float
 ) -> dict[str, Any]:
     """This rank's part of the result record, JSON-ready, and of a node's first rank its energy."""
-    measured = {
+    measured: dict[str, Any] = {
         "rank": session.ranks.rank,
         "host": socket.gethostname(),
         "samples": clock.samples,
@@ -38,22 +39,35 @@ def measured_by_rank(
         # Unknown of a process in whose place another began.
         "first_step_s": None if elastic.is_again() else clock.first_step_s,
         "peak_bytes": memory.peak_bytes,
-        "conditions": memory.conditions,
+        "conditions": {**memory.conditions, "checkpoint_wait_s": saving_s},
     }
     if clock.energy is not None:
         measured[energy.NODE] = clock.energy.joules
-        measured["conditions"] = {**memory.conditions, "energy_sources": clock.energy.sources}
+        measured["conditions"]["energy_sources"] = clock.energy.sources
     return measured
 
 
-def restore_best(session: Session, folder: RunFolder, is_new: bool) -> int | None:
+def restore_best(
+    session: Session, folder: RunFolder, history: list[dict[str, Any]], is_new: bool
+) -> int | None:
     """Put the best weights into the network, on every rank.
 
     Where they are lost and the run ``is_new`` or without a record, its newest checkpoint stands in,
     whose epoch is returned, to rank 0. Raises `CheckpointError`.
     """
+
+    def require_same_course(meta: dict[str, Any]) -> None:
+        """Where rank 0 died between the two files, the epoch was trained anew, maybe on other ranks
+        and worse."""
+        # As text: what is no number does not equal itself.
+        if json.dumps(meta["history"]) != json.dumps(history[: meta["epoch"]]):
+            raise DamagedError(
+                f"{folder.checkpoint('best')} holds an epoch {meta['epoch']} that the run has gone "
+                "back behind and trained anew"
+            )
+
     try:
-        restore(session, folder.checkpoint("best"))
+        restore(session, folder.checkpoint("best"), require_same_course)
     except (AbsentError, DamagedError) as error:
         # On rank 0, which alone reads; the others wait for its weights.
         if not is_new and folder.record.exists():
@@ -103,6 +117,8 @@ def write_report(
             f"{timed} on {len(measured)} rank(s); peak memory per rank "
             + ", ".join(f"{peak:.2f} GiB" for peak in peaks)
         )
+        if (saving_s := measured[0].get("conditions", {}).get("checkpoint_wait_s")) is not None:
+            lines.append(f"training stood still for checkpoints: {saving_s:.2f} s in all")
     # After the record, which no defect of the page may cost.
     if not folder.summary.exists():
         folder.write_text(folder.summary, _summary(records.read(folder.record)))

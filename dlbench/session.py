@@ -6,9 +6,10 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlbench import checkpoint, data, distributed, launched, models
 from dlbench.config import ConfigError, Experiment
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from dlbench.tasks import Task
 
+Counted = TypeVar("Counted")
 MOST_NAMES = 1000
 """Samples by whose names two ranks are compared, evenly among all."""
 TOLD = 40
@@ -78,10 +80,15 @@ def sampling_probabilities(session: Session) -> np.ndarray | None:
         return None
     from dlbench.data import sampling
 
-    # One rank of a host counts, the others find what it has remembered.
-    found = sampling.probabilities(session.dataset) if session.ranks.local_rank == 0 else None
-    session.ranks.barrier()
-    return sampling.probabilities(session.dataset) if found is None else found
+    return counted_once(session.ranks, lambda: sampling.probabilities(session.dataset))
+
+
+def counted_once(ranks: distributed.SingleProcess, count: Callable[[], Counted]) -> Counted:
+    """What ``count`` returns: one rank of a host reads the data for it, the others find what it
+    has remembered."""
+    found = count() if ranks.local_rank == 0 else None
+    ranks.barrier()
+    return count() if found is None else found
 
 
 def require_same_samples(session: Session, split: str) -> None:
@@ -105,11 +112,15 @@ def require_same_samples(session: Session, split: str) -> None:
     _require_alike(session.ranks.gather(found))
 
 
-def restore(session: Session, path: Path) -> None:
-    """Put a checkpoint's weights into the session's network, on every rank."""
+def restore(
+    session: Session, path: Path, require: Callable[[dict[str, Any]], object] = lambda meta: None
+) -> None:
+    """Put a checkpoint's weights into the session's network, on every rank, unless ``require``
+    raises what is wrong with the rest of it; rank 0 alone reads it."""
     variables = checkpoint.variables_of(session.network)
     if session.ranks.rank == 0:
-        arrays, _ = checkpoint.load(path)
+        arrays, meta = checkpoint.load(path)
+        require(meta)
         checkpoint.assign(variables, arrays, path)
     session.ranks.broadcast(list(variables.values()))
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,10 @@ class TrainingState:
         self._writing: Future[None] | None = None
         self.history: list[dict[str, Any]] = []
         """What is known of each finished epoch."""
+        self.unevaluated = False
+        """Whether the last of them has been saved before its evaluation, which has yet to come."""
+        self.saving_s = 0.0
+        """How long training stood still for checkpoints."""
         self.step, self.done = 0, 0
         """Steps and samples done of the epoch after those."""
         self.first, self.begun = 0, 0
@@ -105,12 +110,14 @@ class TrainingState:
         position: dict[str, Any] = {
             "history": [], "step": 0, "done": 0, "loss": self._loss, "ahead": 0, "unreadable": [],
             "changes": [{"epoch": 1, "samples": 0, "ranks": self._ranks.size}],
+            "unevaluated": False,
         }  # fmt: skip
         if resume:
             arrays, meta = self._read()
             position |= {name: meta[name] for name in position.keys() & meta.keys()}
         told = self._ranks.gather(position)[0]
         self.history, self._loss, self.changes = told["history"], told["loss"], told["changes"]
+        self.unevaluated = told["unevaluated"]
         self.first = self.step = told["step"]
         self.begun = self.done = told["done"]
         self._ahead = schedule_of(self._trainer.optimizer).ahead = told["ahead"]
@@ -180,20 +187,33 @@ class TrainingState:
                 "optimizer.clip_norm"
             )
 
+    def require_finite(self, loss: float, steps: int) -> None:
+        """`require_convergence` as far as the mean ``loss`` alone tells, which costs nothing: to
+        be asked after each step. Under loss scaling steps that overflow do no harm."""
+        scaled = isinstance(self._trainer.optimizer, keras.optimizers.LossScaleOptimizer)
+        if not math.isfinite(loss) and not scaled:
+            self.require_convergence(loss, steps)
+
     def _are_weights_finite(self) -> bool:
         # Statistics, which differ between ranks, stay as they are where a batch's are no numbers.
         weights = self._network.trainable_variables
         return bool(tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in weights]))
 
-    def save_epoch(self) -> None:
-        """Save the state after the epoch that the history ends with, as the best too if it is."""
+    def save_epoch(self, unevaluated: bool = False) -> None:
+        """Save the state after the epoch that the history ends with, as the best too if it is. One
+        that is ``unevaluated`` is to be saved once more, in the place of this."""
+        begun = time.monotonic()
         self.step, self.first, self._loss = 0, 0, [0.0, 0.0]
         self.done, self.begun = 0, 0
+        again, self.unevaluated = self.unevaluated, unevaluated
         if self._ranks.rank == 0:
-            self._save({}, best=self._score.best(self.history) is self.history[-1])
+            best = not unevaluated and self._score.best(self.history) is self.history[-1]
+            self._save({}, best, again)
+        self.saving_s += time.monotonic() - begun
 
     def save_step(self, step: int) -> None:
         """Save the state after ``step`` steps of an epoch; all ranks come here."""
+        begun = time.monotonic()
         self.require_convergence(float(self._trainer.metrics[0].result()), step)
         self.step = step
         made = (step - self.first) * self._training.samples_per_step * self._ranks.size
@@ -203,7 +223,8 @@ class TrainingState:
         apart = self._ranks.size > 1 and bool(self._statistics)
         arrays = {STATISTICS: self._summed(self._own_row())} if apart else {}
         if self._ranks.rank == 0:
-            self._save(arrays, best=False)
+            self._save(arrays)
+        self.saving_s += time.monotonic() - begun
 
     def count_unreadable(self) -> int | None:
         """How many samples no rank could read so far; None where one ends the run. All ranks come
@@ -220,7 +241,13 @@ class TrainingState:
         if writing is not None:
             writing.result()
 
-    def _save(self, more: dict[str, np.ndarray], best: bool) -> None:
+    def require_written(self) -> None:
+        """Raise what has gone wrong in writing by now: what is trained without a file to go on
+        from is lost."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def _save(self, more: dict[str, np.ndarray], best: bool = False, again: bool = False) -> None:
         arrays = checkpoint.collect(self._variables) | more
         history = [dict(row) for row in self.history]
         meta = {
@@ -233,10 +260,12 @@ class TrainingState:
             "ahead": self._ahead,
             "samples": self._samples,
             "history": history,
+            "unevaluated": self.unevaluated,
         }
         if self._unreadable is not None:
             meta["unreadable"] = sorted(self._unreadable.indices)
         self.wait()
+        kept = None if again else self._training.keep_checkpoints
 
         def write() -> None:
             if best:
@@ -244,9 +273,7 @@ class TrainingState:
             if history:
                 self._folder.write_rows(self._folder.metrics, history)
             # Last: from here on a resumed run takes this epoch, with all that it wrote, as done.
-            checkpoint.save(
-                self._folder.checkpoint("last"), arrays, meta, self._training.keep_checkpoints
-            )
+            checkpoint.save(self._folder.checkpoint("last"), arrays, meta, kept)
 
         self._writing = self._pool.submit(write)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -29,7 +30,7 @@ def hear(handler: Handler, signals: Iterable[signal.Signals] = SIGNALS) -> Calla
         if is_heard and number != signal.SIGINT:
             return
         is_heard = True
-        _leave_lost_terminal()
+        _leave_lost_outputs()
         handler(number, frame)
 
     before = {
@@ -74,23 +75,28 @@ class StopRequest:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _leave_lost_terminal() -> None:
-    """Print to nowhere in place of a terminal that is gone, which would be an error before the job
-    has saved where it is."""
+def _leave_lost_outputs() -> None:
+    """Print to nowhere in place of a terminal that is gone, or a pipe that nobody reads any more,
+    which would be an error before the job has saved where it is."""
     try:
         descriptors = [int(name) for name in os.listdir("/proc/self/fd")]  # pytest has a copy
     except OSError:
         descriptors = [1, 2]
     for descriptor in descriptors:
         with suppress(OSError):  # the signal counts
-            if _is_lost_terminal(descriptor):
+            if _is_lost(descriptor):
                 null = os.open(os.devnull, os.O_RDWR)
                 os.dup2(null, descriptor, inheritable=os.get_inheritable(descriptor))
                 os.close(null)
 
 
-def _is_lost_terminal(descriptor: int) -> bool:
-    if not os.readlink(f"/proc/self/fd/{descriptor}").startswith(("/dev/pts/", "/dev/tty")):
+def _is_lost(descriptor: int) -> bool:
+    place = os.readlink(f"/proc/self/fd/{descriptor}")
+    if descriptor in (1, 2) and place.startswith(("pipe:", "socket:")):
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        return bool(poll.poll(0))  # of nothing but its end
+    if not place.startswith(("/dev/pts/", "/dev/tty")):
         return False
     try:
         os.write(descriptor, b"")

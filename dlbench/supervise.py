@@ -27,8 +27,8 @@ from dlbench import processes
 from dlbench.errors import FINAL, JOB, UserError, exit_status
 from dlbench.stopping import StopRequest
 
-GRACE = 30.0
-"""Seconds that a stopped job has to end by itself."""
+BEYOND = 15.0
+"""Seconds that a stopped job has to end by itself, beyond what its ranks have to save."""
 POLL = 0.1
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the first restart, doubled with each: what killed a rank may last a while."""
@@ -37,8 +37,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 def supervise(command: list[str], restarts: int) -> int:
     """Run ``command`` until it is done, and return its last status."""
     pause, job = FIRST_PAUSE, secrets.token_hex(8)
+    grace = processes.grace_s() + BEYOND
     for left in range(restarts, -1, -1):
-        status, is_last = _run(command, job)
+        status, is_last = _run(command, job, grace)
         if is_last:
             return status
         told = f"{shlex.join(command)} ended with status {status}"
@@ -51,8 +52,9 @@ def supervise(command: list[str], restarts: int) -> int:
     raise AssertionError("the last run returns")
 
 
-def _run(command: list[str], job: str) -> tuple[int, bool]:
-    """The command's status as a shell tells it, and whether to leave it at that."""
+def _run(command: list[str], job: str, grace: float) -> tuple[int, bool]:
+    """The command's status as a shell tells it, and whether to leave it at that; ``grace`` are
+    the seconds that it has to end when it is told to."""
     with tempfile.TemporaryDirectory(prefix="dlbench-") as folder, StopRequest() as stop:
         final = Path(folder) / "final"
         variables = os.environ | {FINAL: str(final), JOB: job}
@@ -71,9 +73,9 @@ def _run(command: list[str], job: str) -> tuple[int, bool]:
             if stop.received is not None:
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE)
+                    process.wait(grace)
         finally:
-            processes.end(process, GRACE)
+            processes.end(process, grace)
         status = process.returncode
         is_last = status == 0 or final.exists() or stop.received is not None
         return (128 - status if status < 0 else status), is_last

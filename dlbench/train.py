@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench import config, elastic
+from dlbench import config, elastic, rendezvous
 
 if TYPE_CHECKING:
     from dlbench.runs import RunFolder
@@ -31,7 +31,8 @@ def train(experiment: config.Experiment) -> RunFolder:
     folder = RunFolder(experiment.run_folder)
     with ExitStack() as ends:
         if session.ranks.rank == 0:
-            patience_s = elastic.HANDOVER_S if elastic.is_again() else 0.0
+            is_left_behind = elastic.is_again() or not rendezvous.is_here()
+            patience_s = elastic.HANDOVER_S if is_left_behind else 0.0
             ends.enter_context(folder.alone(patience_s))
         _train(session, folder, ends)
     return folder
@@ -68,7 +69,7 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     trainer = Trainer(
         session.network,
         ranks,
-        session.task.loss(training),
+        sessions.counted_once(ranks, lambda: session.task.loss(training)),
         0.0 if experiment.optimizer.name == "adamw" else experiment.optimizer.weight_decay,
         training.recompute,
         batch,
@@ -108,13 +109,16 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
     evaluator = Evaluator(session, "val")
     profile = Profile(folder, ranks.size) if experiment.profile and ranks.rank == 0 else None
     callbacks: list[Any] = [clock, *([profile] if profile else [])]
-    callbacks.append(EpochEnd(session, evaluator, state))
+    epoch_end = EpochEnd(session, evaluator, state)
+    callbacks.append(epoch_end)
     if training.tensorboard and ranks.rank == 0:
         import keras
 
         callbacks.append(keras.callbacks.TensorBoard(str(folder.tensorboard), write_graph=False))
     with PeakMemory.of_rank(ranks.local_rank) as memory, StopRequest() as stop:
         callbacks.append(Position(session, state, stop, clock))
+        if state.unevaluated:
+            epoch_end.evaluate()
         # What is left of an epoch that was interrupted, then whole ones.
         while not is_complete(state.history, training, score):
             batches = pipeline.training_batches(
@@ -145,9 +149,9 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         profile.tell_if_untraced()
 
     # ---- Score the best weights, write the report
-    epoch = restore_best(session, folder, is_new=bool(clock.step_s))
+    epoch = restore_best(session, folder, state.history, is_new=bool(clock.step_s))
     evaluation = evaluator()
-    measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory))
+    measured = ranks.gather(measured_by_rank(session, clock, trainer.waits, memory, state.saving_s))
     if ranks.rank == 0:
         export(session, folder)
         write_report(session, folder, evaluation, state.history, measured, state.changes, epoch)
@@ -184,6 +188,7 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
 
     experiment, dataset = session.experiment, session.dataset
     is_over = is_complete(state.history, experiment.training, session.task.score)
+    is_over = is_over and not state.unevaluated
     if not is_over:  # else they are of those that made the steps
         described = environment.describe(horovod=session.ranks.describe())
         folder.write_json(folder.dataset, facts(dataset).model_dump(mode="json"))
@@ -211,7 +216,8 @@ def _announce(session: Session, folder: RunFolder, steps: int, state: TrainingSt
     elif state.step:
         print(f"resuming after {epochs} and {state.step} steps of the next", flush=True)
     elif state.history:
-        print(f"resuming after {epochs}", flush=True)
+        first = ", which is to be evaluated first" if state.unevaluated else ""
+        print(f"resuming after {epochs}{first}", flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,7 +1,7 @@
 """What dlbench changes in Horovod 0.28.1, each edit with its reason.
 
-Two make it compile with TensorFlow 2.21, one makes it tell of ranks that are stuck, and two have
-the launcher of an elastic job go on without them.
+Two make it compile with TensorFlow 2.21, one makes it tell of ranks that are stuck, two have the
+launcher of an elastic job go on without them, and two have a launcher wait for ranks that save.
 """
 
 from typing import NamedTuple
@@ -119,5 +119,50 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
             coordinator_client.notify""",
         reason="the launcher tells rank 0 of new hosts, and of such as go, while it holds the lock "
         "without which nobody is given up: a rank 0 that is frozen would have it wait without end",
+    ),
+    Edit(
+        path="horovod/runner/common/util/safe_shell_exec.py",
+        old="GRACEFUL_TERMINATION_TIME_S = 5\n",
+        new="""\
+GRACEFUL_TERMINATION_TIME_S = 5
+try:
+    SAVING_TIME_S = float(os.environ.get('DLBENCH_GRACE_S', 30))
+except ValueError:
+    sys.exit('horovodrun: DLBENCH_GRACE_S={DLBENCH_GRACE_S} is no number of seconds; give one, '
+             'such as 120'.format(**os.environ))
+
+
+def _status(process):
+    try:
+        return process.status()
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_ZOMBIE
+
+
+def _ends_when_told(shell):
+    # bash puts the command, where it is the only one, in its own place.
+    ranks = shell.children() or [shell]
+    for rank in ranks:
+        try:
+            rank.terminate()
+        except psutil.NoSuchProcess:
+            pass
+    over = (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
+    end = time.monotonic() + SAVING_TIME_S
+    while time.monotonic() < end and not all(_status(rank) in over for rank in ranks):
+        time.sleep(0.1)
+    if all(_status(rank) == psutil.STATUS_ZOMBIE for rank in ranks):
+        end = time.monotonic() + GRACEFUL_TERMINATION_TIME_S
+        while time.monotonic() < end and _status(shell) != psutil.STATUS_ZOMBIE:
+            time.sleep(0.1)
+    return _status(shell) == psutil.STATUS_ZOMBIE
+""",
+        reason="a rank that was told to end makes a step and saves, for which 5 s are too few",
+    ),
+    Edit(
+        path="horovod/runner/common/util/safe_shell_exec.py",
+        old="    # Terminate children gracefully.\n",
+        new="    if _ends_when_told(p):\n        return\n\n    # Terminate children gracefully.\n",
+        reason="where /bin/sh is bash, a rank has taken the shell's place and was told nothing",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -49,9 +50,10 @@ class Epochs:
         self.saved: list[str] = []
         self._save = checkpoint.save
         monkeypatch.setattr(checkpoint, "save", self.save)
-        self.network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        layers = [keras.Input((2,)), keras.layers.Dense(1, name="layer")]
+        self.network = keras.Sequential(layers, name="network")
         model: Any = SimpleNamespace(
-            optimizer=keras.optimizers.SGD(0.5), average_statistics=lambda: None
+            optimizer=keras.optimizers.SGD(0.5, name="sgd"), average_statistics=lambda: None
         )
         session: Any = SimpleNamespace(
             experiment=Experiment.model_validate({"training": {"epochs": 9, "early_stop": 2}}),
@@ -65,11 +67,16 @@ class Epochs:
         self.state = TrainingState(session, model, RunFolder(folder))
         self.callback = callbacks.EpochEnd(session, evaluator, self.state)
         self.callback.set_model(model)
+        self.callback.on_epoch_begin(0)
         self.model = model
 
     def save(self, path: Path, *rest: Any) -> None:
         self.saved.append(path.stem)
         self._save(path, *rest)
+
+    def begin(self, epoch: int, seconds_ago: float) -> None:
+        self.callback.on_epoch_begin(epoch)
+        self.callback._begun -= seconds_ago
 
     def end(self, epoch: int, loss: float = 1.0) -> None:
         self.callback.on_epoch_end(epoch, {"loss": loss})
@@ -93,6 +100,74 @@ def test_the_last_checkpoint_is_written_last(
     _, meta = checkpoint.load(tmp_path / "checkpoints" / "last.npz")
     assert meta["epoch"] == 5
     assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == "1,1.0,0.5,0.5"
+
+
+def test_a_long_epoch_is_saved_before_its_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What dies in it goes on with the evaluation, to the same files."""
+    epochs = Epochs(tmp_path, [0.5], monkeypatch)
+    last = tmp_path / "checkpoints" / "last.npz"
+    epochs.begin(0, seconds_ago=1)
+    epochs.end(0)
+    assert epochs.saved == ["best", "last"]
+    epochs.begin(1, seconds_ago=callbacks.WORTH_SAVING_S + 1)
+    with pytest.raises(StopIteration):  # it has no score for it
+        epochs.end(1)
+    epochs.state.wait()
+    assert epochs.saved == ["best", "last", "last"]
+    _, meta = checkpoint.load(last)
+    assert (meta["epoch"], meta["unevaluated"]) == (2, True)
+    assert "val_miou" not in meta["history"][1]
+
+    again = Epochs(tmp_path, [0.7, 0.8], monkeypatch)
+    again.state.start(resume=True)
+    assert again.state.unevaluated
+    again.callback.evaluate()
+    again.state.wait()
+    assert again.saved == ["best", "last"]
+    _, meta = checkpoint.load(last)
+    assert (meta["epoch"], meta["unevaluated"]) == (2, False)
+    assert [row["val_miou"] for row in meta["history"]] == [0.5, 0.7]
+    assert checkpoint.load(tmp_path / "checkpoints" / "best.npz")[1] == meta
+    again.begin(2, seconds_ago=callbacks.WORTH_SAVING_S + 1)
+    again.end(2)
+    assert again.saved == ["best", "last", "last", "best", "last"]
+    assert not again.state.unevaluated
+
+
+def test_the_second_save_of_an_epoch_is_no_further_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = Epochs(tmp_path, [0.5, 0.6, 0.7], monkeypatch)
+    epochs.callback._training = epochs.state._training = Training(epochs=9, keep_checkpoints=2)
+    for epoch in range(3):
+        epochs.begin(epoch, seconds_ago=callbacks.WORTH_SAVING_S + 1)
+        epochs.end(epoch)
+    kept = [checkpoint.load(path)[1] for path in sorted((tmp_path / "checkpoints").glob("last*"))]
+    assert [(meta["epoch"], meta["unevaluated"]) for meta in kept] == [(2, False), (3, False)]
+
+
+def test_a_step_whose_loss_is_no_number_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = Epochs(tmp_path, [], monkeypatch)
+    epochs.state.require_finite(1.0, 1)
+    with pytest.raises(DivergenceError, match="the loss of epoch 1 up to step 2 is nan"):
+        epochs.state.require_finite(float("nan"), 2)
+
+
+def test_what_could_not_be_written_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = Epochs(tmp_path, [0.5], monkeypatch)
+    epochs.state.require_written()
+    (tmp_path / "checkpoints").write_text("in the way")
+    epochs.callback.on_epoch_end(0, {"loss": 1.0})
+    with pytest.raises(checkpoint.WriteError):
+        while True:
+            epochs.state.require_written()
+            time.sleep(0.01)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(

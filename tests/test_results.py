@@ -98,24 +98,31 @@ def test_no_defect_of_the_page_costs_the_record(
     )
 
 
-@pytest.mark.parametrize("lost", ["damaged", "absent"])
+@pytest.mark.parametrize("lost", ["damaged", "absent", "of an epoch that was trained anew"])
 def test_the_newest_checkpoint_stands_in_for_a_best_that_is_lost(
     lost: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
     (path,) = (f"model/{variable.path}" for variable in network.variables)
     session, folder = session_of(network), RunFolder(tmp_path)
+    rows = [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": 0.5}]
     for epoch, kind in ((1, "best"), (2, "last")):
         arrays = {path: np.full((2, 1), epoch, np.float32)}
-        checkpoint.save(folder.checkpoint(kind), arrays, {"epoch": epoch})
-    assert results.restore_best(session, folder, is_new=True) is None
+        meta = {"epoch": epoch, "history": rows[:epoch]}
+        checkpoint.save(folder.checkpoint(kind), arrays, meta)
+    assert results.restore_best(session, folder, rows, is_new=True) is None
     assert np.all(network.get_weights()[0] == 1.0)
     best = folder.checkpoint("best")
-    best.write_bytes(b"damaged") if lost == "damaged" else best.unlink()
-    assert results.restore_best(session, folder, is_new=True) == 2
+    if lost == "damaged":
+        best.write_bytes(b"damaged")
+    elif lost == "absent":
+        best.unlink()
+    else:
+        rows[0]["loss"] = 0.7
+    assert results.restore_best(session, folder, rows, is_new=True) == 2
     assert np.all(network.get_weights()[0] == 2.0)
     assert f"The report is on the newest checkpoint, {tmp_path}" in capsys.readouterr().err
-    assert results.restore_best(session, folder, is_new=False) == 2
+    assert results.restore_best(session, folder, rows, is_new=False) == 2
     folder.record.touch()
     with pytest.raises(checkpoint.CheckpointError, match="best.npz"):
-        results.restore_best(session, folder, is_new=False)
+        results.restore_best(session, folder, rows, is_new=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -68,6 +70,30 @@ def test_a_signal_counts_where_no_more_files_can_be_open() -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (own, most))
         assert stop.received == signal.SIGTERM
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_a_pipe_that_nobody_reads_any_more_is_left(is_read: bool) -> None:
+    """As that of a rank whose launcher has ended; what is printed then is to be no error."""
+    program = (
+        "import os, signal\n"
+        "from dlbench.stopping import StopRequest\n"
+        "with StopRequest() as stop:\n"
+        "    input()\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    print('told', flush=True)\n"
+        "    os._exit(5)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin and process.stdout
+        if not is_read:
+            process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert not is_read or process.stdout.read() == b"told\n"
+        assert process.wait(60) == 5
 
 
 def test_a_second_ctrl_c_interrupts() -> None:

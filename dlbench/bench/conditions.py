@@ -12,6 +12,7 @@ cpu_mhz, cpu_mhz_min      clock of all cores on average, and when it was lowest
 gpu                       of the rank's GPU: sm_mhz, sm_mhz_min, temperature_c (highest),
                           power_limit_w, throttle_reasons (names of `REASONS`)
 throttled                 the CPU's thermal counters grew, or the GPU gave a reason
+checkpoint_wait_s         of a run: how long training stood still for checkpoints
 energy_sources            on the first rank of a node: the counters in its energy, maybe none
 foreign_processes         most compute processes of others on the GPU at a time
 """

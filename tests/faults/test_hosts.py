@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
 PROGRAM = str(ROOT / "tests/ranks/paused.py")
-HOROVODRUN = [str(Path(sys.executable).with_name("horovodrun")), "-H", "a:1,b:1,c:1", "-np", "3"]
+HOROVODRUN = [str(Path(sys.executable).with_name("horovodrun")), "-np", "3", "-H"]
 LONGEST = 400.0
 """Seconds that a job of three ranks may take where nothing is wrong."""
 OWN = [
@@ -69,13 +69,15 @@ def ended(hosts: Hosts) -> Iterator[None]:
 class Job:
     """A job on the three hosts, with what it has printed."""
 
-    def __init__(self, hosts: Hosts, program: list[str], **variables: str) -> None:
+    def __init__(
+        self, hosts: Hosts, program: list[str], places: str = "a:1,b:1,c:1", **variables: str
+    ) -> None:
         own = {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "/usr/bin:/bin"}
         self._hosts, self._log = hosts, hosts.folder / "output.txt"
         with self._log.open("w") as file:
             self.process = hosts.start(
                 "a",
-                [*HOROVODRUN, sys.executable, *program],
+                [*HOROVODRUN, places, sys.executable, *program],
                 env=own | variables,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -159,6 +161,40 @@ def test_a_cut_link_ends_the_job_and_the_next_start_resumes(
     assert f"resuming after epoch 2 of {EPOCHS}" in again.output
     assert epochs(hosts.folder / f"runs/cut-{host}") == ["1", "2", "3", "4"]
     assert_close(weights(hosts.folder, f"cut-{host}"), wanted)
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_a_launcher_that_dies_leaves_no_rank_on_other_hosts(
+    hosts: Hosts, wanted: dict[str, np.ndarray], note_fault: NoteFault, is_frozen: bool
+) -> None:
+    """With all that runs on its host, as a pod; the next one is started at once. A rank that is
+    frozen keeps the others from saving."""
+    places, name = "b:1,c:2", f"left-{is_frozen}"
+    command = [PROGRAM, *arguments(name), *OWN]
+    more = {"PAUSE_EPOCH": "3", "PAUSE_STEP": "1", "PAUSE_S": "25", "DLBENCH_GRACE_S": "20"}
+    job = Job(hosts, command, places, **more)
+    job.wait_for("paused", count=3)
+    ranks = {one.pid for host in "bc" for one in hosts.running(host) if PROGRAM in one.cmdline()}
+    if is_frozen:
+        psutil.Process(max(ranks)).suspend()
+    for process in hosts.running("a"):
+        process.kill()
+    job.process.wait(SOON)
+    again = Job(hosts, command, places)
+    psutil.wait_procs([psutil.Process(pid) for pid in ranks if psutil.pid_exists(pid)], SOON)
+    assert not [pid for pid in ranks if psutil.pid_exists(pid)]
+    assert again.end() == 0, again.output
+    assert not hosts.left()
+    resuming = (
+        f"resuming after epoch 2 of {EPOCHS}{'' if is_frozen else ' and 2 steps of the next'}\n"
+    )
+    assert resuming in again.output
+    assert_close(weights(hosts.folder, name), wanted)
+    note_fault(
+        f"the launcher's host dies{', and a rank is frozen' if is_frozen else ''}", again.output,
+        resuming.strip(),
+        "the time since the last checkpoint" if is_frozen else "nothing",
+    )  # fmt: skip
 
 
 def test_a_slow_link_costs_time_alone(hosts: Hosts, note_fault: NoteFault) -> None:
