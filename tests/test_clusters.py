@@ -64,7 +64,11 @@ def test_kubernetes_starts_as_many_ranks_as_slots() -> None:
     slots = job["spec"]["slotsPerWorker"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == slots
     words = launcher["command"] + launcher["args"]
-    assert words[:3] == ["horovodrun", "-np", str(slots * replicas["Worker"]["replicas"])]
+    started = words.index("horovodrun")
+    assert words[:3] == ["python", "-m", "dlbench.supervise"]
+    assert words[started + 1 : started + 3] == ["-np", str(slots * replicas["Worker"]["replicas"])]
+    assert job["spec"]["launcherCreationPolicy"] == "WaitForWorkersReady"
+    assert worker["readinessProbe"]["tcpSocket"]["port"] == 22
     assert all(isinstance(word, str) for word in words)
     train = words.index("dlbench.train")
     assert words[train - 2 : train] == ["python", "-m"]
