@@ -185,9 +185,8 @@ def test_a_launcher_that_dies_leaves_no_rank_on_other_hosts(
     assert not [pid for pid in ranks if psutil.pid_exists(pid)]
     assert again.end() == 0, again.output
     assert not hosts.left()
-    resuming = (
-        f"resuming after epoch 2 of {EPOCHS}{'' if is_frozen else ' and 2 steps of the next'}\n"
-    )
+    # Two steps are an epoch here.
+    resuming = f"resuming after epoch {2 if is_frozen else 3} of {EPOCHS}\n"
     assert resuming in again.output
     assert_close(weights(hosts.folder, name), wanted)
     note_fault(
