@@ -68,7 +68,7 @@ def build(arguments: argparse.Namespace) -> int:
 def forecast(arguments: argparse.Namespace) -> int:
     """Print the forecast."""
     from dlbench.report import forecast as model
-    from dlbench.report import forecast_page, tables
+    from dlbench.report import forecast_launches, forecast_page, tables
     from dlbench.report.records import Record, read_many
 
     used: list[Record] = []
@@ -77,12 +77,12 @@ def forecast(arguments: argparse.Namespace) -> int:
         used.extend(found := read_many(tables.expand(files)))
         return found
 
-    kind, usable = model.usable(read(arguments.files), arguments.workload)
+    kind, usable = forecast_launches.usable(read(arguments.files), arguments.workload)
     measured, load = (
-        model.alike(read(files), kind, option) if files else []
+        forecast_launches.alike(read(files), kind, option) if files else []
         for files, option in ((arguments.measured, "--measured"), (arguments.load, "--load"))
     )
-    chosen, link = model.chosen_link(usable, arguments.bandwidth)
+    chosen, link = forecast_launches.chosen_link(usable, arguments.bandwidth)
     made = model.forecast(chosen, arguments.ranks, link, load)
     text = forecast_page.markdown(chosen, made, link, measured, load, used)
     print(text, end="")
@@ -92,7 +92,7 @@ def forecast(arguments: argparse.Namespace) -> int:
 
 
 def _rate(text: str) -> float:
-    from dlbench.report.forecast import parsed_rate
+    from dlbench.report.forecast_launches import parsed_rate
 
     try:
         return parsed_rate(text)

@@ -10,7 +10,8 @@ import numpy as np
 
 from dlbench.errors import UserError
 from dlbench.report.cost_model import Launch, Model, fit, is_told
-from dlbench.report.forecast import DRAWS, LEVEL, Forecast, Range, rate, side_by_side
+from dlbench.report.forecast import DRAWS, LEVEL, Forecast, Range, side_by_side
+from dlbench.report.forecast_launches import rate
 from dlbench.report.markdown import escaped, table
 from dlbench.report.records import Record
 
