@@ -3,12 +3,14 @@ the one that is asked for."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dlbench.errors import UserError
+from dlbench.report import differences, particulars
 from dlbench.report.cost_model import Launch
 from dlbench.report.records import Record
 
@@ -16,30 +18,46 @@ LEAST = 4
 """Launches of several ranks without which nothing is told."""
 MEASURE = "pytest benchmarks/bench_scaling.py --ranks=1,2 [--hosts=a:1,b:1 --link=1gbit]"
 
-Kind = tuple[str, int | None, str, tuple[int, ...] | None, str]
-"""Workload, batch of a rank, precision, shape and setup."""
+MOST_TOLD = 3
+"""Differences between two setups that are named, the likeliest to matter first."""
+ASIDE = ("ranks of each host", "link, bit/s")
+"""Of `particulars`: in what the launches of one forecast may differ."""
+
+Kind = tuple[str, int | None, str, tuple[int, ...] | None]
+"""Workload, batch of a rank, precision and shape."""
 
 
-def _by_kind(records: Iterable[Record]) -> dict[Kind, list[Launch]]:
+@dataclass(frozen=True)
+class Repeats:
+    """Launches of one kind, which differ in ranks, hosts and link alone."""
+
+    kind: Kind
+    records: list[Record]
+    launches: list[Launch]
+    """Of ``records``, in their order."""
+
+
+def _by_kind(records: Iterable[Record]) -> dict[Kind, Repeats]:
     """The launches that ``records`` tell enough of."""
-    found = defaultdict(list)
+    found: dict[Kind, Repeats] = {}
     for record in records:
         launch, what = Launch.of(record), record.workload
         if launch is not None:
-            setup = record.setup.name or record.setup.fingerprint
-            key = (what.id, what.batch_per_rank, what.precision, what.shape, setup)
-            found[key].append(launch)
+            kind = (what.id, what.batch_per_rank, what.precision, what.shape)
+            group = found.setdefault(kind, Repeats(kind, [], []))
+            group.records.append(record)
+            group.launches.append(launch)
     return found
 
 
-def usable(records: Iterable[Record], workload: str | None = None) -> tuple[Kind, list[Launch]]:
+def usable(records: Iterable[Record], workload: str | None = None) -> Repeats:
     """The launches of the one workload, on one setup, that ``records`` tell enough of; at least
     `LEAST` are on several ranks."""
-    several = {
-        key: launches
-        for key, launches in _by_kind(records).items()
-        if workload in (None, key[0]) and sum(one.ranks > 1 for one in launches) >= LEAST
-    }
+    several = [
+        group
+        for kind, group in _by_kind(records).items()
+        if workload in (None, kind[0]) and sum(one.ranks > 1 for one in group.launches) >= LEAST
+    ]
     if not several:
         raise UserError(
             f"these files hold no {LEAST} launches of "
@@ -47,24 +65,57 @@ def usable(records: Iterable[Record], workload: str | None = None) -> tuple[Kind
             f"gradients and sums; launch {MEASURE} so many times"
         )
     if len(several) > 1:
-        names = [f"{key[0]} at batch {key[1]}, {key[-1]}" for key in several]
+        names = [f"{group.kind[0]} at batch {group.kind[1]}" for group in several]
         raise UserError(
-            f"a forecast is of one workload on one setup; these files hold {'; '.join(names)}. "
+            f"a forecast is of one workload; these files hold {'; '.join(names)}. "
             "Choose with --workload=ID, or give fewer files"
         )
-    return next(iter(several.items()))
+    _refuse_a_mix(several[0].records)
+    return several[0]
 
 
-def alike(records: Iterable[Record], kind: Kind, option: str) -> list[Launch]:
-    """The launches of ``records``, the files of ``option``, that are of ``kind``."""
-    found = _by_kind(records)
-    if kind not in found:
+def alike(records: Iterable[Record], fitted: Repeats, option: str) -> Repeats:
+    """The launches of ``records``, the files of ``option``, that repeat those ``fitted``."""
+    id, batch, *_ = fitted.kind
+    if (found := _by_kind(records).get(fitted.kind)) is None:
         raise UserError(
-            f"the files of {option} hold no launch of {kind[0]} at batch {kind[1]}, {kind[-1]}, "
-            "with the same precision and shape as those that the model is fitted to: give launches "
-            "that differ in ranks and hosts alone"
+            f"the files of {option} hold no launch of {id} at batch {batch}, with the same "
+            "precision and shape as those that the model is fitted to: give launches that differ "
+            "in ranks and hosts alone"
         )
-    return found[kind]
+    _refuse_a_mix([*fitted.records, *found.records])
+    return found
+
+
+def _refuse_a_mix(records: Sequence[Record]) -> None:
+    """Raise `UserError` where launches of one kind differ in more than ranks, hosts and link."""
+    setups: dict[str, list[int]] = {}
+    for place, one in enumerate(records):
+        named = f"setup {one.setup.name or 'without a name'} ({one.setup.fingerprint})"
+        setups.setdefault(named, []).append(place)
+    parts = setups if len(setups) > 1 else particulars.parted(records, ASIDE)
+    if not parts:
+        return
+    told = [f"{part} in {_counted([records[i] for i in own])}" for part, own in parts.items()]
+    if parts is setups:
+        first, second = ([records[own[0]].setup.environment] for own in [*setups.values()][:2])
+        told += [
+            f"{found.what} is {found.before} in the first and {found.after} in the second"
+            for found in differences.between(first, second)[:MOST_TOLD]
+        ]
+    what = records[0].workload
+    raise UserError(
+        f"the launches of {what.id} at batch {what.batch_per_rank} differ in more than ranks, "
+        f"hosts and link: {'; '.join(told)}. Launch all on one setup, with one configuration and "
+        "one list of --ranks, whose most on a host divide its cores into threads; or give fewer "
+        "files"
+    )
+
+
+def _counted(records: Sequence[Record]) -> str:
+    """How many launches on how many ranks."""
+    counts = sorted(Counter(one.workload.ranks for one in records).items())
+    return ", ".join(f"{number} launch(es) on {ranks} rank(s)" for ranks, number in counts)
 
 
 def chosen_link(

@@ -131,7 +131,7 @@ def test_a_link_of_unknown_rate_is_forecast_as_it_is() -> None:
     found = [record(one, number, 1e9) for number, one in enumerate(launches)]
     for one in found:
         one.ranks[0].conditions["link_bits_per_s"] = None
-    chosen, link = chosen_link(usable(found)[1], None)
+    chosen, link = chosen_link(usable(found).launches, None)
     (unknown,) = forecast(chosen, [2], link, draws=50)
     (known,) = forecast(launches, [2], 1e9, draws=50)
     assert unknown.step_s.middle == pytest.approx(known.step_s.middle, rel=1e-6)

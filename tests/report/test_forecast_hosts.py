@@ -105,9 +105,9 @@ def test_three_hosts_step_as_forecast(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     print(capsys.readouterr().out)
 
-    kind, launches = usable(records.read_many(map(Path, fitted)), WORKLOAD)
-    chosen, rate = chosen_link(launches, parsed_rate(UNSEEN[1]))
-    loaded = alike(records.read_many(map(Path, load)), kind, "load.json")
+    fit = usable(records.read_many(map(Path, fitted)), WORKLOAD)
+    chosen, rate = chosen_link(fit.launches, parsed_rate(UNSEEN[1]))
+    loaded = alike(records.read_many(map(Path, load)), fit, "load.json").launches
     (made,) = forecast.forecast(chosen, [UNSEEN[0]], rate, loaded)
     seen = [
         launch

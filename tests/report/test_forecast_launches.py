@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic_launches as synthetic
 from report.forecast_records import launch, record, written
 
 from dlbench.errors import UserError
@@ -18,7 +19,7 @@ from dlbench.report.records import Record
 
 def refusal(found: list[Record], bandwidth: float | None = None, workload: Any = None) -> str:
     with pytest.raises(UserError) as told:
-        chosen_link(usable(found, workload)[1], bandwidth)
+        chosen_link(usable(found, workload).launches, bandwidth)
     return str(told.value)
 
 
@@ -30,14 +31,61 @@ def test_what_cannot_be_forecast_is_told() -> None:
     assert "hold no 4 launches of other on several ranks" in refusal(slow, workload="other")
     assert "several links (10gbit, 1gbit)" in refusal(slow + fast)
     assert "at least two links are needed to forecast for 10gbit" in refusal(slow, 1e10)
-    other = slow[0].setup.model_copy(update={"name": "B"})
-    again = [one.model_copy(update={"setup": other}) for one in fast]
+    strong = slow[0].workload.model_copy(update={"id": "scaling-strong/segnet/float32"})
+    again = [one.model_copy(update={"workload": strong}) for one in fast]
     told = refusal(slow + again)
-    assert "these files hold scaling-weak/segnet/float32 at batch 4, A; scaling-weak" in told
-    assert len(chosen_link(usable(slow + fast)[1], 5e9)[0]) == 10
+    assert "these files hold scaling-weak/segnet/float32 at batch 4; scaling-strong" in told
+    assert len(chosen_link(usable(slow + fast).launches, 5e9)[0]) == 10
     for one in (*slow[:4], *fast[:3]):
         one.ranks[0].conditions["link_bits_per_s"] = None
     assert "only 3 launches of several ranks are over a known link" in refusal(slow + fast, 5e9)
+
+
+def with_threads(one: Record, threads: int) -> Record:
+    one.ranks[0].conditions["threads"] = threads
+    return one
+
+
+def test_launches_that_are_no_repeats_are_refused() -> None:
+    """Of a longer list of ranks, each has fewer threads."""
+    generator = np.random.default_rng(0)
+    two, four = (
+        [record(launch(ranks, 1e9, generator), number, 1e9) for number in range(5)]
+        for ranks in (2, 4)
+    )
+    assert len(usable(two + four).launches) == 10
+    four = [with_threads(one, 1) for one in four]
+    assert len(usable(two + four).launches) == 10, "what a record does not tell is no difference"
+    two = [with_threads(one, 2) for one in two]
+    assert (
+        "scaling-weak/segnet/float32 at batch 4 differ in more than ranks, hosts and link: "
+        "training.threads 2 in 5 launch(es) on 2 rank(s); training.threads 1 in 5 launch(es) on 4 "
+        "rank(s). Launch all on one setup, with one configuration and one list of --ranks"
+    ) in refusal(two + four)
+
+
+def test_other_options_and_setups_are_refused() -> None:
+    generator = np.random.default_rng(0)
+    plain = [record(launch(2, 1e9, generator), number, 1e9) for number in range(5)]
+    whole, half = (
+        [
+            one.model_copy(update={"configuration": {"distributed": {"compression": kind}}})
+            for one in plain
+        ]
+        for kind in ("none", "fp16")
+    )
+    assert "distributed.compression none in 5 launch(es)" in refusal(whole + half)
+    # A name is given by hand, and stays where what it stands for has changed.
+    newer = synthetic.launch(fingerprint="b" * 16, described=synthetic.environment(gpu="H100"))
+    assert newer.setup.name == plain[0].setup.name
+    again = [one.model_copy(update={"setup": newer.setup}) for one in plain[:2]]
+    assert (
+        f"setup A (A000000000000000) in 5 launch(es) on 2 rank(s); setup A ({'b' * 16}) in "
+        "2 launch(es) on 2 rank(s); gpu is – in the first and H100 in the second"
+    ) in refusal(plain + again)
+    elsewhere = synthetic.launch(described=synthetic.environment(platform={"hostname": "node9"}))
+    moved = [one.model_copy(update={"setup": elsewhere.setup}) for one in plain]
+    assert len(usable(plain + moved).launches) == 10
 
 
 @pytest.mark.parametrize("option", ["--load", "--measured"])
@@ -52,6 +100,11 @@ def test_other_launches_are_not_set_beside_the_fitted(
     assert main(["forecast", *map(str, fitted), *arguments]) == 2
     told = capsys.readouterr().err
     assert f"the files of {option} hold no launch of scaling-weak/segnet/float32" in told
+    other["workload"]["precision"] = "float32"
+    other["setup"]["fingerprint"] = "b" * 16
+    last.write_text(json.dumps(other))
+    assert main(["forecast", *map(str, fitted), *arguments]) == 2
+    assert "differ in more than ranks, hosts and link: setup A" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["10", "gbit", "-1gbit", "0mbit", "nanmbit", "infgbit", "1 Gbps"])
