@@ -48,7 +48,7 @@ class Launch:
     sums_overlap: bool = True
     """Whether the sums were made beside the backward pass."""
     when: tuple[float, float] | None = None
-    """Unix times at which its steps began and ended."""
+    """Unix times at which its measured steps began and ended, by the clock of rank 0's host."""
 
     @property
     def exposed_s(self) -> float:
@@ -81,8 +81,17 @@ class Launch:
             int(gradients["bytes"]),  # type: ignore[arg-type]
             tuple(zip(sums["bytes"], sums["seconds"], strict=True)) if several else (),  # type: ignore
             bool(gradients.get("sums_overlap", True)),  # older records do not tell: they were
-            (record.created.timestamp() - record.ranks[0].wall_s, record.created.timestamp()),
+            _when(record),
         )
+
+
+def _when(record: Record) -> tuple[float, float]:
+    match record.ranks[0].conditions.get("steps_at"):
+        case [float() as begun, float() as ended]:
+            return begun, ended
+    # Older records tell when they were written, which is later by the probe of sums and the exit.
+    ended = record.created.timestamp()
+    return ended - record.ranks[0].wall_s, ended
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,14 @@ def test_older_records_were_summed_beside_the_pass() -> None:
     assert getattr(Launch.of(one), "sums_overlap", None) is True
 
 
+def test_older_records_do_not_tell_when_their_steps_were() -> None:
+    one = record(launch(2, 1e9, np.random.default_rng(0)), 0, 1e9)
+    written = one.created.timestamp()
+    assert getattr(Launch.of(one), "when", None) == (written - one.ranks[0].wall_s, written)
+    one.ranks[0].conditions["steps_at"] = [written - 60.0, written - 50.0]
+    assert getattr(Launch.of(one), "when", None) == (written - 60.0, written - 50.0)
+
+
 @pytest.mark.parametrize(("counts", "link"), [((1, 2), 5e8), ((1, 2, 3), 5e8), ((1, 2, 3), 5e7)])
 def test_the_interval_holds_further_launches_at_the_stated_rate(
     counts: tuple[int, ...], link: float
