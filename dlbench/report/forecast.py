@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from dlbench.errors import UserError
 from dlbench.report.cost_model import Launch, Values, fit, is_told
 
 LEVEL = 0.9
@@ -60,6 +61,11 @@ def forecast(
     ``load`` are launches whose ranks computed as hard as those of the forecast will: where ranks
     share memory or cores, as hosts that are namespaces do, or a cloud's.
     """
+    if not all(one.waits_seen for one in load):
+        raise UserError(
+            "launches of --load on several GPUs do not tell a rank's own work: give launches on "
+            "one rank each, started side by side"
+        )
     generator = np.random.default_rng(0)
     alone = [one for one in launches if one.ranks == 1]
     groups = defaultdict(list)
@@ -67,7 +73,9 @@ def forecast(
         if one.ranks > 1:
             groups[one.ranks, one.link].append(one)
     several = [one for group in groups.values() for one in group]
-    loaded = side_by_side(load) or _of_most_ranks(several)
+    # What deviates in a rank's own work, and cannot be seen there, is seen in what is exposed.
+    as_alone = not load and not all(one.waits_seen for one in several)
+    loaded = side_by_side(load) or (alone if as_alone else _of_most_ranks(several))
     makes = {1: alone or loaded}
     deviating = _deviations(several)
     # Whether there is anything to hide behind is a matter of the link.
@@ -82,7 +90,9 @@ def forecast(
         models = [fit(again, part) for part in parts]
         single = float(np.mean([max(one.own_s) for one in _resampled(makes[1], generator)]))
         for place, count in enumerate(counts):
-            compute = _compute(makes.get(count, loaded), count, generator)
+            compute = single
+            if count == 1 or not as_alone:
+                compute = _compute(makes.get(count, loaded), count, generator)
             deviation = float(generator.choice(deviating)) if count > 1 else 0.0
             for model, results in zip(models, drawn, strict=True):
                 exposed = model.exposed_s(several[0].gradients, compute, count, link, beside)

@@ -4,8 +4,9 @@ the one that is asked for."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -37,28 +38,38 @@ class Repeats:
     """Of ``records``, in their order."""
 
 
-def _by_kind(records: Iterable[Record]) -> dict[Kind, Repeats]:
-    """The launches that ``records`` tell enough of."""
+def _kind(record: Record) -> Kind:
+    what = record.workload
+    return what.id, what.batch_per_rank, what.precision, what.shape
+
+
+def _by_kind(records: Sequence[Record], fitted: Sequence[Record]) -> dict[Kind, Repeats]:
+    """The launches that ``records`` tell enough of; those ``fitted`` tell of one rank's work."""
+    alone: dict[Kind, list[float]] = {}
+    for record in fitted:
+        if record.workload.ranks == 1 and (launch := Launch.of(record)):
+            alone.setdefault(_kind(record), []).extend(launch.own_s)
     found: dict[Kind, Repeats] = {}
     for record in records:
-        launch, what = Launch.of(record), record.workload
+        kind = _kind(record)
+        launch = Launch.of(record, fmean(alone[kind]) if kind in alone else None)
         if launch is not None:
-            kind = (what.id, what.batch_per_rank, what.precision, what.shape)
             group = found.setdefault(kind, Repeats(kind, [], []))
             group.records.append(record)
             group.launches.append(launch)
     return found
 
 
-def usable(records: Iterable[Record], workload: str | None = None) -> Repeats:
+def usable(records: Sequence[Record], workload: str | None = None) -> Repeats:
     """The launches of the one workload, on one setup, that ``records`` tell enough of; at least
     `LEAST` are on several ranks."""
     several = [
         group
-        for kind, group in _by_kind(records).items()
+        for kind, group in _by_kind(records, records).items()
         if workload in (None, kind[0]) and sum(one.ranks > 1 for one in group.launches) >= LEAST
     ]
     if not several:
+        _refuse_without_one_rank([one for one in records if workload in (None, one.workload.id)])
         raise UserError(
             f"these files hold no {LEAST} launches of "
             f"{'a workload' if workload is None else workload} on several ranks that tell of "
@@ -74,10 +85,10 @@ def usable(records: Iterable[Record], workload: str | None = None) -> Repeats:
     return several[0]
 
 
-def alike(records: Iterable[Record], fitted: Repeats, option: str) -> Repeats:
+def alike(records: Sequence[Record], fitted: Repeats, option: str) -> Repeats:
     """The launches of ``records``, the files of ``option``, that repeat those ``fitted``."""
     id, batch, *_ = fitted.kind
-    if (found := _by_kind(records).get(fitted.kind)) is None:
+    if (found := _by_kind(records, fitted.records).get(fitted.kind)) is None:
         raise UserError(
             f"the files of {option} hold no launch of {id} at batch {batch}, with the same "
             "precision and shape as those that the model is fitted to: give launches that differ "
@@ -85,6 +96,20 @@ def alike(records: Iterable[Record], fitted: Repeats, option: str) -> Repeats:
         )
     _refuse_a_mix([*fitted.records, *found.records])
     return found
+
+
+def _refuse_without_one_rank(records: Sequence[Record]) -> None:
+    """Raise `UserError` for launches of several GPUs that lack only one rank's work beside them."""
+    told = _by_kind(records, records)
+    for record in records:
+        kind = _kind(record)
+        if kind not in told and Launch.of(record, alone_s=0.0) is not None:
+            raise UserError(
+                f"the steps of {kind[0]} at batch {kind[1]} on {record.workload.ranks} GPUs do not "
+                "tell what they waited for others, so the work of a rank is taken from launches of "
+                f"one, and these files hold none: launch {MEASURE}, where 1 is among the ranks, "
+                f"{LEAST} times or more"
+            )
 
 
 def _refuse_a_mix(records: Sequence[Record]) -> None:

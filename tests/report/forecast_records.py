@@ -54,7 +54,7 @@ def launches(
     ]
 
 
-def record(one: Launch, number: int, link: float | None = None) -> Record:
+def record(one: Launch, number: int, link: float | None = None, waits_seen: bool = True) -> Record:
     """What `benchmarks/` would have written of ``one``, 20 steps."""
     conditions: dict[str, Any] = {
         "gradients": {"tensors": 30, "bytes": one.gradients, "sums_overlap": one.sums_overlap}
@@ -73,7 +73,7 @@ def record(one: Launch, number: int, link: float | None = None) -> Record:
             wall_s=20 * one.step_s,
             step_s=(one.step_s,) * 20,
             input_wait_s=0.0,
-            comm_wait_s=20 * (one.step_s - own),
+            comm_wait_s=20 * (one.step_s - own) if waits_seen else None,
             first_step_s=5.0,
             peak_bytes={},
             conditions=conditions if rank == 0 else {},
