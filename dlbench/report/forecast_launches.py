@@ -161,7 +161,8 @@ def chosen_link(
     if wanted not in links and len(links - {None}) < 2:
         raise UserError(
             f"launches of at least two links are needed to forecast for {rate(wanted)}; these are "
-            f"of {named}. Ranks on one host are a link, too: {MEASURE}"
+            f"of {named}. Launch over a second with its --link=RATE; or all with --ranks=1,2,4 "
+            "--hosts=a:2,b:2, where the two ranks of one host are a link, too"
         )
     if (left := sum(one.ranks > 1 for one in known)) < LEAST:
         raise UserError(

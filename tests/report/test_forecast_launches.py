@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,22 @@ def test_what_cannot_be_forecast_is_told() -> None:
     for one in (*slow[:4], *fast[:3]):
         one.ranks[0].conditions["link_bits_per_s"] = None
     assert "only 3 launches of several ranks are over a known link" in refusal(slow + fast, 5e9)
+
+
+def test_the_commands_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each does what it says, with launches on one rank and two over the links of its files."""
+    generator = np.random.default_rng(0)
+    for link in ("10gbit", "1gbit"):
+        for number in range(5):
+            alone, both = (launch(ranks, parsed_rate(link), generator) for ranks in (1, 2))
+            made = [record(alone, number), record(both, number, both.link)]
+            synthetic.write_benchmarks(made, tmp_path / f"{link}_{number}.json")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    commands = re.findall(r"^python -m dlbench\.report (forecast .*)$", readme, re.MULTILINE)
+    assert len(commands) == 2
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert main(shlex.split(re.sub(r"\[--.*?\]", "", command), comments=True)) == 0, command
 
 
 def with_threads(one: Record, threads: int) -> Record:
