@@ -43,7 +43,8 @@ def markdown(
     ]  # fmt: skip
     lines = [f"# Forecast of a training step over {rate(link)}", "", *table(head, rows)]
     times = _times({"to fit": launches, "under load": load, "measured beside": measured})
-    lines += ["", *_origin(records), *times, *_explained(launches, model, load)]
+    lines += ["", *_origin(records), *times, *_compression(records)]
+    lines += _explained(launches, model, load)
     if measured:
         lines += ["", "## Beside what was measured", "", *_beside(made, measured, link)]
     return "\n".join(lines) + "\n"
@@ -77,6 +78,16 @@ def _machine(record: Record) -> str:
     cpu = record.setup.environment.get("cpu")
     found = cpu if isinstance(cpu, dict) else {}
     return f"{found.get('cores_usable')} cores of {found.get('model')}"
+
+
+def _compression(records: Sequence[Record]) -> list[str]:
+    """Of all ``records`` alike, or they were refused; nothing where it is none or unknown."""
+    options = next((one.configuration for one in records if one.configuration), {})
+    distributed = options.get("distributed")
+    found = distributed.get("compression") if isinstance(distributed, dict) else None
+    if found in (None, "none"):
+        return []
+    return [f"- Gradients were on their way in {found} (distributed.compression)."]
 
 
 def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch]) -> list[str]:

@@ -111,6 +111,17 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "5/5" in beside
 
 
+@pytest.mark.parametrize("compression", ["none", "fp16", "bf16"])
+def test_the_page_tells_how_gradients_were_compressed(compression: str) -> None:
+    generator = np.random.default_rng(0)
+    options: dict[str, Any] = {"configuration": {"distributed": {"compression": compression}}}
+    made = [launch(2, 1e9, generator) for _ in range(4)]
+    records = [record(one, i, 1e9).model_copy(update=options) for i, one in enumerate(made)]
+    text = forecasts_page.markdown(made, forecast(made, [2], 1e9, draws=20), 1e9, records=records)
+    told = f"- Gradients were on their way in {compression} (distributed.compression)."
+    assert ("compression" in text) == (told in text) == (compression != "none")
+
+
 def test_the_committed_page_is_that_of_its_records(tmp_path: Path) -> None:
     found, page = ROOT / "reports/forecast_2-core-xeon_2026-11-29", tmp_path / "forecast.md"
     arguments = ["--ranks=2,3,4,8,16", "--bandwidth=1gbit", f"--markdown={page}"]
