@@ -39,7 +39,8 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
 )
 from dlbench import gpus, launched, stopping
 from dlbench.config import ConfigError
-from dlbench.report import forecast, records
+from dlbench.report import records
+from dlbench.report.forecast_launches import parsed_rate
 
 # Before anything imports TensorFlow: its start-up notes bury the tables.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -104,7 +105,7 @@ def _hosts(text: str) -> str:
 
 def _link(text: str) -> float:
     try:
-        return forecast.parsed_rate(text)
+        return parsed_rate(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

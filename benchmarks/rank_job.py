@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -180,7 +181,9 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
                 step()
             ranks.barrier()
             with meter or nullcontext():
+                begun = time.time()
                 measured = timing.measure(step, warmup=0, rounds=steps, synchronise=None)
+                ended = time.time()
             planted.grow(spec.workload, ranks.rank)
         quality = job.check(returned)
         mine: dict[str, Any] = {
@@ -201,6 +204,7 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
         }
         if spec.kind == "train":
             mine["conditions"] |= {
+                "steps_at": [begun, ended],
                 "gradients": gradients(session),
                 "sums": sums.measure(ranks) if ranks.size > 1 else None,
             }

@@ -68,23 +68,22 @@ def build(arguments: argparse.Namespace) -> int:
 def forecast(arguments: argparse.Namespace) -> int:
     """Print the forecast."""
     from dlbench.report import forecast as model
-    from dlbench.report import forecast_page, tables
+    from dlbench.report import forecast_launches, forecast_page, tables
     from dlbench.report.records import Record, read_many
 
-    used: list[Record] = []
-
     def read(files: list[str]) -> list[Record]:
-        used.extend(found := read_many(tables.expand(files)))
-        return found
+        return read_many(tables.expand(files))
 
-    kind, usable = model.usable(read(arguments.files), arguments.workload)
+    fitted = forecast_launches.usable(read(arguments.files), arguments.workload)
     measured, load = (
-        model.alike(read(files), kind, option) if files else []
+        forecast_launches.alike(read(files), fitted, option) if files else None
         for files, option in ((arguments.measured, "--measured"), (arguments.load, "--load"))
     )
-    chosen, link = model.chosen_link(usable, arguments.bandwidth)
-    made = model.forecast(chosen, arguments.ranks, link, load)
-    text = forecast_page.markdown(chosen, made, link, measured, load, used)
+    chosen, link = forecast_launches.chosen_link(fitted.launches, arguments.bandwidth)
+    beside, busy = (one.launches if one else [] for one in (measured, load))
+    made = model.forecast(chosen, arguments.ranks, link, busy)
+    used = [record for one in (fitted, measured, load) if one for record in one.records]
+    text = forecast_page.markdown(chosen, made, link, beside, busy, used)
     print(text, end="")
     if arguments.markdown is not None:
         write_atomically(arguments.markdown, lambda file: file.write(text.encode()))
@@ -92,7 +91,7 @@ def forecast(arguments: argparse.Namespace) -> int:
 
 
 def _rate(text: str) -> float:
-    from dlbench.report.forecast import parsed_rate
+    from dlbench.report.forecast_launches import parsed_rate
 
     try:
         return parsed_rate(text)

@@ -7,10 +7,11 @@ fitted to records of few ranks.
 
 ``sum`` is how long the ranks take, with nothing else to do, to add up n bytes, as a ring does it;
 the records of `benchmarks/` hold measurements of it. ``compute`` is the slowest rank's own work, as
-measured: it is no share of something else, and holds for ranks that have as many cores or GPUs of
-their own as those that were measured. A gradient is on its way while the backward pass goes on to
-the next: ``overlap`` of the compute time hides that, but not what trails behind the pass. Among the
-CPUs of one host sums are made after it: there ``overlap`` is 0, and launches tell nothing of it.
+measured (of GPUs, whose steps do not tell it, that of one rank): it is no share of something else,
+and holds for ranks that have as many cores or GPUs of their own as those that were measured. A
+gradient is on its way while the backward pass goes on to the next: ``overlap`` of the compute time
+hides that, but not what trails behind the pass. Among the CPUs of one host sums are made after it:
+there ``overlap`` is 0, and launches tell nothing of it.
 
 P. Patarasuk & X. Yuan, J. Parallel Distrib. Comput. 69 (2009) 117: a ring's 2 (N - 1) / N.
 """
@@ -40,23 +41,26 @@ class Launch:
     """Bits/s of the link between its hosts; infinite where there is one host, None if unknown."""
     step_s: float
     own_s: tuple[float, ...]
-    """Of each rank: neither waiting for input nor for others."""
+    """Of each rank: neither waiting for input nor for others; one rank's if not ``waits_seen``."""
     gradients: int
     """Bytes of a rank's gradients, on their way."""
     sums: tuple[tuple[float, float], ...]
     """(bytes, seconds) of sums with nothing else to do; none on one rank."""
     sums_overlap: bool = True
     """Whether the sums were made beside the backward pass."""
+    waits_seen: bool = True
+    """Whether its steps tell what they waited for others: those of several GPUs do not."""
     when: tuple[float, float] | None = None
-    """Unix times at which its steps began and ended."""
+    """Unix times at which its measured steps began and ended, by the clock of rank 0's host."""
 
     @property
     def exposed_s(self) -> float:
         return max(self.step_s - max(self.own_s), 0.0)
 
     @classmethod
-    def of(cls, record: Record) -> Launch | None:
-        """None of a record that lacks something: one of another mode, of a run, or of a GPU's."""
+    def of(cls, record: Record, alone_s: float | None = None) -> Launch | None:
+        """None of a record that lacks something: one of another mode or of a run, and without
+        ``alone_s``, the own work of one rank, one of several GPUs."""
         shared = record.ranks[0].conditions
         gradients, sums = shared.get("gradients"), shared.get("sums")
         several = record.workload.ranks > 1
@@ -66,10 +70,15 @@ class Launch:
             return None
         own = []
         for rank in record.ranks:
-            if not rank.step_s or rank.comm_wait_s is None:
+            if not rank.step_s:
                 return None
-            waits = rank.comm_wait_s + (rank.input_wait_s or 0.0)
-            own.append((rank.wall_s - waits) / len(rank.step_s))
+            if rank.comm_wait_s is not None:
+                waits = rank.comm_wait_s + (rank.input_wait_s or 0.0)
+                own.append((rank.wall_s - waits) / len(rank.step_s))
+            elif alone_s is not None:
+                own.append(alone_s)
+            else:
+                return None
         link = shared.get("link_bits_per_s")
         if len({rank.host for rank in record.ranks}) == 1:
             link = np.inf
@@ -81,8 +90,18 @@ class Launch:
             int(gradients["bytes"]),  # type: ignore[arg-type]
             tuple(zip(sums["bytes"], sums["seconds"], strict=True)) if several else (),  # type: ignore
             bool(gradients.get("sums_overlap", True)),  # older records do not tell: they were
-            (record.created.timestamp() - record.ranks[0].wall_s, record.created.timestamp()),
+            all(rank.comm_wait_s is not None for rank in record.ranks),
+            _when(record),
         )
+
+
+def _when(record: Record) -> tuple[float, float]:
+    match record.ranks[0].conditions.get("steps_at"):
+        case [float() as begun, float() as ended]:
+            return begun, ended
+    # Older records tell when they were written, which is later by the probe of sums and the exit.
+    ended = record.created.timestamp()
+    return ended - record.ranks[0].wall_s, ended
 
 
 @dataclass(frozen=True)

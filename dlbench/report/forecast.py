@@ -10,7 +10,7 @@ for: T. Hesterberg, Am. Stat. 69 (2015) 371, section 4.6.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,13 +19,9 @@ from scipy import stats
 
 from dlbench.errors import UserError
 from dlbench.report.cost_model import Launch, Values, fit, is_told
-from dlbench.report.records import Record
 
 LEVEL = 0.9
 DRAWS = 1000
-LEAST = 4
-"""Launches of several ranks without which nothing is told."""
-MEASURE = "pytest benchmarks/bench_scaling.py --ranks=1,2 [--hosts=a:1,b:1 --link=1gbit]"
 
 
 @dataclass(frozen=True)
@@ -53,85 +49,6 @@ class Forecast:
     """The step of one rank by this one; None without records of one rank."""
 
 
-Kind = tuple[str, int | None, str, tuple[int, ...] | None, str]
-"""Workload, batch of a rank, precision, shape and setup."""
-
-
-def _by_kind(records: Iterable[Record]) -> dict[Kind, list[Launch]]:
-    """The launches that ``records`` tell enough of."""
-    found = defaultdict(list)
-    for record in records:
-        launch, what = Launch.of(record), record.workload
-        if launch is not None:
-            setup = record.setup.name or record.setup.fingerprint
-            key = (what.id, what.batch_per_rank, what.precision, what.shape, setup)
-            found[key].append(launch)
-    return found
-
-
-def usable(records: Iterable[Record], workload: str | None = None) -> tuple[Kind, list[Launch]]:
-    """The launches of the one workload, on one setup, that ``records`` tell enough of; at least
-    `LEAST` are on several ranks."""
-    several = {
-        key: launches
-        for key, launches in _by_kind(records).items()
-        if workload in (None, key[0]) and sum(one.ranks > 1 for one in launches) >= LEAST
-    }
-    if not several:
-        raise UserError(
-            f"these files hold no {LEAST} launches of "
-            f"{'a workload' if workload is None else workload} on several ranks that tell of "
-            f"gradients and sums; launch {MEASURE} so many times"
-        )
-    if len(several) > 1:
-        names = [f"{key[0]} at batch {key[1]}, {key[-1]}" for key in several]
-        raise UserError(
-            f"a forecast is of one workload on one setup; these files hold {'; '.join(names)}. "
-            "Choose with --workload=ID, or give fewer files"
-        )
-    return next(iter(several.items()))
-
-
-def alike(records: Iterable[Record], kind: Kind, option: str) -> list[Launch]:
-    """The launches of ``records``, the files of ``option``, that are of ``kind``."""
-    found = _by_kind(records)
-    if kind not in found:
-        raise UserError(
-            f"the files of {option} hold no launch of {kind[0]} at batch {kind[1]}, {kind[-1]}, "
-            "with the same precision and shape as those that the model is fitted to: give launches "
-            "that differ in ranks and hosts alone"
-        )
-    return found[kind]
-
-
-def chosen_link(
-    launches: Sequence[Launch], wanted: float | None
-) -> tuple[list[Launch], float | None]:
-    """Those of ``launches`` to fit, and the link (bits/s) to forecast for; None: the one that all
-    went over, whatever its rate is."""
-    several = [one for one in launches if one.ranks > 1]
-    links = {one.link for one in several}
-    if wanted is None and len(links) == 1:
-        return list(launches), next(iter(links))
-    named = ", ".join(sorted("unknown" if one is None else rate(one) for one in links))
-    if wanted is None:
-        raise UserError(
-            f"the launches are of several links ({named}): give the one to forecast, --bandwidth="
-        )
-    known = [one for one in launches if one.ranks == 1 or one.link is not None]
-    if wanted not in links and len(links - {None}) < 2:
-        raise UserError(
-            f"launches of at least two links are needed to forecast for {rate(wanted)}; these are "
-            f"of {named}. Ranks on one host are a link, too: {MEASURE}"
-        )
-    if (left := sum(one.ranks > 1 for one in known)) < LEAST:
-        raise UserError(
-            f"only {left} launches of several ranks are over a known link, and {LEAST} are needed "
-            f"to forecast for {rate(wanted)}: launch more with --link=RATE"
-        )
-    return known, wanted
-
-
 def forecast(
     launches: Sequence[Launch],
     counts: Sequence[int],
@@ -144,6 +61,11 @@ def forecast(
     ``load`` are launches whose ranks computed as hard as those of the forecast will: where ranks
     share memory or cores, as hosts that are namespaces do, or a cloud's.
     """
+    if not all(one.waits_seen for one in load):
+        raise UserError(
+            "launches of --load on several GPUs do not tell a rank's own work: give launches on "
+            "one rank each, started side by side"
+        )
     generator = np.random.default_rng(0)
     alone = [one for one in launches if one.ranks == 1]
     groups = defaultdict(list)
@@ -151,7 +73,9 @@ def forecast(
         if one.ranks > 1:
             groups[one.ranks, one.link].append(one)
     several = [one for group in groups.values() for one in group]
-    loaded = side_by_side(load) or _of_most_ranks(several)
+    # What deviates in a rank's own work, and cannot be seen there, is seen in what is exposed.
+    as_alone = not load and not all(one.waits_seen for one in several)
+    loaded = side_by_side(load) or (alone if as_alone else _of_most_ranks(several))
     makes = {1: alone or loaded}
     deviating = _deviations(several)
     # Whether there is anything to hide behind is a matter of the link.
@@ -166,7 +90,9 @@ def forecast(
         models = [fit(again, part) for part in parts]
         single = float(np.mean([max(one.own_s) for one in _resampled(makes[1], generator)]))
         for place, count in enumerate(counts):
-            compute = _compute(makes.get(count, loaded), count, generator)
+            compute = single
+            if count == 1 or not as_alone:
+                compute = _compute(makes.get(count, loaded), count, generator)
             deviation = float(generator.choice(deviating)) if count > 1 else 0.0
             for model, results in zip(models, drawn, strict=True):
                 exposed = model.exposed_s(several[0].gradients, compute, count, link, beside)
@@ -240,28 +166,3 @@ def _range(drawn: npt.NDArray[np.float64], freedom: int) -> Range:
     tail = float(stats.norm.cdf(stats.t.ppf((1 - LEVEL) / 2, max(freedom, 1))))
     low, middle, high = np.quantile(drawn, [tail, 0.5, 1 - tail], axis=1)
     return Range(float(middle.mean()), float(low.min()), float(high.max()))
-
-
-def rate(link: float | None) -> str:
-    """As tc writes it."""
-    if link is None:
-        return "a link of unknown rate"
-    if np.isinf(link):
-        return "one host"
-    for unit, bits in (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)):
-        if link >= bits:
-            return f"{link / bits:g}{unit}"
-    return f"{link:g}bit"
-
-
-def parsed_rate(text: str) -> float:
-    """Bits/s of a link such as ``10gbit`` or ``500mbit``."""
-    for unit, bits in (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)):
-        if text.endswith(unit):
-            try:
-                value = float(text.removesuffix(unit)) * bits
-            except ValueError:
-                break
-            if 0.0 < value < np.inf:
-                return value
-    raise ValueError(f"{text!r} is no rate of a link; write 10gbit, 500mbit or 64kbit")

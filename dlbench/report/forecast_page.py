@@ -10,7 +10,8 @@ import numpy as np
 
 from dlbench.errors import UserError
 from dlbench.report.cost_model import Launch, Model, fit, is_told
-from dlbench.report.forecast import DRAWS, LEVEL, Forecast, Range, rate, side_by_side
+from dlbench.report.forecast import DRAWS, LEVEL, Forecast, Range, side_by_side
+from dlbench.report.forecast_launches import rate
 from dlbench.report.markdown import escaped, table
 from dlbench.report.records import Record
 
@@ -42,7 +43,8 @@ def markdown(
     ]  # fmt: skip
     lines = [f"# Forecast of a training step over {rate(link)}", "", *table(head, rows)]
     times = _times({"to fit": launches, "under load": load, "measured beside": measured})
-    lines += ["", *_origin(records), *times, *_explained(launches, model, load)]
+    lines += ["", *_origin(records), *times, *_compression(records)]
+    lines += _explained(launches, model, load)
     if measured:
         lines += ["", "## Beside what was measured", "", *_beside(made, measured, link)]
     return "\n".join(lines) + "\n"
@@ -78,6 +80,16 @@ def _machine(record: Record) -> str:
     return f"{found.get('cores_usable')} cores of {found.get('model')}"
 
 
+def _compression(records: Sequence[Record]) -> list[str]:
+    """Of all ``records`` alike, or they were refused; nothing where it is none or unknown."""
+    options = next((one.configuration for one in records if one.configuration), {})
+    distributed = options.get("distributed")
+    found = distributed.get("compression") if isinstance(distributed, dict) else None
+    if found in (None, "none"):
+        return []
+    return [f"- Gradients were on their way in {found} (distributed.compression)."]
+
+
 def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch]) -> list[str]:
     several = [one for one in launches if one.ranks > 1]
     groups: dict[str, int] = defaultdict(int)
@@ -93,15 +105,14 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
         f"- A sum of nothing takes {1e3 * model.wait:.2f} ms, and {1e3 * model.hop:.3f} ms for "
         f"each rank after the first; a byte {1e9 * model.host:.3f} ns in the hosts"
         + (f" and {model.link:.3f} times what the link is made for." if model.link else "."),
-        "- Compute is a rank's own work as measured "
-        + (
-            f"under the load of {len(load)} further launches at {len(side_by_side(load))} times"
-            if load
-            else "beside communication"
-        )
-        + ": the forecast is for ranks that have as many cores or GPUs of their own, with the same "
-        "batch each.",
+        f"- {_work(several, load)}: the forecast is for ranks that have as many cores or GPUs of "
+        "their own, with the same batch each.",
     ]
+    if not all(one.waits_seen for one in several):
+        lines.append(
+            "- On GPUs the waiting cannot be seen within a step: compute is that of one rank, and "
+            "what steps on several take longer is exposed, waiting for a slower rank included."
+        )
     if not is_told(np.array([one.ranks for one in several])):
         lines.append(
             f"- All launches of several ranks have {several[0].ranks}: how much of a small sum "
@@ -114,6 +125,14 @@ def _explained(launches: Sequence[Launch], model: Model, load: Sequence[Launch])
                 "behind it cannot be told apart; the two numbers above are one of many such pairs."
             )
     return lines
+
+
+def _work(several: Sequence[Launch], load: Sequence[Launch]) -> str:
+    if load:
+        where = f"under the load of {len(load)} further launches at {len(side_by_side(load))} times"
+    else:
+        where = "beside communication" if several[0].waits_seen else "on one rank"
+    return f"Compute is a rank's own work as measured {where}"
 
 
 def _hidden(several: Sequence[Launch], model: Model) -> str:
@@ -139,11 +158,12 @@ def _beside(made: Sequence[Forecast], measured: Sequence[Launch], link: float | 
         row = [str(one.ranks), str(len(seen))]
         for name, forecast, values in (
             ("step", one.step_s, [other.step_s for other in seen]),
-            ("compute", one.compute_s, [max(other.own_s) for other in seen]),
+            ("compute", one.compute_s, [max(other.own_s) for other in seen if other.waits_seen]),
             ("exposed", one.exposed_s, [other.exposed_s for other in seen]),
         ):
             listed = ", ".join(f"{1e3 * value:.1f}" for value in values)
-            row += [_shown(forecast), listed, f"{sum(map(forecast.holds, values))}/{len(values)}"]
+            within = f"{sum(map(forecast.holds, values))}/{len(values)}" if values else "–"
+            row += [_shown(forecast), listed or "–", within]
             sides = {"below" if value < forecast.middle else "above" for value in values}
             if len(values) > 1 and len(sides) == 1:
                 aside.append(f"{name} on {one.ranks} ranks ({sides.pop()})")

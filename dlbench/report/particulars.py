@@ -8,7 +8,7 @@ launches of one setup that differ in them are no repeats of each other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dlbench.report import option_defaults
@@ -55,7 +55,23 @@ def values(found: Iterable[Mapping[str, str]]) -> dict[str, set[str]]:
 
 def differing(records: Sequence[Record]) -> list[str]:
     """The names of those that are not the same in all records that know them."""
-    return sorted(name for name, found in values(of_each(records)).items() if len(found) > 1)
+    return _several(of_each(records))
+
+
+def parted(records: Sequence[Record], aside: Collection[str] = ()) -> dict[str, list[int]]:
+    """The places of ``records`` by what tells them apart, such as ``training.threads 2``; empty
+    where that is nothing, or nothing but ``aside``."""
+    found = of_each(records)
+    names = [name for name in _several(found) if name not in aside]
+    parts: dict[str, list[int]] = {}
+    for place, own in enumerate(found):
+        if told := ", ".join(f"{name} {own[name]}" for name in names if name in own):
+            parts.setdefault(told, []).append(place)
+    return parts
+
+
+def _several(found: Iterable[Mapping[str, str]]) -> list[str]:
+    return sorted(name for name, kinds in values(found).items() if len(kinds) > 1)
 
 
 def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -61,13 +61,9 @@ def launches(table: pd.DataFrame, side: str) -> pd.DataFrame:
 
 def _refuse_several_configurations(launches: pd.DataFrame, what: str) -> None:
     known = launches[launches.record.notna()]
-    if not (names := particulars.differing(list(known.record))):
+    if not (parts := particulars.parted(list(known.record))):
         return
-    files: dict[str, list[str]] = {}
-    for file, own in zip(known.file, particulars.of_each(list(known.record)), strict=True):
-        told = ", ".join(f"{name} {own[name]}" for name in names if name in own)
-        files.setdefault(told, []).append(file)
-    named = "; ".join(f"{told} in {_some(pd.Series(own))}" for told, own in files.items() if told)
+    named = "; ".join(f"{told} in {_some(known.file.iloc[own])}" for told, own in parts.items())
     raise CompareError(
         f"{what} that did different work: {named}; give files of one configuration on each side"
     )

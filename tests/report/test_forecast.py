@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import synthetic_launches as synthetic
+from report.forecast_records import COMPUTE, LINKS, TRUE, launch, launches, record, written
 
-from dlbench.errors import UserError
 from dlbench.report import forecast as forecasts
 from dlbench.report import forecast_page as forecasts_page
 from dlbench.report.__main__ import main
-from dlbench.report.cost_model import Launch, Model, fit
-from dlbench.report.forecast import LEVEL, chosen_link, forecast, usable
-from dlbench.report.records import Rank, Record, Workload
+from dlbench.report.cost_model import Launch, fit
+from dlbench.report.forecast import LEVEL, forecast
+from dlbench.report.forecast_launches import chosen_link, usable
 
-TRUE = Model(wait=0.008, hop=0.0004, host=1.5e-9, link=1.05, overlap=0.4, trailing=1.5)
-COMPUTE, GRADIENTS = 0.2, 8_000_000
-SIZES = [4, 65536, 262144, 1048576, 4194304]
-LINKS = (np.inf, 1e9, 2e8)
-
-
-def launch(
-    ranks: int,
-    link: float,
-    generator: np.random.Generator,
-    noise: float = 0.02,
-    sums_overlap: bool = True,
-) -> Launch:
-    """By the formulas, written out again; every time is off by ``noise``, a launch's as a whole."""
-
-    def off() -> float:
-        return float(generator.normal(1.0, noise))
-
-    machine = off()
-    own = [COMPUTE * machine * float(generator.normal(1.0, noise / 2)) for _ in range(ranks)]
-    if ranks == 1:
-        return Launch(1, np.inf, own[0], tuple(own), GRADIENTS, ())
-    small = TRUE.wait + TRUE.hop * (ranks - 1)
-    byte = 2 * (ranks - 1) / ranks * (TRUE.host + TRUE.link / (link / 8))
-    sums = [(size, (small + size * byte) * off()) for size in SIZES]
-    hidden = TRUE.overlap * max(own) if sums_overlap else 0.0
-    left = (small + GRADIENTS * byte) * off() - hidden
-    exposed = max(left, 0.0) + TRUE.trailing * small
-    step = max(own) + exposed + COMPUTE * float(generator.normal(0.0, noise))
-    return Launch(ranks, link, step, tuple(own), GRADIENTS, tuple(sums), sums_overlap)
-
-
-def launches(
-    generator: np.random.Generator, counts: tuple[int, ...] = (1, 2, 3), each: int = 5, **more: Any
-) -> list[Launch]:
-    return [
-        launch(ranks, link, generator, **more)
-        for ranks in counts
-        for link in (LINKS if ranks > 1 else LINKS[:1])
-        for _ in range(each)
-    ]
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_noise_the_parameters_are_found() -> None:
@@ -111,6 +69,14 @@ def test_older_records_were_summed_beside_the_pass() -> None:
     assert getattr(Launch.of(one), "sums_overlap", None) is True
 
 
+def test_older_records_do_not_tell_when_their_steps_were() -> None:
+    one = record(launch(2, 1e9, np.random.default_rng(0)), 0, 1e9)
+    written = one.created.timestamp()
+    assert getattr(Launch.of(one), "when", None) == (written - one.ranks[0].wall_s, written)
+    one.ranks[0].conditions["steps_at"] = [written - 60.0, written - 50.0]
+    assert getattr(Launch.of(one), "when", None) == (written - 60.0, written - 50.0)
+
+
 @pytest.mark.parametrize(("counts", "link"), [((1, 2), 5e8), ((1, 2, 3), 5e8), ((1, 2, 3), 5e7)])
 def test_the_interval_holds_further_launches_at_the_stated_rate(
     counts: tuple[int, ...], link: float
@@ -126,51 +92,6 @@ def test_the_interval_holds_further_launches_at_the_stated_rate(
     # what cannot be known.
     assert np.mean(held) > LEVEL - 0.06
     assert len(counts) == 2 or np.mean(held) < LEVEL + 0.06
-
-
-def record(one: Launch, number: int, link: float | None = None) -> Record:
-    """What `benchmarks/` would have written of ``one``, 20 steps."""
-    conditions: dict[str, Any] = {
-        "gradients": {"tensors": 30, "bytes": one.gradients, "sums_overlap": one.sums_overlap}
-    }
-    if one.ranks > 1:
-        sizes, seconds = zip(*one.sums, strict=True)
-        conditions |= {
-            "sums": {"bytes": list(sizes), "seconds": list(seconds)},
-            "link_bits_per_s": link,
-        }
-    ranks = [
-        Rank(
-            rank=rank,
-            host=f"node{rank if link else 0}",
-            samples=80,
-            wall_s=20 * one.step_s,
-            step_s=(one.step_s,) * 20,
-            input_wait_s=0.0,
-            comm_wait_s=20 * (one.step_s - own),
-            first_step_s=5.0,
-            peak_bytes={},
-            conditions=conditions if rank == 0 else {},
-        )
-        for rank, own in enumerate(one.own_s)
-    ]
-    workload = Workload(
-        id="scaling-weak/segnet/float32", model="segnet", data=None, precision="float32",
-        ranks=one.ranks, batch_per_rank=4, shape=(32, 48, 3), mode="train",
-    )  # fmt: skip
-    return synthetic.launch(number).model_copy(update={"workload": workload, "ranks": tuple(ranks)})
-
-
-def written(folder: Path, each: int = 5) -> list[Path]:
-    generator = np.random.default_rng(0)
-    found = [
-        record(launch(ranks, link, generator), number, None if np.isinf(link) else link)
-        for ranks, link in ((1, np.inf), (2, np.inf), (2, 1e9), (3, 1e9))
-        for number in range(each)
-    ]
-    for number, one in enumerate(found):
-        (folder / f"{number:02d}.json").write_text(one.model_dump_json(by_alias=True))
-    return sorted(folder.glob("*.json"))
 
 
 def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,6 +111,26 @@ def test_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "5/5" in beside
 
 
+@pytest.mark.parametrize("compression", ["none", "fp16", "bf16"])
+def test_the_page_tells_how_gradients_were_compressed(compression: str) -> None:
+    generator = np.random.default_rng(0)
+    options: dict[str, Any] = {"configuration": {"distributed": {"compression": compression}}}
+    made = [launch(2, 1e9, generator) for _ in range(4)]
+    records = [record(one, i, 1e9).model_copy(update=options) for i, one in enumerate(made)]
+    text = forecasts_page.markdown(made, forecast(made, [2], 1e9, draws=20), 1e9, records=records)
+    told = f"- Gradients were on their way in {compression} (distributed.compression)."
+    assert ("compression" in text) == (told in text) == (compression != "none")
+
+
+def test_the_committed_page_is_that_of_its_records(tmp_path: Path) -> None:
+    found, page = ROOT / "reports/forecast_2-core-xeon_2026-11-29", tmp_path / "forecast.md"
+    arguments = ["--ranks=2,3,4,8,16", "--bandwidth=1gbit", f"--markdown={page}"]
+    for option in ("measured", "load"):
+        arguments += [f"--{option}", str(found / f"{option}.json")]
+    assert main(["forecast", str(found / "fitted.json"), *arguments]) == 0
+    assert page.read_text() == (found / "forecast.md").read_text()
+
+
 def test_compute_under_load_is_taken_as_it_is() -> None:
     generator = np.random.default_rng(0)
     found = launches(generator, noise=0.005)
@@ -203,37 +144,13 @@ def test_compute_under_load_is_taken_as_it_is() -> None:
     assert bare.exposed_s.middle - loaded.exposed_s.middle == pytest.approx(hidden, rel=0.25)
 
 
-def refusal(found: list[Record], bandwidth: float | None = None, workload: Any = None) -> str:
-    with pytest.raises(UserError) as told:
-        chosen_link(usable(found, workload)[1], bandwidth)
-    return str(told.value)
-
-
-def test_what_cannot_be_forecast_is_told() -> None:
-    generator = np.random.default_rng(0)
-    slow = [record(launch(2, 1e9, generator), number, 1e9) for number in range(5)]
-    fast = [record(launch(2, 1e10, generator), number, 1e10) for number in range(5)]
-    assert "hold no 4 launches of a workload on several ranks" in refusal(slow[:3])
-    assert "hold no 4 launches of other on several ranks" in refusal(slow, workload="other")
-    assert "several links (10gbit, 1gbit)" in refusal(slow + fast)
-    assert "at least two links are needed to forecast for 10gbit" in refusal(slow, 1e10)
-    other = slow[0].setup.model_copy(update={"name": "B"})
-    again = [one.model_copy(update={"setup": other}) for one in fast]
-    told = refusal(slow + again)
-    assert "these files hold scaling-weak/segnet/float32 at batch 4, A; scaling-weak" in told
-    assert len(chosen_link(usable(slow + fast)[1], 5e9)[0]) == 10
-    for one in (*slow[:4], *fast[:3]):
-        one.ranks[0].conditions["link_bits_per_s"] = None
-    assert "only 3 launches of several ranks are over a known link" in refusal(slow + fast, 5e9)
-
-
 def test_a_link_of_unknown_rate_is_forecast_as_it_is() -> None:
     generator = np.random.default_rng(0)
     launches = [launch(2, 1e9, generator) for _ in range(5)]
     found = [record(one, number, 1e9) for number, one in enumerate(launches)]
     for one in found:
         one.ranks[0].conditions["link_bits_per_s"] = None
-    chosen, link = chosen_link(usable(found)[1], None)
+    chosen, link = chosen_link(usable(found).launches, None)
     (unknown,) = forecast(chosen, [2], link, draws=50)
     (known,) = forecast(launches, [2], 1e9, draws=50)
     assert unknown.step_s.middle == pytest.approx(known.step_s.middle, rel=1e-6)
@@ -256,20 +173,6 @@ def test_the_page_of_an_unknown_link(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "5/5" in text
     assert "one host" not in text
     assert "hides and what trails behind it cannot be told apart" in text
-
-
-@pytest.mark.parametrize("option", ["--load", "--measured"])
-def test_other_launches_are_not_set_beside_the_fitted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
-) -> None:
-    *fitted, last = written(tmp_path)
-    other = json.loads(last.read_text())
-    other["workload"]["precision"] = "mixed"
-    last.write_text(json.dumps(other))
-    arguments = ["--ranks=3", "--bandwidth=1gbit", option, str(last)]
-    assert main(["forecast", *map(str, fitted), *arguments]) == 2
-    told = capsys.readouterr().err
-    assert f"the files of {option} hold no launch of scaling-weak/segnet/float32" in told
 
 
 def test_launches_side_by_side_are_each_others_ranks() -> None:
@@ -301,14 +204,6 @@ def test_one_launch_on_more_ranks_does_not_hide_the_spread() -> None:
     compute = forecast(found, [4], 1e9, draws=200)[0].compute_s
     own = [np.mean(one.own_s) for one in found[:6]]
     assert compute.high - compute.low > np.max(own) - np.min(own)
-
-
-@pytest.mark.parametrize("text", ["10", "gbit", "-1gbit", "0mbit", "nanmbit", "infgbit", "1 Gbps"])
-def test_what_is_no_rate(text: str) -> None:
-    with pytest.raises(ValueError, match="no rate of a link; write 10gbit"):
-        forecasts.parsed_rate(text)
-    assert forecasts.parsed_rate("2.5gbit") == 2.5e9
-    assert forecasts.rate(2.5e9) == "2.5gbit"
 
 
 def test_a_wrong_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from ranks.hosts import ROOT, Hosts, missing
 
-from dlbench.report import forecast as forecasts
-from dlbench.report import records
+from dlbench.report import forecast, records
 from dlbench.report.__main__ import main
+from dlbench.report.cost_model import Launch
+from dlbench.report.forecast_launches import alike, chosen_link, parsed_rate, usable
 
 pytestmark = [
     pytest.mark.soak,
@@ -104,14 +105,14 @@ def test_three_hosts_step_as_forecast(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     print(capsys.readouterr().out)
 
-    kind, launches = forecasts.usable(records.read_many(map(Path, fitted)), WORKLOAD)
-    chosen, rate = forecasts.chosen_link(launches, forecasts.parsed_rate(UNSEEN[1]))
-    loaded = forecasts.alike(records.read_many(map(Path, load)), kind, "load.json")
-    (made,) = forecasts.forecast(chosen, [UNSEEN[0]], rate, loaded)
+    fit = usable(records.read_many(map(Path, fitted)), WORKLOAD)
+    chosen, rate = chosen_link(fit.launches, parsed_rate(UNSEEN[1]))
+    loaded = alike(records.read_many(map(Path, load)), fit, "load.json").launches
+    (made,) = forecast.forecast(chosen, [UNSEEN[0]], rate, loaded)
     seen = [
         launch
         for record in records.read_many(map(Path, files[UNSEEN]))
-        if (launch := forecasts.Launch.of(record)) is not None
+        if (launch := Launch.of(record)) is not None
     ]
     assert len(seen) == LAUNCHES
     # The median launch: one in ten is told to lie outside.
