@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import launching, planted, summary
+from benchmarks import launching, links, planted, summary
 from benchmarks.fixtures import (  # noqa: F401  # fixtures
     NOTES,
     RATIOS,
@@ -40,7 +40,6 @@ from benchmarks.fixtures import (  # noqa: F401  # fixtures
 from dlbench import gpus, launched, stopping
 from dlbench.config import ConfigError
 from dlbench.report import records
-from dlbench.report.forecast_launches import parsed_rate
 
 # Before anything imports TensorFlow: its start-up notes bury the tables.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -85,29 +84,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--hosts",
         metavar="LIST",
-        type=_hosts,
+        type=links.hosts,
         help="where jobs on several ranks run, such as a:1,b:1, of which this is the first; they "
         "share the checkout and TMPDIR (default: here)",
     )
     group.addoption(
         "--link",
         metavar="RATE",
-        type=_link,
+        type=links.link,
         help="what the network between --hosts is made for, such as 10gbit, for the records",
     )
-
-
-def _hosts(text: str) -> str:
-    if not re.fullmatch(r"[\w.-]+:[1-9]\d*(,[\w.-]+:[1-9]\d*)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of hosts and slots such as a:1,b:1")
-    return text
-
-
-def _link(text: str) -> float:
-    try:
-        return parsed_rate(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from benchmarks import links
+
 MOST_RANKS, MOST_RANKS_FULL = 2, 8
 
 
@@ -35,7 +37,7 @@ def most_on_a_host(config: pytest.Config) -> int:
     most = max(chosen_ranks(config))
     if (hosts := config.getoption("hosts")) is None:
         return most
-    return min(most, max(int(host.partition(":")[2]) for host in hosts.split(",")))
+    return min(most, max(links.slots(hosts)))
 
 
 def places() -> int:

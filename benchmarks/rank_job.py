@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import planted, sums, training_cases
 from benchmarks.launching import Spec
-from dlbench import distributed
+from dlbench import compression
 from dlbench.bench import conditions, energy, timing
 from dlbench.bench.memory import PeakMemory
 from dlbench.checkpoint import write_atomically
@@ -102,7 +102,7 @@ def inference(session: Session) -> Job:
 
 def allreduce(session: Session) -> Job:
     """Sums over ranks of tensors of the network's gradients' shapes, as a training step asks for
-    them: one a variable, in the configured compression, fused by Horovod."""
+    them: of all variables, in the configured compression."""
     import tensorflow as tf
 
     ranks = session.ranks
@@ -116,7 +116,7 @@ def allreduce(session: Session) -> Job:
 
     @tf.function
     def reduce(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        return [ranks.sum_gradient(tensor, f"sum/{i}") for i, tensor in enumerate(tensors)]
+        return ranks.sum_gradients(tensors, [f"sum/{i}" for i in range(len(tensors))])
 
     def step() -> list[tf.Tensor]:
         sums: list[tf.Tensor] = reduce(mine)
@@ -140,7 +140,7 @@ def gradients(session: Session) -> dict[str, int | bool]:
     sends them while the backward pass makes others."""
     values = [int(np.prod(v.shape)) for v in session.network.trainable_variables]
     whole = session.experiment.distributed.compression == "none"
-    widths = [4 if whole or count <= distributed.SMALL else 2 for count in values]
+    widths = [4 if whole or count <= compression.SMALL else 2 for count in values]
     return {
         "tensors": len(values),
         "bytes": int(np.dot(widths, values)),

@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling_table OUT.jsonl [--rounds 5] [--studies shares ...]
                                                  [--models segnet deepvel]
+                                                 [--hosts a:1,b:1 --link 1gbit] [--threads N]
 
 A study is a few ways to train a network on synthetic input with one global batch on all cores. In
 each round every way is a job of its own, in turned order; a job is a line of OUT.jsonl at once, and
@@ -23,13 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import launching, training_cases
+from benchmarks import launching, links, training_cases
 from benchmarks.launching import Spec
 from benchmarks.rounds import Launched, compared, grouped, measure, read
 
 GLOBAL_BATCH = 8
 WARMUP = 2
-STEPS = {"segnet": 4, "deepvel": 12, "segnet_basic": 12}
+STEPS = {"segnet": 4, "deepvel": 12, "segnet_basic": 12, "segnet_small": 12}
+SMALL: dict[str, dict[str, Any]] = {
+    "segnet_small": {"model": "segnet", "size": (64, 96), "options": {"width": 0.5}}
+}
+"""For a link between hosts: 29 MB of gradients, and little to compute."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,31 @@ class Way:
     ranks: int = 2
     distributed: dict[str, Any] = field(default_factory=dict)
     kind: str = "train"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the ranks are."""
+
+    hosts: str | None = None
+    """Such as "a:1,b:1"; this machine by default."""
+    link: str | None = None
+    threads: int | None = None
+    """Of each rank; its share of a host's cores by default."""
+
+    @property
+    def told(self) -> str:
+        """What is added to the name of a case: other places are other cases."""
+        there = "" if self.hosts is None else f" on {self.hosts}"
+        return there if self.link is None else f"{there} at {self.link}"
+
+    def threads_of(self, ranks: int) -> int:
+        where = f"here:{ranks}" if self.hosts is None else launching.first_slots(self.hosts, ranks)
+        on_a_host = max(links.slots(where))
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // on_a_host)
+
+
+HERE = Place()
 
 
 STUDIES: dict[str, dict[str, Way]] = {
@@ -60,27 +90,36 @@ STUDIES: dict[str, dict[str, Way]] = {
 }
 
 
-def measured(path: Path, rounds: int, studies: Sequence[str], models: Sequence[str]) -> None:
+def measured(
+    path: Path,
+    rounds: int,
+    studies: Sequence[str],
+    models: Sequence[str],
+    place: Place = HERE,
+) -> None:
     """Add to ``path`` the launches that it lacks."""
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
 
         def launch(case: str, peer: str) -> Launched:
-            study, model = case.split(" ")
+            study, model, *_ = case.split(" ")
             way = STUDIES[study][peer]
             content = training_cases.content(
-                model,
-                Path(folder),
-                threads=max(1, cores // way.ranks),
+                **{"model": model, **SMALL.get(model, {})},
+                folder=Path(folder),
+                threads=place.threads_of(way.ranks),
                 batch=GLOBAL_BATCH // way.ranks,
             )
             content["distributed"] = way.distributed
             spec = Spec(way.kind, f"{case} {peer}", content, WARMUP, STEPS[model])
-            ranks = launching.launch(spec, way.ranks)["ranks"]
+            found = launching.launch(spec, way.ranks, hosts=place.hosts)["ranks"]
             kept = ("samples", "wall_s", "comm_wait_s", "peak_bytes")
-            return {"ranks": [{name: rank[name] for name in kept} for rank in ranks]}
+            return {"ranks": [{name: rank[name] for name in kept} for rank in found]}
 
-        cases = {f"{study} {model}": tuple(STUDIES[study]) for study in studies for model in models}
+        cases = {
+            f"{study} {model}{place.told}": tuple(STUDIES[study])
+            for study in studies
+            for model in models
+        }
         measure(path, rounds, cases, launch)
 
 
@@ -113,9 +152,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="0 only prints the table")
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--models", nargs="+", choices=STEPS, default=["segnet", "deepvel"])
+    parser.add_argument("--hosts", type=links.hosts, help="such as a:1,b:1 (default: here)")
+    parser.add_argument("--link", help="what the network between --hosts is made for: 1gbit")
+    parser.add_argument("--threads", type=int, help="of each rank (default: its host's cores)")
     given = parser.parse_args()
     if given.rounds:
-        measured(given.out, given.rounds, given.studies, given.models)
+        place = Place(given.hosts, given.link, given.threads)
+        measured(given.out, given.rounds, given.studies, given.models, place)
     print(table(read(given.out)), end="")
 
 

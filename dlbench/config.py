@@ -160,7 +160,8 @@ class Distributed(Section):
     compression: Literal["none", "fp16", "bf16"] = "none"
     """How gradients of more than 4096 values travel. The sum over N ranks of x errs, with
     S = sum |x|, by at most 2^-8 (S + |sum|) in bf16, at any size; in fp16 by 2^-11 (S + |sum|) +
-    (N + 1) 2^-35, and is cut off at 64."""
+    (N + 1) 2^-35, and is cut off at 64. Under a loss scale (mixed_float16), of the scaled x: by
+    2^-11 (S + |sum|) + (N + 1) 2^-25; what reaches 65520 is inf, by which the step is skipped."""
     fusion_threshold_mb: Annotated[int, Field(ge=0)] | None = None
     """HOROVOD_FUSION_THRESHOLD; empty: Horovod's default (128 MB)."""
     cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None
@@ -172,6 +173,16 @@ class Distributed(Section):
     stall_shutdown_s: Annotated[int, Field(ge=2)] = 1800
     """HOROVOD_STALL_SHUTDOWN_TIME_SECONDS: how long ranks wait for one that does not answer, longer
     than one of them may take alone to generate or decode data."""
+
+    @model_validator(mode="after")
+    def _only_allreduce_goes_by_host(self) -> Distributed:
+        if self.hierarchical and self.compression != "none":
+            raise ValueError(
+                f"distributed.hierarchical=true with distributed.compression={self.compression}: "
+                "compressed gradients are exchanged among all ranks, never within each host first; "
+                "take distributed.compression=none, or leave hierarchical=false"
+            )
+        return self
 
 
 class Training(Section):

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-from dlbench import elastic, fencing, launched
+from dlbench import compression, elastic, fencing, launched
 from dlbench.bench.split import stamp
 from dlbench.config import ConfigError, Distributed
 
-Compression = Literal["none", "fp16", "bf16"]
 CALM_CYCLE_MS = 10.0
 """At Horovod's own 1 ms its threads take a tenth of the cores that the ranks compute on. Too long
 for synchronised batch-norm, which waits for a sum at every layer."""
-HALF_GAIN = 1024.0
-"""Mean losses have gradients near 1e-6, below which half precision has few digits left."""
-SMALL = 4096
-"""Values up to which a gradient travels whole, in a fused sum."""
 
 
 class SingleProcess:
@@ -70,10 +66,12 @@ class SingleProcess:
         self._waits.append(stamp(total) - begun)
         return total
 
-    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
-        """Sum of a gradient over ranks, sent in the configured compression; ``scaled`` if it was
+    def sum_gradients(
+        self, gradients: Sequence[Any], names: Sequence[str], scaled: bool = False
+    ) -> list[Any]:
+        """Sums of gradients over ranks, sent in the configured compression; ``scaled`` if they were
         multiplied by a loss scale, which then answers for what float16 cannot hold."""
-        return gradient
+        return list(gradients)
 
     def broadcast(self, variables: list[Any]) -> None:
         """Give every rank the values that rank 0 holds."""
@@ -120,7 +118,7 @@ class Horovod(SingleProcess):
                 "GPUs (python -m install.horovod --accelerator cuda)"
             )
         self._hvd = hvd
-        self._compression: Compression = options.compression
+        self._compression: compression.Compression = options.compression
         self.rank, self.size = hvd.rank(), hvd.size()
         self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         # On the CPUs of one host there is no link to wait for: sums take cores of the pass.
@@ -129,39 +127,32 @@ class Horovod(SingleProcess):
     def sum(self, tensor: Any, name: str) -> Any:
         return self._hvd.allreduce(tensor, op=self._hvd.Sum, name=name)
 
-    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
-        import tensorflow as tf
-
-        # One exchange a gradient: it starts as soon as the backward pass has made that gradient,
-        # and Horovod's fusion buffer batches sums that wait.
-        values = gradient.shape.num_elements()
-        if self._compression == "none" or values <= SMALL:
-            return self.sum(gradient, name)
-        is_fp16 = self._compression == "fp16"
-        half = tf.float16 if is_fp16 else tf.bfloat16
-        # Under a loss scale float16 overflows in the open: an inf has the step skipped and the
-        # scale halved.
-        clips = is_fp16 and not scaled
-        gain = HALF_GAIN if clips else 1.0
-
-        def sent(wide: Any) -> Any:
-            if clips:
-                wide = clipped(wide)
-            return tf.bitcast(tf.cast(wide, half), tf.uint16)
-
-        def received(bits: Any) -> Any:
-            return tf.cast(tf.bitcast(bits, half), tf.float32)
-
-        # Horovod has no sum of bfloat16, and Gloo's of float16 loses a value now and then: it does
-        # not assign one that equals the old one's bits taken for a number. Both move bits well, so
-        # each rank gets a part of all gradients, sums that in float32 and gives its sum to all. A
-        # ring of sums sends as many bytes, but rounds at each rank; here a value is rounded twice,
-        # and comes to all as the same bits.
-        flat = tf.pad(tf.reshape(gradient * gain, [-1]), [[0, -values % self.size]])
-        parts = received(self._hvd.alltoall(sent(flat), name=f"{name}/parts"))
-        total = tf.add_n(tf.split(parts, self.size))
-        joined = received(self._hvd.allgather(sent(total), name=f"{name}/sums"))
-        return tf.cast(tf.reshape(joined[:values] / gain, gradient.shape), gradient.dtype)
+    def sum_gradients(
+        self, gradients: Sequence[Any], names: Sequence[str], scaled: bool = False
+    ) -> list[Any]:
+        # A sum for each starts as soon as the backward pass has made that gradient, and Horovod's
+        # fusion buffer batches sums that wait. It batches no exchanges, so those are of packs.
+        whole = self._compression == "none"
+        sizes = [gradient.shape.num_elements() for gradient in gradients]
+        sums = {
+            place: self.sum(gradients[place], names[place])
+            for place, size in enumerate(sizes)
+            if whole or size <= compression.SMALL
+        }
+        for pack in [] if whole else compression.packs(sizes):
+            # Horovod has no sum of bfloat16, and Gloo's of float16 loses a value now and then: it
+            # does not assign one that equals the old one's bits taken for a number. Both move bits
+            # well.
+            name = names[pack[0]]
+            found = compression.summed(
+                [gradients[place] for place in pack],
+                compression.Half(self._compression, scaled),
+                self.size,
+                partial(self._hvd.alltoall, name=f"{name}/parts"),
+                partial(self._hvd.allgather, name=f"{name}/sums"),
+            )
+            sums.update(zip(pack, found, strict=True))
+        return [sums[place] for place in range(len(gradients))]
 
     def broadcast(self, variables: list[Any]) -> None:
         # Horovod knows tf.Variable alone; Keras 3 keeps it in `.value`.
@@ -234,14 +225,6 @@ def _exported(variables: dict[str, str]) -> Iterator[None]:
     finally:
         for name in variables:
             del os.environ[name]
-
-
-def clipped(values: Any) -> Any:
-    """What is finite, within what float16 holds; the rest as it is."""
-    import tensorflow as tf
-
-    largest = float(tf.float16.max)
-    return tf.where(tf.math.is_finite(values), tf.clip_by_value(values, -largest, largest), values)
 
 
 def configure_devices(threads: int | None) -> None:

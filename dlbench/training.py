@@ -157,10 +157,8 @@ class Trainer(keras.Model):
         if self._ranks.size > 1:
             local_gradients = [gradient * (divisor / total) for gradient in local_gradients]
         scaled = isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
-        gradients = [
-            self._ranks.sum_gradient(gradient, f"gradient/{variable.path}", scaled)
-            for gradient, variable in zip(local_gradients, variables, strict=True)
-        ]
+        names = [f"gradient/{variable.path}" for variable in variables]
+        gradients = self._ranks.sum_gradients(local_gradients, names, scaled)
         # Where they overlap, most sums have been made by the end of the backward pass.
         waited += split.stamp(gradients) - begun
         with tf.name_scope("optimizer"):  # by which a profile knows its ops

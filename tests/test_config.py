@@ -125,3 +125,17 @@ def test_synchronised_statistics_are_not_recomputed() -> None:
         with pytest.raises(config.ConfigError, match=r"distributed\.batch_norm=local"):
             config.load(sections)
         assert config.load(sections[:1]).training.recompute == parts
+
+
+@pytest.mark.parametrize("compression", ["fp16", "bf16"])
+def test_compressed_gradients_are_not_summed_by_host(compression: str) -> None:
+    both = [f"distributed.compression={compression}", "distributed.hierarchical=true"]
+    told = (
+        f"distributed.hierarchical=true with distributed.compression={compression}: .*"
+        "take distributed.compression=none, or leave hierarchical=false"
+    )
+    with pytest.raises(config.ConfigError, match=told) as error:
+        config.load(both)
+    assert len(str(error.value).splitlines()) == 2, "one problem"
+    for one in both:
+        assert config.load([one]).distributed

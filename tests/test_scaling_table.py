@@ -13,11 +13,18 @@ from benchmarks.rounds import read
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Spec, int]]:
+def over() -> list[str | None]:
+    """The hosts of each launch."""
+    return []
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch, over: list[str | None]) -> list[tuple[Spec, int]]:
     """What was launched, by a stand-in: the n-th launch takes n s, and a rank waits for a tenth."""
     launched: list[tuple[Spec, int]] = []
 
-    def launch(spec: Spec, ranks: int) -> dict[str, Any]:
+    def launch(spec: Spec, ranks: int, hosts: str | None) -> dict[str, Any]:
+        over.append(hosts)
         launched.append((spec, ranks))
         samples = spec.experiment["training"]["batch"] * spec.steps
         wall_s = float(len(launched))
@@ -42,6 +49,30 @@ def test_ways_share_the_cores_and_the_batch(
     assert len(set(threads)) <= 2, "as many on all ranks together, but one each where cores lack"
     scaling_table.measured(out, 2, ["shares"], ["deepvel"])
     assert len(launches) == 8, "what is done stays"
+
+
+def test_ways_over_hosts_are_cases_of_their_own(
+    launches: list[tuple[Spec, int]], over: list[str | None], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.jsonl"
+    place = scaling_table.Place("a:1,b:1", "1gbit", threads=1)
+    for where in (scaling_table.HERE, place):
+        scaling_table.measured(out, 1, ["compression"], ["segnet_small"], where)
+    assert over == [None] * 3 + ["a:1,b:1"] * 3
+    assert {spec.experiment["model"]["name"] for spec, _ in launches} == {"segnet"}
+    assert launches[-1][0].experiment["training"]["threads"] == 1
+    cases = [row.split(" | ")[0] for row in scaling_table.table(read(out)).splitlines()[2:]]
+    here = "| compression segnet_small"
+    assert cases == [here] * 3 + [f"{here} on a:1,b:1 at 1gbit"] * 3
+
+
+def test_ranks_share_the_cores_of_their_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scaling_table.os, "sched_getaffinity", lambda _: range(8))
+    threads = {
+        hosts: [scaling_table.Place(hosts).threads_of(ranks) for ranks in (1, 2)]
+        for hosts in (None, "a:1,b:1", "a:2,b:2")
+    }
+    assert threads == {None: [8, 4], "a:1,b:1": [8, 8], "a:2,b:2": [8, 4]}
 
 
 def test_table(launches: list[tuple[Spec, int]], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -56,11 +56,14 @@ class Watched(SingleProcess):
         self.after: list[set[str]] = []
         self.sources: set[str] = set()
 
-    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
-        own = {tensor.op.name for tensor in gradient.op.inputs}
-        self.after.append({op.name for op in gradient.op.control_inputs} | own)
-        self.sources |= own
-        return gradient
+    def sum_gradients(
+        self, gradients: Sequence[Any], names: Sequence[str], scaled: bool = False
+    ) -> list[Any]:
+        for gradient in gradients:
+            own = {tensor.op.name for tensor in gradient.op.inputs}
+            self.after.append({op.name for op in gradient.op.control_inputs} | own)
+            self.sources |= own
+        return list(gradients)
 
 
 @pytest.mark.parametrize("sums_overlap", [True, False])

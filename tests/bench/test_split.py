@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,13 @@ class SlowRanks(SingleProcess):
     def sum(self, tensor: Any, name: str) -> Any:
         return self._between.before(tensor) if name == "valid_pixels" else tensor
 
-    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
-        return self._pause.before(gradient) if name.endswith("kernel") else gradient
+    def sum_gradients(
+        self, gradients: Sequence[Any], names: Sequence[str], scaled: bool = False
+    ) -> list[Any]:
+        return [
+            self._pause.before(gradient) if name.endswith("kernel") else gradient
+            for gradient, name in zip(gradients, names, strict=True)
+        ]
 
 
 class Slow(keras.layers.Layer):

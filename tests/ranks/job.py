@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,13 @@ class InfInOneRank:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ranks, name)
 
-    def sum_gradient(self, gradient: Any, name: str, scaled: bool = False) -> Any:
-        if name.endswith("enc2_1_conv/kernel"):
-            gradient = gradient * self.factor
-        return self._ranks.sum_gradient(gradient, name, scaled)
+    def sum_gradients(
+        self, gradients: Sequence[Any], names: Sequence[str], scaled: bool = False
+    ) -> list[Any]:
+        hit = [name.endswith("enc2_1_conv/kernel") for name in names]
+        assert sum(hit) == 1
+        mine = [one * self.factor if at else one for at, one in zip(hit, gradients, strict=True)]
+        return self._ranks.sum_gradients(mine, names, scaled)
 
 
 class Steps(keras.callbacks.Callback):
@@ -282,11 +286,12 @@ def sync_gradients(ranks: distributed.SingleProcess) -> dict[str, Any]:
         y = layer(part, training=True)
         loss = tf.reduce_sum(y * upstream[mine])
     dx, dgamma, dbeta = tape.gradient(loss, [part, layer.gamma.value, layer.beta.value])
+    dgamma, dbeta = ranks.sum_gradients([dgamma, dbeta], ["dgamma", "dbeta"])
     named = {
         "y": y,
         "dx": dx,
-        "dgamma": ranks.sum_gradient(dgamma, "dgamma"),
-        "dbeta": ranks.sum_gradient(dbeta, "dbeta"),
+        "dgamma": dgamma,
+        "dbeta": dbeta,
         "moving_mean": layer.moving_mean,
         "moving_variance": layer.moving_variance,
     }
