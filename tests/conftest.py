@@ -29,8 +29,8 @@ os.environ.pop("PYTEST_XDIST_WORKER", None)
 
 
 LONG = (
-    "test_train.py", "test_distributed.py", "test_ranks.py", "test_stopping.py", "test_ops_xla.py",
-    "test_native.py", "test_benchmarks.py",
+    "test_train.py", "test_distributed.py", "test_ranks.py", "test_phases.py", "test_stopping.py",
+    "test_ops_xla.py", "test_native.py", "test_benchmarks.py",
 )  # fmt: skip
 """Files of few tests that take minutes. They come first: the last would keep one process busy while
 the other has nothing left to do."""

@@ -371,25 +371,3 @@ def test_a_run_folder_that_is_read_only_ends_the_run_with_one_message(
     assert "cannot write runs/sealed/config.yaml: Permission denied; " in told
     assert not list((folder / "runs/sealed").iterdir())
     note_fault("the run folder is read-only", told, "cannot write runs/sealed", "nothing")
-
-
-def test_a_disk_that_is_full_ends_the_run_with_one_message(
-    street: Path, note_fault: NoteFault
-) -> None:
-    """A limit on the size of files stands in for the disk."""
-    folder = street.parent
-    limited = ["bash", "-c", f"ulimit -f 40; trap '' XFSZ; exec {' '.join(command('full', 1))}"]
-    status, output = run(folder, limited)
-    assert status == 2, output
-    assert "cannot write runs/full/checkpoints/" in output
-    assert "Traceback" not in output
-    assert not list((folder / "runs/full/checkpoints").glob(".*")), "a file that is half written"
-    told = output
-    status, output = run(folder, command("full", 1))
-    assert status == 0, output
-    note_fault(
-        "the disk is full",
-        told,
-        "cannot write",
-        "the time since the last checkpoint",
-    )
