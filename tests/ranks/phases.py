@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import psutil
 
-from dlbench import checkpoint, distributed, elastic, train
+from dlbench import checkpoint, distributed, fencing, train
 
 OTHER_S = 1.0
 """What the other rank has to come to where it waits for this one."""
@@ -61,11 +61,11 @@ def in_init() -> None:
             pass
         die()
 
-    def meet() -> None:
+    def prepared() -> None:
         time.sleep(OTHER_S)
         threading.Thread(target=watch, daemon=True).start()
 
-    elastic.meet = meet
+    fencing.fence_from_afar = prepared
 
 
 def in_first_step() -> None:
@@ -85,7 +85,7 @@ def in_mid_step() -> None:
     """In the second epoch's second step, between the backward pass and the sum of a gradient."""
     import tensorflow as tf
 
-    passes, sum_gradient = count(1), distributed.Horovod.sum_gradient
+    passes, sum_gradients = count(1), distributed.Horovod.sum_gradients
 
     def passed(gradient: Any) -> Any:
         if next(passes) == 4:
@@ -93,13 +93,15 @@ def in_mid_step() -> None:
             die()
         return gradient
 
-    def sum_one(self: Any, gradient: Any, name: str, scaled: bool = False) -> Any:
-        if name.endswith("classifier/kernel"):
-            shape = gradient.shape
-            gradient = tf.ensure_shape(tf.numpy_function(passed, [gradient], gradient.dtype), shape)
-        return sum_gradient(self, gradient, name, scaled)
+    def sum_all(self: Any, gradients: list[Any], names: list[str], scaled: bool = False) -> Any:
+        (place,) = (i for i, name in enumerate(names) if name.endswith("classifier/kernel"))
+        one = gradients[place]
+        late = tf.ensure_shape(tf.numpy_function(passed, [one], one.dtype), one.shape)
+        return sum_gradients(
+            self, [*gradients[:place], late, *gradients[place + 1 :]], names, scaled
+        )
 
-    distributed.Horovod.sum_gradient = sum_one  # type: ignore[method-assign]
+    distributed.Horovod.sum_gradients = sum_all  # type: ignore
 
 
 def within_file(module: ModuleType, name: str, time_of_it: int) -> None:
