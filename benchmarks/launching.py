@@ -10,15 +10,18 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
+from dlbench import processes
 
 ROOT = Path(__file__).parents[1]
 HOROVODRUN = Path(sys.executable).with_name("horovodrun")
 TIMEOUT_S = 300.0
 """A job that has not ended by then hangs, as where a rank waits for one that is gone."""
+GRACE = 10.0
+"""Seconds that a stopped job has to end by itself: nothing that it could save is of use."""
 TOLD = 3000
 """Characters of a failed job's output that are told."""
 
@@ -32,7 +35,7 @@ def reported_s() -> float:
 
 
 class JobError(RuntimeError):
-    """A job failed, or hung and was killed; the message holds the end of its output."""
+    """A job failed, or hung and was stopped; the message holds the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def run(
     hosts: str | None = None,
 ) -> str:
     """The output of ``python ARGUMENTS`` in ``folder``; `JobError` if it fails or is still there
-    after ``timeout_s``, when all its processes have been killed."""
+    after ``timeout_s``, when all its processes have been ended, as they are told to be where this
+    one is killed."""
     command = [sys.executable, *arguments]
     if ranks > 1:
         where = [] if hosts is None else ["-H", first_slots(hosts, ranks)]
@@ -84,19 +88,21 @@ def run(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(processes.end_with, os.getpid()),
         )
         try:
             status: int | None = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             status = None
         finally:
-            kill(process)
+            processes.end(process, GRACE)
         log.seek(0)
         output = log.read()
     what = f"{' '.join(arguments)} on {ranks} rank(s)"
     if status is None:
         raise JobError(
-            f"{what} still ran after {timeout_s:g} s and was killed; its output ends with\n"
+            f"{what} still ran after {timeout_s:g} s and was stopped; its output ends with\n"
             f"{output[-TOLD:]}"
         )
     if status:
@@ -115,17 +121,3 @@ def first_slots(hosts: str, ranks: int) -> str:
     if ranks:
         raise ValueError(f"--hosts={hosts} has {ranks} slots too few")
     return ",".join(chosen)
-
-
-def kill(process: subprocess.Popen[Any]) -> None:
-    """End a process that still runs, and all that it started."""
-    if process.poll() is not None:
-        return
-    launcher = psutil.Process(process.pid)
-    launcher.suspend()  # one of an elastic job starts new ranks in place of the killed
-    for one in [*launcher.children(recursive=True), launcher]:
-        try:
-            one.kill()
-        except psutil.NoSuchProcess:
-            continue
-    process.wait()

@@ -182,7 +182,7 @@ def run(spec: Spec) -> tuple[int, dict[str, Any]]:
             ranks.barrier()
             with meter or nullcontext():
                 begun = time.time()
-                measured = timing.measure(step, warmup=0, rounds=steps, synchronise=None)
+                measured = timing.measure(step, steps)
                 ended = time.time()
             planted.grow(spec.workload, ranks.rank)
         quality = job.check(returned)

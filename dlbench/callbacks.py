@@ -26,8 +26,8 @@ class StepClock(keras.callbacks.Callback):
     """Wall time of every training step of this process, input wait included.
 
     The process's first steps (tracing, first allocation), ``skip`` in number, are left out; so are
-    evaluation and checkpoints between epochs. ``share(step)`` tells how many samples a step of an
-    epoch has; ``energy`` runs while steps are timed.
+    evaluation and checkpoints, between epochs and within. ``share(step)`` tells how many samples a
+    step of an epoch has; ``energy`` runs while steps are timed.
     """
 
     def __init__(
@@ -59,11 +59,15 @@ class StepClock(keras.callbacks.Callback):
         self._start(now)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.suspend()
+
+    def suspend(self) -> None:
+        """Leave out what follows, up to `restart`."""
         if self.energy:
             self.energy.stop()
 
     def restart(self) -> None:
-        """Leave out what has been since the last step."""
+        """Time what follows as the next step."""
         self._start(time.perf_counter())
 
     def _start(self, now: float) -> None:
@@ -208,6 +212,7 @@ class Position(keras.callbacks.Callback):
         if batch + 1 == self._state.steps_left():
             return  # the epoch's own end is next
         if self.model.all_stop or (self._every and done % self._every == 0):
+            self._clock.suspend()
             self._state.save_step(done)
             self._clock.restart()
         if self.model.all_stop:

@@ -51,14 +51,17 @@ HIDDEN = re.compile(
     r"SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|(?:^|_)KEY(?:_|$)|^TF_(?:CLI|VAR|LOG|DATA_DIR|INPUT)"
 )
 # Set by a launcher for one rank or one launch, or about logs and folders: no part of a setup. The
-# GPUs that CUDA's two lead to are described by themselves.
+# GPUs that three of them lead to are described by themselves.
 VOLATILE = re.compile(
     r"HOROVOD_(?:(?:LOCAL_|CROSS_)?(?:RANK|SIZE)|HOSTNAME|GLOO_\w+|CONTROLLER|CPU_OPERATIONS"
     r"|ELASTIC|TIMELINE\w*|LOG_\w+)|NCCL_SOCKET_IFNAME|NCCL_DEBUG\w*"
-    r"|CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"
-    r"|TF_CPP_(?:MIN_LOG_LEVEL|VMODULE|MAX_VLOG_LEVEL)|TF_CONFIG|KERAS_HOME"
+    r"|(?:CUDA|NVIDIA)_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"
+    r"|CUDA_(?:HOME|ROOT|PATH|CACHE_PATH)|CUDA_MPS_\w+_DIRECTORY|NCCL_\w+_DUMP_FILE"
+    r"|TF_CPP_(?:MIN_LOG_LEVEL|VMODULE|MAX_VLOG_LEVEL)|TF_CONFIG|TF_DUMP_GRAPH_PREFIX|KERAS_HOME"
     r"|DLBENCH_(?:DATA|WHEEL_CACHE|PLANTED|FINAL|JOB|AGAIN|FAULT_TABLE|FORECAST\w*)"
 )
+# Those of XLA's flags that name where something lies or is written, under Slurm a job's own folder.
+PLACES = re.compile(r"""--\w+_(?:to|dir|directory)=(?:"[^"]*"|'[^']*'|\S*)""")
 
 
 def describe(load: bool = False, horovod: Mapping[str, Any] | None = None) -> Description:
@@ -137,11 +140,7 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
     setup["libraries"] = {
         k: v["version"] for k, v in environment["libraries"].items() if k != "libnccl"
     }
-    setup["variables"] = {
-        name: value
-        for name, value in environment["variables"].items()
-        if not VOLATILE.fullmatch(name)
-    }
+    setup["variables"] = steering(environment["variables"])
     return hashlib.sha256(json.dumps(setup, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -299,6 +298,17 @@ def variables(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(environ.items())
         if name.startswith(PREFIXES) and not HIDDEN.search(name)
     }
+
+
+def steering(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return of a description's variables those that are part of a setup, XLA's flags without
+    folders. An empty one says what an absent one does."""
+    kept = {
+        name: " ".join(PLACES.sub("", value).split()) if name.endswith("XLA_FLAGS") else value
+        for name, value in variables.items()
+        if not VOLATILE.fullmatch(name)
+    }
+    return {name: value for name, value in kept.items() if value}
 
 
 RUNNING = ("--", ":/dlbench", ":/ops", ":/benchmarks", ":/setup.py")

@@ -48,14 +48,15 @@ class UserError(ValueError):
 def exit_status(
     program: str, job: Callable[[], object], on_final: Callable[[], object] = lambda: None
 ) -> int:
-    """Run ``job``; a `UserError`, and room, access or memory that is refused, become one line on
-    stderr and status 2, a Ctrl-C one and 130, others stay as they are.
+    """Run ``job`` and return its status, an int that it returns or 0; a `UserError`, and room,
+    access or memory that is refused, become one line on stderr and status 2, a Ctrl-C one and 130,
+    others stay as they are.
 
     An error on one rank ends the job: Horovod's launcher stops the other ranks. ``on_final`` is
     called where another start would end alike.
     """
     try:
-        job()
+        status = job()
     except StoppedError as ended:
         _note_final()
         return ended.status
@@ -82,7 +83,7 @@ def exit_status(
             time.sleep(LAUNCHER_REACTS)
             return 1
         raise
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _refused(error: Exception) -> str | None:

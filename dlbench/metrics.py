@@ -176,7 +176,8 @@ class ConfusionMatrix:
     def summary(self, class_names: Sequence[str], leave_out: Sequence[str] = ()) -> dict[str, Any]:
         """All measures, ready for JSON (None where undefined); both kinds of mean by name.
 
-        ``leave_out`` names classes that the ``headline_`` means skip (ISPRS: clutter).
+        ``leave_out`` names classes (ISPRS: clutter) without which there are ``headline_`` means,
+        over those present; none where it is empty: they would be the present classes' own.
         """
         names = self._named(class_names)
         unknown = [name for name in leave_out if name not in names]
@@ -188,12 +189,13 @@ class ConfusionMatrix:
         for name, values in measures.items():
             means[f"mean_{name}_all_classes"] = self.mean_over_all(values)
             means[f"mean_{name}_present_classes"] = self.mean_over_present(values)
-            means[f"headline_mean_{name}"] = self.mean_over_present(values, skipped)
+            if skipped:
+                means[f"headline_mean_{name}"] = self.mean_over_present(values, skipped)
         scalars = {"global_accuracy": self.global_accuracy, "kappa": self.kappa, **means}
         return {
             "pixels": self.pixels,
             **{name: known(value) for name, value in scalars.items()},
-            "headline_leaves_out": list(leave_out),
+            **({"headline_leaves_out": list(leave_out)} if skipped else {}),
             "classes": {
                 name: {
                     "pixels": int(self._counts[i].sum()),

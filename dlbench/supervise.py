@@ -95,13 +95,7 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if not chosen.command or chosen.max_restarts < 0:
         parser.error("give the command that trains, and --max-restarts of 0 or more before it")
-    status = 0
-
-    def job() -> None:
-        nonlocal status
-        status = supervise(chosen.command, chosen.max_restarts)
-
-    return exit_status("dlbench.supervise", job) or status
+    return exit_status("dlbench.supervise", lambda: supervise(chosen.command, chosen.max_restarts))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pytest
 from street_scenes import draw_street
 
 import dlbench  # noqa: F401  # before TensorFlow, whose kernels it chooses
-from benchmarks import launching
+from dlbench import processes
 
 ROOT = Path(__file__).parents[1]
 # A pytest that a test starts is no worker of this one, whose benchmarks would be disabled.
@@ -65,11 +65,12 @@ def _launch(arguments: list[str], folder: Path, ranks: int = 1, timeout: float =
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             status = process.wait(timeout)
         except BaseException as error:
-            launching.kill(process)
+            processes.end(process, 0.0)
             if isinstance(error, subprocess.TimeoutExpired):
                 pytest.fail(f"{command} still ran after {timeout} s:\n{log.read_text()[-3000:]}")
             raise

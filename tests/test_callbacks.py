@@ -310,17 +310,34 @@ def test_energy_is_taken_of_the_steps_that_are_timed() -> None:
         start=lambda: heard.append("start"), stop=lambda: heard.append("stop")
     )
     clock = callbacks.StepClock(lambda step: 1, skip=2, energy=meter)
+    session: Any = SimpleNamespace(
+        experiment=Experiment.model_validate({"training": {"checkpoint_every": 2}}),
+        ranks=SingleProcess(),
+        task=SimpleNamespace(score=None),
+    )
+    state: Any = SimpleNamespace(
+        first=0,
+        steps_left=lambda: 3,
+        save_step=lambda done: heard.append("checkpoint"),
+        require_finite=lambda loss, done: None,
+        require_written=lambda: None,
+    )
+    stop: Any = SimpleNamespace(received=None)
+    position = callbacks.Position(session, state, stop, clock)
+    position.set_model(SimpleNamespace(all_stop=False))
     assert clock.first_step_s is None
     for epoch in range(2):
         clock.on_epoch_begin(epoch)
         for step in range(3):
             clock.on_train_batch_end(step, {"loss": 1.0})
             heard.append(f"step {step}")
+            position.on_train_batch_end(step, {"loss": 1.0})
         clock.on_epoch_end(epoch)
         heard.append("evaluation")
-    first = ["step 0", "start", "step 1", "start", "step 2", "stop", "evaluation"]
-    assert heard[: len(first)] == first
-    assert heard[len(first) :][0] == "start"
-    assert heard[-2:] == ["stop", "evaluation"]
+    save, end = ["stop", "checkpoint", "start"], ["start", "step 2", "stop", "evaluation"]
+    assert heard == [
+        *["step 0", "start", "step 1", *save, *end],
+        *["start", "start", "step 0", "start", "step 1", *save, *end],
+    ]
     assert clock.first_step_s is not None
     assert clock.samples == 4

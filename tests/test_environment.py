@@ -112,6 +112,11 @@ def changed(described: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("packages.nvidia-nccl-cu12", "1.0"),
         ("variables.OMP_NUM_THREADS", "77"),
         ("variables.HOROVOD_FUSION_THRESHOLD", "77"),
+        ("variables.CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "50"),
+        ("variables.CUDA_CACHE_DISABLE", "1"),
+        ("variables.LD_PRELOAD", "/opt/libjemalloc.so"),
+        ("variables.XLA_FLAGS", "--xla_gpu_autotune_level=0 --xla_dump_to=/tmp/job-1"),
+        ("variables.TF_XLA_FLAGS", "--tf_xla_auto_jit=2"),
         ("platform.release", "0.1"),
     ],
 )
@@ -144,6 +149,16 @@ def test_a_change_of_setup_changes_the_fingerprint(
         ("variables.NCCL_SOCKET_IFNAME", "lo"),
         ("variables.TF_CPP_MIN_LOG_LEVEL", "0"),
         ("variables.CUDA_VISIBLE_DEVICES", "3"),
+        ("variables.NVIDIA_VISIBLE_DEVICES", "GPU-8a56a4bc"),
+        ("variables.CUDA_HOME", "/opt/cuda"),
+        ("variables.CUDA_PATH", "/opt/cuda"),
+        ("variables.CUDA_CACHE_PATH", "/tmp/job-1/cache"),
+        ("variables.CUDA_MPS_PIPE_DIRECTORY", "/tmp/job-1/pipe"),
+        ("variables.CUDA_MPS_LOG_DIRECTORY", "/tmp/job-1/log"),
+        ("variables.XLA_FLAGS", "--xla_dump_to=/tmp/job-1 --xla_gpu_cuda_data_dir='/opt/my cuda'"),
+        ("variables.TF_XLA_FLAGS", ""),
+        ("variables.TF_XLA_FLAGS", "--tf_xla_persistent_cache_directory=/tmp/job-1"),
+        ("variables.LD_PRELOAD", ""),
     ],
 )
 def test_what_varies_between_equal_setups_leaves_the_fingerprint(
@@ -151,6 +166,17 @@ def test_what_varies_between_equal_setups_leaves_the_fingerprint(
 ) -> None:
     other = environment.fingerprint(changed(described, path, value))
     assert other == environment.fingerprint(described)
+
+
+def test_of_flags_those_that_count_are_compared() -> None:
+    given = {
+        "XLA_FLAGS": " --xla_gpu_autotune_level=0  --xla_dump_to=/a --xla_gpu_graph_level=2",
+        "TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory=/b",
+        "CUDA_HOME": "/c",
+        "OMP_NUM_THREADS": "2",
+    }
+    flags = "--xla_gpu_autotune_level=0 --xla_gpu_graph_level=2"
+    assert environment.steering(given) == {"XLA_FLAGS": flags, "OMP_NUM_THREADS": "2"}
 
 
 def test_launches_on_other_gpus_are_no_repeats(

@@ -22,6 +22,12 @@ def raising(error: BaseException) -> None:
 
 def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status("dlbench.x", lambda: None) == 0
+    assert exit_status("dlbench.x", lambda: Path("run")) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_job_may_tell_its_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("dlbench.x", lambda: 137) == 137
     assert capsys.readouterr().err == ""
 
 

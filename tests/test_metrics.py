@@ -122,6 +122,7 @@ def test_the_headline_leaves_classes_out() -> None:
     assert summary["headline_mean_f1"] == pytest.approx((road + car) / 2)
     assert summary["mean_f1_present_classes"] == pytest.approx((road + car) / 3)
     assert summary["headline_leaves_out"] == ["clutter"]
+    assert not [key for key in matrix.summary(["road", "car", "clutter"]) if "headline" in key]
     with pytest.raises(ValueError, match=r"leave_out names \['cluter'\]"):
         matrix.summary(["road", "car", "clutter"], leave_out=["cluter"])
 

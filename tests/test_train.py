@@ -134,7 +134,11 @@ def test_the_record(finished: tuple[Path, str]) -> None:
     best = max(rows(folder / "metrics.csv"), key=lambda row: float(row["val_miou"]))
     assert str(record.quality["best_epoch"]) == best["epoch"]
     scores: Any = record.quality["training_size"]
-    assert str(scores["mean_iou_all_classes"]) == best["val_miou"]
+    assert str(scores["mean_iou_all_classes"]) == best["val_miou"], "clutter included"
+    assert scores["headline_leaves_out"] == ["clutter"]
+    present = [row["f1"] for row in scores["classes"].values() if row["pixels"]]
+    without = present[:-1] if scores["classes"]["clutter"]["pixels"] else present
+    assert scores["headline_mean_f1"] == pytest.approx(np.mean(without))
     assert str(record.quality["loss"]) == best["val_loss"]
 
     counts = np.array([list(row.values())[1:] for row in rows(folder / "confusion.csv")], int)

@@ -202,19 +202,18 @@ def main(arguments: list[str]) -> int:
     """Run a command and return the process's exit status: 2 for what the user can mend."""
     chosen = _parser().parse_args(arguments, argparse.Namespace(words=arguments))
     stopping.hear(_stop, (signal.SIGTERM, signal.SIGHUP))  # so that it ends the launch, too
-    status = 0
 
-    def job() -> None:
-        nonlocal status
+    def job() -> int:
         try:
-            status = chosen.command(chosen)
+            status: int = chosen.command(chosen)
+            return status
         except KeyboardInterrupt:
             again = shlex.join(["python", "-m", "dlbench.bench", *arguments])
             told = "stopped; finished launches are kept, and this goes on:"
             print(f"\n{told}\n{again}", file=sys.stderr)
-            status = INTERRUPTED
+            return INTERRUPTED
 
-    return exit_status("dlbench.bench", job) or status
+    return exit_status("dlbench.bench", job)
 
 
 if __name__ == "__main__":

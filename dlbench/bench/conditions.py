@@ -6,8 +6,9 @@ where it cannot be known:
 
 own_load, machine_load    cores that this process with all that it started, and the whole machine,
                           kept busy on average
+cores                     that its machine has
 stolen_load               cores that the hypervisor gave to other guests
-other_load, busy          cores that neither this rank nor another kept busy; more than `QUIET`
+other_load, busy          cores that no rank of the host kept busy; more than `QUIET` of its cores
 cpu_mhz, cpu_mhz_min      clock of all cores on average, and when it was lowest
 gpu                       of the rank's GPU: sm_mhz, sm_mhz_min, temperature_c (highest),
                           power_limit_w, throttle_reasons (names of `REASONS`)
@@ -157,6 +158,7 @@ class Watch:
         return {
             "own_load": own,
             "machine_load": machine,
+            "cores": os.cpu_count(),
             "stolen_load": stolen,
             "cpu_mhz": statistics.fmean(self._mhz) if self._mhz else None,
             "cpu_mhz_min": min(self._mhz, default=None),
@@ -207,11 +209,11 @@ def settled(ranks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     done = []
     for rank in ranks:
         loads = [load for load in own[rank["host"]] if load is not None]
-        machine = rank["conditions"].get("machine_load")
+        machine, cores = (rank["conditions"].get(key) for key in ("machine_load", "cores"))
         other = busy = None
         if machine is not None and len(loads) == len(own[rank["host"]]):
             other = max(machine - sum(loads), 0.0)
-            busy = other > QUIET * (os.cpu_count() or 1)
+            busy = None if cores is None else other > QUIET * cores
         done.append(
             {**rank, "conditions": {**rank["conditions"], "other_load": other, "busy": busy}}
         )

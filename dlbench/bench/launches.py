@@ -11,8 +11,10 @@ In turn, A B A B ..., a machine that warms up or fills with other work hits all 
 from __future__ import annotations
 
 import json
+import os
 import random
 import shlex
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +37,9 @@ from dlbench.report import records
 from dlbench.report.relaunch import NOTE
 
 GRACE = 15.0
-"""Seconds that a stopped launch has to end by itself: Horovod's launcher ends its ranks in 5."""
+"""Seconds that a stopped launch has to end by itself, with its job (`benchmarks.launching`)."""
+SCRATCH = ".launch-"
+"""What the folder begins with that a launch measures into, and that one leaves which was killed."""
 TOLD_LINES = 12
 """Of the log of a launch that failed."""
 SOME_FAILED, NO_BENCHMARK_CHOSEN = 1, 5
@@ -115,6 +120,7 @@ def run(
 ) -> list[Failure]:
     """Run the launches that have no result yet, one after the other, and return those that failed.
     One of whose benchmarks only some failed keeps what the others measured (`failed_benchmarks`).
+    For a command that is `alone` in the folder: what a killed one has left there is removed.
 
     ``options`` are pytest's. ``cooldown`` is the pause between launches, ``limit`` the longest that
     one may take, both in seconds. ``first`` is called once, as soon as a launch has measured
@@ -123,6 +129,8 @@ def run(
     """
     for folder, setup in {launch.folder: launch.setup for launch in planned}.items():
         _claim(folder, setup, options)
+        for scratch in folder.glob(f"{SCRATCH}*"):
+            shutil.rmtree(scratch, ignore_errors=True)  # its launch may still be ending
     there = [launch for launch in planned if launch.result.exists()]
     pending = [launch for launch in planned if launch not in there]
     if kept := len(there):
@@ -161,7 +169,7 @@ def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
     setup = launch.setup
     # Absolute: the launch runs in its checkout, wherever this command does.
     folder = launch.folder.absolute()
-    with tempfile.TemporaryDirectory(prefix=".launch-", dir=folder) as name:
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder) as name:
         command = setup.command(Path(name), options)
         with launch.log.open("w") as log:
             log.write(f"$ {shlex.join(command)}\n")
@@ -180,7 +188,8 @@ def _run_one(launch: Launch, options: list[str], limit: float | None) -> None:
 
 
 def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None) -> int:
-    """Run ``command`` to its end, in a process group of its own that ends with it."""
+    """Run ``command`` to its end, in a process group of its own that ends with it, and is told to
+    where this process is killed: left alone, it would disturb the launches of the next command."""
     try:
         process = subprocess.Popen(
             command,
@@ -190,6 +199,7 @@ def _finish(command: list[str], setup: Setup, log: IO[str], limit: float | None)
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=partial(processes.end_with, os.getpid()),
         )
     except OSError as error:
         raise LaunchError(f"it did not start: {error}") from None

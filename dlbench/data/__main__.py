@@ -52,17 +52,15 @@ SIZE = (256, 256)
 
 def main(arguments: list[str]) -> int:
     """Run a command and return the process's exit status: 2 for what the user can mend."""
-    status = 0
 
-    def job() -> None:
-        nonlocal status
+    def job() -> int:
         if not arguments or arguments[0] not in COMMANDS:
             raise DataError(f"the commands are {', '.join(COMMANDS)}\n\n{__doc__}")
         places = [a for a in arguments[1:] if "=" not in a]
         options = {k: _value(k, v) for k, _, v in (a.partition("=") for a in arguments if "=" in a)}
-        status = COMMANDS[arguments[0]](places, options)
+        return COMMANDS[arguments[0]](places, options)
 
-    return exit_status("dlbench.data", job) or status
+    return exit_status("dlbench.data", job)
 
 
 def listing(places: list[str], options: dict[str, Any]) -> int:

@@ -45,6 +45,8 @@ class DataSet(abc.ABC):
     bands: tuple[str, ...]
     classes: tuple[ClassInfo, ...] = ()
     """Empty where targets are values."""
+    headline_leaves_out: ClassVar[tuple[str, ...]] = ()
+    """Classes, by name, that the data set's own benchmark leaves out of the means it ranks by."""
     dtype: np.dtype[Any]
     shown: tuple[int, int, int] | None = None
     """The bands that pictures show as red, green and blue; None: the first three."""

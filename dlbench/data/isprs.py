@@ -145,6 +145,7 @@ class AerialTiles(WindowedDataSet):
     """
 
     classes = CLASSES
+    headline_leaves_out = ("clutter",)
     dtype = np.dtype(np.uint8)
     units = "digital number"
     ground_sampling_distance: float | None

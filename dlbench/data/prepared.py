@@ -259,6 +259,7 @@ def _adopt(dataset: DataSet, index: Index, kind: type[DataSet]) -> None:
         dtype=np.dtype(index.facts.dtype),
         shown=index.shown,
         layout=kind.layout,
+        headline_leaves_out=kind.headline_leaves_out,
         resizes=kind.resizes,
         splits=tuple(index.splits),
         _outputs=outputs,

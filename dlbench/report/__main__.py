@@ -141,13 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str]) -> int:
     """Run a command and return the process's exit status."""
     chosen = _parser().parse_args(arguments)
-    status = 0
-
-    def job() -> None:
-        nonlocal status
-        status = chosen.command(chosen)
-
-    return exit_status("dlbench.report", job) or status
+    return exit_status("dlbench.report", lambda: chosen.command(chosen))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dlbench.environment import VOLATILE
+from dlbench.environment import steering
 from dlbench.report import plain
 
 RELEVANCE = (
@@ -80,7 +80,7 @@ def _flattened(path: str, value: Any) -> Iterator[tuple[str, list[str]]]:
     """Paths such as ``gpu.driver``, each with its value or, of a list, values."""
     name = path.rpartition(".")[2]
     if isinstance(value, Mapping):
-        for key, part in value.items():
+        for key, part in (steering(value) if path == "variables" else value).items():
             yield from _flattened(f"{path}.{key}" if path else str(key), part)
     elif _no_difference(path, name):
         return
@@ -97,8 +97,6 @@ def _flattened(path: str, value: Any) -> Iterator[tuple[str, list[str]]]:
 
 def _no_difference(path: str, name: str) -> bool:
     """Whether an entry differs from launch to launch, or says where something lies."""
-    if path.startswith("variables."):
-        return bool(VOLATILE.fullmatch(name))
     return name in plain.VOLATILE or bool(re.fullmatch(r"libraries\..*\.path", path))
 
 

@@ -101,6 +101,14 @@ def _quality(quality: dict[str, Any]) -> Iterable[str]:
             f"mIoU {_known(scores['mean_iou_all_classes'], '.4f')}, "
             f"kappa {_known(scores['kappa'], '.4f')}; epoch {quality.get('best_epoch', '–')}"
         )
+        if left_out := scores.get("headline_leaves_out"):
+            means = ", ".join(
+                f"{title} {_known(scores[f'headline_mean_{name}'], '.4f')}"
+                for name, title in MEASURES.items()
+            )
+            yield ""
+            without = ", ".join(left_out)
+            yield f"Means without {without}, as the data set's benchmark has them: {means}"
         if size == "training_size" and (unknown := quality.get("not_finite_pixels")):
             yield ""
             yield f"**{unknown:,} of {scores['pixels']:,} pixels were predicted as no number.**"

@@ -7,7 +7,7 @@ What is unknown is None (null in the file) and stated so: no field has a default
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -203,17 +203,35 @@ def read(path: Path) -> Record:
 def read_many(paths: Iterable[Path]) -> list[Record]:
     """The records of all files, in their order: single ones, and those within the JSON files of
     ``pytest benchmarks/ --benchmark-json=FILE``."""
-    records = []
+    records: list[Record] = []
     for path in paths:
         content = content_of(path)
-        if isinstance(content, dict) and "benchmarks" in content:
-            for benchmark in content["benchmarks"]:
-                if "record" in benchmark["extra_info"]:
-                    where = f"{path}, benchmark {benchmark['fullname']}"
-                    records.append(checked(benchmark["extra_info"]["record"], where))
+        if is_of_benchmarks(content):
+            records += [record for _, record in of_benchmarks(content, path) if record is not None]
         else:
             records.append(checked(content, str(path)))
     return records
+
+
+def is_of_benchmarks(content: Any) -> bool:
+    """Whether it is that of a JSON file of pytest-benchmark."""
+    return isinstance(content, dict) and "benchmarks" in content
+
+
+def of_benchmarks(
+    content: dict[str, Any], path: Path
+) -> Iterator[tuple[dict[str, Any], Record | None]]:
+    """Each benchmark of such a file, with its record, None where it has none. `RecordError` names
+    ``path`` where something else is in their place."""
+    if not isinstance(content["benchmarks"], list):
+        raise RecordError(f"{path}: 'benchmarks' is no list: it is no pytest-benchmark JSON")
+    for benchmark in content["benchmarks"]:
+        if not isinstance(benchmark, dict):
+            raise RecordError(f"{path}: a benchmark is {benchmark!r}, expected a mapping")
+        extra = benchmark.get("extra_info")
+        found = extra.get("record") if isinstance(extra, dict) else None
+        where = f"{path}, benchmark {benchmark.get('fullname')}"
+        yield benchmark, None if found is None else checked(found, where)
 
 
 def content_of(path: Path) -> Any:

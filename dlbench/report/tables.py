@@ -112,23 +112,16 @@ def label(row: Any) -> str:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     content = records.content_of(path)
-    if not isinstance(content, dict) or "benchmarks" not in content:
+    if not records.is_of_benchmarks(content):
         yield _row(records.checked(content, str(path)), path)
         return
-    if not isinstance(content["benchmarks"], list):
-        raise RecordError(f"{path}: 'benchmarks' is no list: it is no pytest-benchmark JSON")
-    for benchmark in content["benchmarks"]:
-        if not isinstance(benchmark, dict):
-            raise RecordError(f"{path}: a benchmark is {benchmark!r}, expected a mapping")
-        name = benchmark.get("fullname")
-        extra = benchmark.get("extra_info")
-        extra = extra if isinstance(extra, dict) else {}
-        found = extra.get("record")
-        if found is None and not plain.is_ours(content):
+    for benchmark, record in records.of_benchmarks(content, path):
+        if record is not None:
+            judged = benchmark["extra_info"].get(records.JUDGED) is not False
+            name = benchmark.get("fullname")
+            yield _row(record, path) | {"benchmark": name, "judged": judged}
+        elif not plain.is_ours(content):
             yield plain.row(content, benchmark, path)
-        elif found is not None:
-            row = _row(records.checked(found, f"{path}, benchmark {name}"), path)
-            yield row | {"benchmark": name, "judged": extra.get(records.JUDGED) is not False}
 
 
 def _row(record: Record, path: Path) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class SegmentationEvaluation:
     confusion: ConfusionMatrix
     native: ConfusionMatrix
     """The same with the predictions resized to the labels' native size."""
+    leave_out: tuple[str, ...] = ()
+    """Names of the classes that headline means are without: no score that epochs are chosen by."""
 
     @property
     def resized(self) -> bool:
@@ -80,9 +82,12 @@ class SegmentationEvaluation:
             "samples": self.samples,
             "loss": known(self.loss),
             **({"not_finite_pixels": self.not_finite} if self.not_finite else {}),
-            "training_size": self.confusion.summary(self.class_names),
-            "native_size": self.native.summary(self.class_names) if self.resized else None,
+            "training_size": self._summary(self.confusion),
+            "native_size": self._summary(self.native) if self.resized else None,
         }
+
+    def _summary(self, matrix: ConfusionMatrix) -> dict[str, Any]:
+        return matrix.summary(self.class_names, self.leave_out)
 
     def table(self) -> str:
         lines = [self.confusion.table(self.class_names)]
@@ -104,8 +109,16 @@ class SegmentationScorer:
     the order of the sum is that of the chunks, for any number of ranks.
     """
 
-    def __init__(self, split: str, samples: int, chunks: int, class_names: tuple[str, ...]) -> None:
-        self._split, self._samples, self._names = split, samples, class_names
+    def __init__(
+        self,
+        split: str,
+        samples: int,
+        chunks: int,
+        class_names: tuple[str, ...],
+        leave_out: tuple[str, ...] = (),
+    ) -> None:
+        self._split, self._samples = split, samples
+        self._names, self._leave_out = class_names, leave_out
         self._confusion = ConfusionMatrix(len(class_names))
         self._native = ConfusionMatrix(len(class_names))
         self._losses = np.zeros((chunks, 3))
@@ -131,6 +144,7 @@ class SegmentationScorer:
             not_finite=int(not_finite),
             confusion=self._confusion,
             native=self._native,
+            leave_out=self._leave_out,
         )
 
 
@@ -146,7 +160,9 @@ class Segmentation(Task):
         return CrossEntropy(class_weights(self.dataset, settings.class_weights))
 
     def scorer(self, split: str, samples: int, chunks: int) -> SegmentationScorer:
-        return SegmentationScorer(split, samples, chunks, self.dataset.outputs)
+        dataset = self.dataset
+        names, leave_out = dataset.outputs, dataset.headline_leaves_out
+        return SegmentationScorer(split, samples, chunks, names, leave_out)
 
     def write(self, evaluation: SegmentationEvaluation, folder: RunFolder) -> None:
         names = list(evaluation.class_names)

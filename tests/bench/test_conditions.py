@@ -92,12 +92,14 @@ def test_what_a_process_has_started_is_its_own_load(ends: bool) -> None:
     assert found_s == pytest.approx(used - before, abs=0.1)
 
 
-def rank(host: str, own: float | None, machine: float | None) -> dict[str, object]:
-    return {"host": host, "conditions": {"own_load": own, "machine_load": machine}}
+def rank(
+    host: str, own: float | None, machine: float | None, cores: int | None = 4
+) -> dict[str, object]:
+    loads = {"own_load": own, "machine_load": machine, "cores": cores}
+    return {"host": host, "conditions": loads}
 
 
-def test_ranks_are_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conditions.os, "cpu_count", lambda: 4)
+def test_ranks_are_no_foreign_load() -> None:
     ranks = [rank("a", 1.5, 3.1), rank("a", 1.5, 3.1), rank("b", 1.5, 3.1), rank("c", None, 3.1)]
     first, second, third, fourth = (one["conditions"] for one in settled(ranks))
     assert first == second
@@ -109,6 +111,15 @@ def test_ranks_are_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "busy" not in ranks[0]["conditions"], "what was given is left alone"  # type: ignore[operator]
     (alone,) = settled([rank("a", 2.0, 1.9)])
     assert alone["conditions"]["other_load"] == 0.0
+
+
+def test_a_host_is_busy_by_its_own_cores() -> None:
+    """Half a core is nothing on a large node, and a quarter of a small one, whoever asks."""
+    ranks = [rank("large", 1.0, 1.5, 96), rank("small", 1.0, 1.5, 2), rank("a", 1.0, 1.5, None)]
+    found = [one["conditions"] for one in settled(ranks)]
+    assert [one["busy"] for one in found] == [False, True, None]
+    assert {one["other_load"] for one in found} == {0.5}
+    assert Watch(os.getpid()).summary()["cores"] == os.cpu_count()
 
 
 def test_a_gpu_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

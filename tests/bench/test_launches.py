@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -216,6 +218,28 @@ def test_an_interruption_ends_the_launch_and_keeps_the_others(
     monkeypatch.delenv("HANG_AT")
     assert run([setup("A"), setup("B")], 2, out) == []
     assert launched(out) == ["A", "B", "B", "A", "B"]
+
+
+def test_a_command_that_is_killed_takes_its_launch_along(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves would be measured beside, by the same command given again."""
+    (out.parent / "setup.yaml").write_text("name: A\npython: python\n")
+    words = ["-m", "dlbench.bench", "run", "--launches=1", f"--out={out}", "setup.yaml"]
+    own = {"HANG_AT": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = subprocess.Popen([sys.executable, *words], env=os.environ | own)
+    child = _soon(lambda: hanging(out))
+    launch = child.parent()
+    command.kill()
+    command.wait()
+    try:
+        assert launch is not None
+        assert ended(launch)
+    finally:
+        child.kill()
+    assert list(out.rglob(".launch-*")), "nothing is left: remove this test's last lines"
+    assert run([setup("A")], 1, out) == []
+    assert not list(out.rglob(".launch-*"))
 
 
 def test_two_commands_do_not_launch_into_one_folder(out: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,17 +21,34 @@ time.sleep(600)
 """
 
 
-def test_a_job_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_job_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     script, note = tmp_path / "hangs.py", tmp_path / "child"
     script.write_text(HANGS)
-    with pytest.raises(launching.JobError, match=r"still ran after 5 s and was killed.*\n.*waits"):
+    with pytest.raises(launching.JobError, match=r"still ran after 5 s and was stopped.*\n.*waits"):
         launching.run([str(script), str(note)], timeout_s=5.0)
-    child = int(note.read_text())
-    for _ in range(100):
-        if not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie":
-            return
+    assert ended(int(note.read_text()))
+
+
+def test_a_job_ends_with_a_benchmark_that_is_killed(tmp_path: Path) -> None:
+    note, job = tmp_path / "job", "import os, sys, time; open(sys.argv[1], 'w').write("
+    job += "str(os.getpid())); time.sleep(600)"
+    launch = f"from benchmarks import launching; launching.run(['-c', {job!r}, {str(note)!r}])"
+    benchmark = subprocess.Popen([sys.executable, "-c", launch], cwd=launching.ROOT)
+    while not note.exists() or not note.read_text():
+        assert benchmark.poll() is None, "the job did not start"
         time.sleep(0.1)
-    pytest.fail(f"process {child} is left")
+    benchmark.kill()
+    benchmark.wait()
+    assert ended(int(note.read_text()))
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone within seconds, or waits to be reaped."""
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_a_job_that_fails_tells_its_last_words() -> None:

@@ -68,6 +68,7 @@ def test_windows_are_those_of_the_files(
     prepared = build("vaihingen", vaihingen, size, stride=stride)
     _equal(files, prepared)
     assert facts(prepared) == facts(files)
+    assert prepared.headline_leaves_out == files.headline_leaves_out == ("clutter",)
     assert len(list(vaihingen.glob("train-*.bin"))) == 2
 
 

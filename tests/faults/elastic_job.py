@@ -20,7 +20,7 @@ import psutil
 from ranks.hosts import Hosts
 from street_scenes import Pair, squares, write_split
 
-from benchmarks import launching
+from dlbench import processes
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("localhost", "127.0.0.1", "127.0.1")
@@ -97,12 +97,13 @@ class ElasticJob:
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         return self
 
     def __exit__(self, *_: object) -> None:
         noted = self.processes()  # ranks that a launcher which is gone has left
-        launching.kill(self._process)
+        processes.end(self._process, 0.0)
         for process in noted:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -269,7 +269,11 @@ def test_environments_are_ranked(frames: Callable[..., list[pd.DataFrame]]) -> N
         cpu={"model": "AMD EPYC", "flags": ["avx2"], "cores_usable": 4},
         tensorflow={"version": "2.22.0", "intra_op_threads": 1},
         libraries={"libcudnn": {"version": "90500", "path": "/opt/libcudnn.so.9"}},
-        variables={"TF_ENABLE_ONEDNN_OPTS": "0", "HOROVOD_GLOO_RENDEZVOUS_PORT": "99"},
+        variables={
+            "TF_ENABLE_ONEDNN_OPTS": "0",
+            "HOROVOD_GLOO_RENDEZVOUS_PORT": "99",
+            "XLA_FLAGS": "--xla_dump_to=/tmp/job-1",
+        },
         memory_bytes=(32 << 30) + 4096,
     )
     made = compare(*frames(launches(2, described=old), launches(2, "B", 100, described=new)))

@@ -70,6 +70,17 @@ def test_figures_are_those_of_the_record() -> None:
     assert "native size" not in text
 
 
+def test_means_without_what_the_benchmark_leaves_out() -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.update([0, 0, 1, 1], [0, 1, 1, 1])
+    scores = matrix.summary(["road", "clutter"], ["clutter"])
+    told = "Means without clutter, as the data set's benchmark has them"
+    quality = {"split": "val", "samples": 2, "training_size": scores}
+    text = page.markdown(record(quality=quality))
+    assert f"{told}: accuracy 0.5000, IoU 0.5000, F1 0.6667\n" in text
+    assert "Means without" not in page.markdown(record())
+
+
 def test_steps_are_those_of_the_slowest_rank(tmp_path: Path) -> None:
     """All ranks make a step together: two ranks with three steps each made three."""
     fast = measured(wall_s=3.0, step_s=(1.0, 1.0, 1.0))

@@ -179,6 +179,29 @@ def test_many_files_of_both_kinds(tmp_path: Path) -> None:
         records.read_many(paths)
 
 
+@pytest.mark.parametrize(
+    ("benchmarks", "message"),
+    [
+        ({"a": 1}, "'benchmarks' is no list"),
+        ([None], "a benchmark is None, expected a mapping"),
+        ([{"extra_info": {"record": {}}}], "benchmark None has schema None"),
+    ],
+)
+def test_what_is_no_file_of_benchmarks_is_named(
+    benchmarks: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps({"benchmarks": benchmarks}))
+    with pytest.raises(RecordError, match=rf"b\.json.*{message}"):
+        records.read_many([path])
+
+
+def test_benchmarks_without_extra_information_hold_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps({"benchmarks": [{"fullname": "a"}, {"extra_info": []}]}))
+    assert records.read_many([path]) == []
+
+
 def test_the_setup_and_the_code_are_described_once() -> None:
     made = record()
     assert made.setup.name == "baseline"

@@ -107,6 +107,20 @@ def test_predictions_that_are_no_numbers_are_counted_and_leave_the_loss_unknown(
     assert "not_finite_pixels" not in right.quality()
 
 
+def test_what_the_benchmark_leaves_out_changes_its_means_and_no_score_of_epochs() -> None:
+    target = np.array([[[0, 0, 1, 1, 2]]], np.uint8)
+    prediction = tf.one_hot([[[0, 0, 1, 0, 0]]], 3)
+
+    def scored(*leave_out: str) -> SegmentationEvaluation:
+        scorer = SegmentationScorer("val", 1, 1, ("road", "car", "clutter"), leave_out)
+        scorer.update(0, prediction, target, target)
+        return scorer.result(SingleProcess())
+
+    headline = scored("clutter").quality()["training_size"]["headline_mean_f1"]
+    assert headline == pytest.approx((2 / 3 + 2 / 3) / 2)
+    assert scored("clutter").scores() == scored().scores()
+
+
 CAMVID_PIXELS = np.array(
     [
         10682767, 14750079, 623349, 20076880, 2845085, 6166762,
