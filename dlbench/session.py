@@ -60,8 +60,11 @@ def start(experiment: Experiment) -> Session:
             _open(experiment)
         ranks.barrier()
         dataset = _open(experiment)
+    from dlbench import tasks
+    from dlbench.sync_normalization import sync_batch_normalization
+
     sync = experiment.distributed.batch_norm == "sync" and ranks.size > 1
-    normalization = distributed.sync_batch_normalization(ranks) if sync else None
+    normalization = sync_batch_normalization(ranks) if sync else None
     network = build_network(
         experiment,
         len(dataset.bands),
@@ -69,8 +72,6 @@ def start(experiment: Experiment) -> Session:
         value_range=dataset.value_range,
         normalization=normalization,
     )
-    from dlbench import tasks
-
     return Session(experiment, ranks, dataset, network, tasks.of(dataset))
 
 

@@ -11,9 +11,10 @@ import pytest
 import tensorflow as tf
 
 from dlbench import models
-from dlbench.distributed import SingleProcess, sync_batch_normalization
+from dlbench.distributed import SingleProcess
 from dlbench.folding import Folded
 from dlbench.layers import BatchNormalization
+from dlbench.sync_normalization import sync_batch_normalization
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "segnet": {"width": 0.125},

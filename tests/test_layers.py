@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from dlbench import distributed, layers
+from dlbench.sync_normalization import sync_batch_normalization
 
 
 @pytest.fixture(params=["float32", "mixed_bfloat16", "mixed_float16"])
@@ -141,13 +142,13 @@ def train_and_infer(layer: keras.layers.Layer, x: tf.Tensor) -> dict[str, np.nda
     return {name: keras.ops.convert_to_numpy(tensor) for name, tensor in result.items()}
 
 
-SYNC = distributed.sync_batch_normalization(distributed.SingleProcess())
+SYNC = sync_batch_normalization(distributed.SingleProcess())
 
 
 def test_a_step_in_which_no_rank_counts_leaves_synchronised_statistics() -> None:
     """And follows them: normalised by nothing, values would grow from layer to layer."""
     ranks = distributed.SingleProcess()
-    layer = distributed.sync_batch_normalization(ranks)(momentum=0.5)
+    layer = sync_batch_normalization(ranks)(momentum=0.5)
     x = tf.constant(image(3, 5, 7, 4) * 3 + 1)
     layer(x, training=True)
     before = [layer.moving_mean.numpy(), layer.moving_variance.numpy()]

@@ -25,6 +25,7 @@ from dlbench.data.dataset import Sample
 from dlbench.evaluate import Evaluator
 from dlbench.schedule import build_optimizer
 from dlbench.session import Session
+from dlbench.sync_normalization import sync_batch_normalization
 from dlbench.tasks.segmentation import CrossEntropy, SegmentationEvaluation
 from dlbench.training import Trainer
 
@@ -190,7 +191,7 @@ def consistency(ranks: distributed.SingleProcess, arrays: dict[str, Any]) -> dic
 
     In two micro-batches a rank of two has one sample in each, one of four but half as many samples.
     """
-    sync = distributed.sync_batch_normalization(ranks) if ranks.size > 1 else None
+    sync = sync_batch_normalization(ranks) if ranks.size > 1 else None
     cases = {
         "sync": ("segnet_basic", sync, ranks),
         "none": ("segnet", keras.layers.Activation, ranks),
@@ -275,7 +276,7 @@ def sync_gradients(ranks: distributed.SingleProcess) -> dict[str, Any]:
     """Outputs and gradients of synchronised batch-norm on this rank's part of one batch of 4."""
     generator = np.random.default_rng(0)
     x, upstream = generator.normal(3.0, 2.0, (2, 4, 5, 6, 3)).astype(np.float32)
-    layer = distributed.sync_batch_normalization(ranks)(name="bn")
+    layer = sync_batch_normalization(ranks)(name="bn")
     layer.build(x.shape)
     layer.gamma.assign([0.5, 1.0, 2.0])
     layer.beta.assign([-1.0, 0.0, 1.0])
