@@ -16,7 +16,7 @@ SMALL = 4096
 PACK = 2**20
 """Most values of a pack of several gradients, 4 MB of float32: Horovod fuses no exchanges, so each
 pack costs two messages to every rank; but it leaves when its last gradient is there. On loopback
-1, 4 and 16 million values took as long for SegNet and for DeepVel, to what could be told."""
+packs of 4 and 16 million were no faster."""
 
 
 def packs(sizes: Sequence[int]) -> list[list[int]]:

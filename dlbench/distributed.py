@@ -238,8 +238,10 @@ def configure_devices(threads: int | None) -> None:
     threads = threads or max(1, len(os.sched_getaffinity(0)) // launched.local_size())
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # Ops side by side as well: by default as many as the host has cores, in every rank, and the
-    # ranks push each other off the cores while all wait for the slowest.
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    # ranks push each other off the cores while all wait for the slowest. One more where sums go
+    # over a link: the backward pass would keep the only one to its end, and none begin before.
+    over_link = launched.size() > launched.local_size()
+    tf.config.threading.set_inter_op_parallelism_threads(threads + over_link)
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         local_rank = int(os.environ.get("HOROVOD_LOCAL_RANK", 0))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,3 +301,20 @@ def test_ranks_that_would_draw_samples_in_another_order_are_told_apart(
     monkeypatch.setattr(np.random, "PCG64", np.random.Philox)
     with pytest.raises(ConfigError, match="the order of samples of 'train' of rank 1 is not"):
         session.require_same_samples(made, "train")
+
+
+def test_a_sum_over_a_link_has_a_thread_that_the_backward_pass_leaves() -> None:
+    """Two ranks of one host and of two: it is ranks of several hosts whose sums come beside it."""
+    program = (
+        "import os\n"
+        "from dlbench import distributed\n"
+        "import tensorflow as tf\n"
+        "for on_a_host in ('2', '1'):\n"
+        "    os.environ |= {'HOROVOD_SIZE': '2', 'HOROVOD_LOCAL_SIZE': on_a_host}\n"
+        "    distributed.configure_devices(3)\n"
+        "    threading = tf.config.threading\n"
+        "    print(threading.get_intra_op_parallelism_threads(), end=' ')\n"
+        "    print(threading.get_inter_op_parallelism_threads())\n"
+    )
+    told = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert told.splitlines() == ["3 3", "3 4"]
