@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
@@ -135,14 +136,17 @@ def horovod_source(folder: Path) -> Path:
     for edit in horovod.EDITS:
         file = folder / edit.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"before\n{edit.old}after\n")
+        with file.open("a") as text:
+            text.write(f"before\n{edit.old}after\n")
     return folder
 
 
 def test_the_edits_change_what_they_name_and_nothing_else(tmp_path: Path) -> None:
     horovod.apply_edits(horovod_source(tmp_path))
+    expected: dict[str, str] = defaultdict(str)
     for edit in horovod.EDITS:
-        assert (tmp_path / edit.path).read_text() == f"before\n{edit.new}after\n"
+        expected[edit.path] += f"before\n{edit.new}after\n"
+    assert {path: (tmp_path / path).read_text() for path in expected} == expected
 
 
 @pytest.mark.parametrize("change", ["missing", "twice", "no file"])
