@@ -59,8 +59,9 @@ class Place:
     @property
     def told(self) -> str:
         """What is added to the name of a case: other places are other cases."""
-        there = "" if self.hosts is None else f" on {self.hosts}"
-        return there if self.link is None else f"{there} at {self.link}"
+        told = "" if self.hosts is None else f" on {self.hosts}"
+        told += "" if self.link is None else f" at {self.link}"
+        return told if self.threads is None else f"{told}, threads={self.threads}"
 
     def threads_of(self, ranks: int) -> int:
         where = f"here:{ranks}" if self.hosts is None else launching.first_slots(self.hosts, ranks)

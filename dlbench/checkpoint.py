@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,24 +81,22 @@ def write_atomically(
             os.fsync(file.fileno())
         before()
         os.replace(temporary, path)
-        _sync(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise _unwritable(path, error) from error
         raise
+    _sync(path.parent)
 
 
 def _sync(folder: Path) -> None:
     """Have the names in ``folder`` outlive a power cut, where its file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):  # it cannot
-            raise
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):  # what was renamed is whole, with or without
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> WriteError:

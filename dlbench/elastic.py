@@ -31,10 +31,6 @@ MOST_AGAIN = 5
 PATIENCE_S = 7200.0
 """How long a rank waits for its new number. The launcher has its ``--elastic-timeout`` (600 s) for
 the other ranks, and again for hosts."""
-HANDOVER_S = 120.0
-"""How long the new rank 0 waits for the run folder, which one that is given up, or whose launcher
-has ended, holds till it ends; longer than `dlbench.fencing` takes, and a file server to forget a
-host."""
 ASSIGNED = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE")
 """What the launcher answers, in order; -1 where this process has no rank any more."""
 MEETING_S = 180.0

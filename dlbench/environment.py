@@ -58,7 +58,7 @@ VOLATILE = re.compile(
     r"|(?:CUDA|NVIDIA)_VISIBLE_DEVICES|CUDA_DEVICE_ORDER"
     r"|CUDA_(?:HOME|ROOT|PATH|CACHE_PATH)|CUDA_MPS_\w+_DIRECTORY|NCCL_\w+_DUMP_FILE"
     r"|TF_CPP_(?:MIN_LOG_LEVEL|VMODULE|MAX_VLOG_LEVEL)|TF_CONFIG|TF_DUMP_GRAPH_PREFIX|KERAS_HOME"
-    r"|DLBENCH_(?:DATA|WHEEL_CACHE|PLANTED|FINAL|JOB|AGAIN|FAULT_TABLE|FORECAST\w*)"
+    r"|DLBENCH_(?:DATA|WHEEL_CACHE|PLANTED|FINAL|JOB|AGAIN|GRACE_S|FAULT_TABLE|FORECAST\w*)"
 )
 # Those of XLA's flags that name where something lies or is written, under Slurm a job's own folder.
 PLACES = re.compile(r"""--\w+_(?:to|dir|directory)=(?:"[^"]*"|'[^']*'|\S*)""")

@@ -15,16 +15,23 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
-from dlbench import processes, rendezvous
+from dlbench import processes, rendezvous, stopping
 from dlbench.errors import UserError
 
 PERIOD_S = 5.0
 MISSES = 3
 """How many times in a row, a period apart, the rank's note has to be gone."""
-SILENCES = {errno.ECONNREFUSED: 3, errno.EHOSTUNREACH: 24}
-"""How many times in a row a launcher that has ended was not reached: its host says so, or is gone
-itself, as a pod is, or cut off. One that is stopped or busy gives no such answer."""
+SILENCES = {
+    errno.ECONNREFUSED: 2,
+    errno.EHOSTUNREACH: 24,
+    errno.ENETUNREACH: 24,
+    errno.ETIMEDOUT: 120,
+}
+"""For how many periods a launcher has to be out of reach until it has ended: its host says so, or
+is gone itself, as a pod is, or cut off. One that is stopped can be reached, for a while; its ranks
+are told to save after ten minutes."""
 
 _beside: subprocess.Popen[bytes] | None = None
 
@@ -48,9 +55,17 @@ def fence(note: str, content: bytes, period_s: float = PERIOD_S) -> None:
 
 
 def fence_from_afar() -> None:
-    """`fence` without a note, where the launcher is on another host."""
+    """`fence` without a note, where the launcher is on another host; what this process prints when
+    nobody reads it any more is no error then, before it has saved."""
     if not rendezvous.is_here():
+        stopping.tolerate_lost_outputs()
         fence("final", b"")
+
+
+def handover_s() -> float:
+    """How long a rank holds the run folder at most when its launcher has ended, with its host."""
+    noticed_s = SILENCES[errno.EHOSTUNREACH] * PERIOD_S + rendezvous.CONNECT_S
+    return noticed_s + processes.grace_s()
 
 
 def lift() -> None:
@@ -62,22 +77,23 @@ def lift() -> None:
 
 def main(pid: str, note: str, content: str, period_s: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a rank that was told to end may still freeze
-    rank, misses, silences = int(pid), 0, 0
+    rank, misses, last_heard = int(pid), 0, time.monotonic()
     while misses < MISSES:
         if _is_over(rank, float(period_s)):
             return
         try:
             found = rendezvous.noted(note)
         except UserError as error:
-            most = SILENCES.get(getattr(error.__cause__, "errno", 0))
-            silences = silences + 1 if most else 0
-            if most and silences >= most:
+            periods = SILENCES.get(getattr(error.__cause__, "errno", 0))
+            if periods is None:
+                last_heard = time.monotonic()
+            elif time.monotonic() - last_heard > periods * float(period_s):
                 os.kill(rank, signal.SIGTERM)
                 if _is_over(rank, processes.grace_s()):
                     return
                 break
             continue
-        silences = 0
+        last_heard = time.monotonic()
         misses = 0 if not content or found == content.encode() else misses + 1
     os.kill(rank, signal.SIGKILL)
 

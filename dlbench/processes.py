@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -24,9 +25,12 @@ def grace_s() -> float:
     """`GRACE`, 30 by default; `UserError` where it is no number of seconds."""
     text = os.environ.get(GRACE, "30")
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
-        raise UserError(f"{GRACE}={text} is no number of seconds; give one, such as 120") from None
+        found = math.nan
+    if not 0.0 <= found < math.inf:
+        raise UserError(f"{GRACE}={text} is no number of seconds; give one, such as 120")
+    return found
 
 
 def end_with(parent: int) -> None:

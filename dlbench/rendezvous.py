@@ -3,6 +3,7 @@ keeps what they leave there for each other until the ranks change."""
 
 from __future__ import annotations
 
+import errno
 import http
 import http.client
 import os
@@ -60,7 +61,12 @@ def ask(path: str, timeout_s: float = 30.0, content: bytes | None = None) -> byt
     port = int(os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"])
     connection = http.client.HTTPConnection(address, port, timeout=CONNECT_S)
     try:
-        connection.connect()
+        try:
+            connection.connect()
+        except (
+            TimeoutError
+        ) as error:  # which has no number; one that is stopped can be connected to
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
         for option, value in KEEPALIVE.items():
             connection.sock.setsockopt(*option, value)
         connection.sock.settimeout(timeout_s)

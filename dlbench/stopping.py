@@ -7,9 +7,11 @@ import errno
 import os
 import select
 import signal
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
+from typing import Any, TextIO
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], object]
@@ -44,6 +46,28 @@ def hear(handler: Handler, signals: Iterable[signal.Signals] = SIGNALS) -> Calla
             signal.signal(one, handler_before)
 
     return end
+
+
+def tolerate_lost_outputs() -> None:
+    """Have what Python prints go nowhere, without an error, when nobody reads it any more."""
+    sys.stdout, sys.stderr = _Tolerant(sys.stdout), _Tolerant(sys.stderr)
+
+
+class _Tolerant:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(BrokenPipeError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(BrokenPipeError):
+            self._stream.flush()
 
 
 class StoppedError(Exception):

@@ -27,7 +27,7 @@ from dlbench import processes
 from dlbench.errors import FINAL, JOB, UserError, exit_status
 from dlbench.stopping import StopRequest
 
-BEYOND = 15.0
+BEYOND = 20.0
 """Seconds that a stopped job has to end by itself, beyond what its ranks have to save."""
 POLL = 0.1
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
@@ -67,15 +67,17 @@ def _run(command: list[str], job: str, grace: float) -> tuple[int, bool]:
             )
         except OSError as error:
             raise UserError(f"cannot start {command[0]}: {error.strerror}") from None
+        end = time.monotonic()
         try:
             while process.poll() is None and stop.received is None:
                 time.sleep(POLL)
+            end = time.monotonic() + grace
             if stop.received is not None:
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(grace)
         finally:
-            processes.end(process, grace)
+            processes.end(process, max(end - time.monotonic(), 1.0))
         status = process.returncode
         is_last = status == 0 or final.exists() or stop.received is not None
         return (128 - status if status < 0 else status), is_last

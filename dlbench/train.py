@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dlbench import config, elastic, rendezvous
+from dlbench import config, elastic, fencing, processes, rendezvous, supervise
+from dlbench.errors import FINAL
 
 if TYPE_CHECKING:
     from dlbench.runs import RunFolder
@@ -31,9 +32,7 @@ def train(experiment: config.Experiment) -> RunFolder:
     folder = RunFolder(experiment.run_folder)
     with ExitStack() as ends:
         if session.ranks.rank == 0:
-            is_left_behind = elastic.is_again() or not rendezvous.is_here()
-            patience_s = elastic.HANDOVER_S if is_left_behind else 0.0
-            ends.enter_context(folder.alone(patience_s))
+            ends.enter_context(folder.alone(_patience_s()))
         _train(session, folder, ends)
     return folder
 
@@ -156,6 +155,14 @@ def _train(session: Session, folder: RunFolder, ends: ExitStack) -> None:
         export(session, folder)
         write_report(session, folder, evaluation, state.history, measured, state.changes, epoch)
     ranks.barrier()
+
+
+def _patience_s() -> float:
+    """How long ranks before these may still hold the run folder: of an elastic job, on other hosts
+    than their launcher, or of a start before under the same supervisor."""
+    if elastic.is_again() or not rendezvous.is_here():
+        return fencing.handover_s()
+    return processes.grace_s() + supervise.BEYOND if FINAL in os.environ else 0.0
 
 
 def _batch(training: config.Training) -> str:

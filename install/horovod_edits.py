@@ -127,6 +127,8 @@ inline GpuStreamHandle AsGpuStreamValue(Stream* stream) {
 GRACEFUL_TERMINATION_TIME_S = 5
 try:
     SAVING_TIME_S = float(os.environ.get('DLBENCH_GRACE_S', 30))
+    if not 0 <= SAVING_TIME_S < float('inf'):
+        raise ValueError
 except ValueError:
     sys.exit('horovodrun: DLBENCH_GRACE_S={DLBENCH_GRACE_S} is no number of seconds; give one, '
              'such as 120'.format(**os.environ))
@@ -140,8 +142,14 @@ def _status(process):
 
 
 def _ends_when_told(shell):
-    # bash puts the command, where it is the only one, in its own place.
-    ranks = shell.children() or [shell]
+    # bash puts the command, where it is the only one, in its own place: then this is the rank, and
+    # its children are what helps it.
+    try:
+        words = shell.cmdline()
+        is_shell = words[1:2] == ['-c'] and words[0].endswith('sh')
+        ranks = shell.children() if is_shell else [shell]
+    except psutil.NoSuchProcess:
+        return True
     for rank in ranks:
         try:
             rank.terminate()

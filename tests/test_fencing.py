@@ -169,33 +169,36 @@ class EnoughError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("number", "expected"), [(errno.ETIMEDOUT, []), (errno.EHOSTUNREACH, [signal.SIGTERM])]
+    ("number", "expected"),
+    [(errno.ECONNRESET, []), (errno.ETIMEDOUT, []), (errno.EHOSTUNREACH, [signal.SIGTERM])],
 )
 def test_only_a_host_that_is_gone_for_long_counts(
     monkeypatch: pytest.MonkeyPatch, number: int, expected: list[signal.Signals]
 ) -> None:
     """What cannot be had here, a host that is gone, is made up."""
-    most = fencing.SILENCES[errno.EHOSTUNREACH]
+    periods = fencing.SILENCES[errno.EHOSTUNREACH]
     asked = 0
+    now = iter(range(1000))
     told: list[signal.Signals] = []
 
     def noted(note: str) -> bytes | None:
         nonlocal asked
         asked += 1
         assert not told
-        if asked > most:
+        if asked > periods + 2:
             raise EnoughError
         raise UserError("silent") from OSError(number, "gone")
 
     monkeypatch.setattr(rendezvous, "noted", noted)
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
     monkeypatch.setattr(fencing, "_is_over", lambda *_: bool(told))
     monkeypatch.setattr(os, "kill", lambda pid, what: told.append(what))
     before = signal.getsignal(signal.SIGTERM)
     with suppress(EnoughError):
-        fencing.main("1", "here-0", "a:1", "0")
+        fencing.main("1", "here-0", "a:1", "1")
     signal.signal(signal.SIGTERM, before)
     assert told == expected
-    assert asked == most + (not expected)
+    assert asked == (periods + 1 if expected else periods + 3)
 
 
 @pytest.mark.parametrize(("address", "expected"), [("127.0.0.1", True), ("203.0.113.1", False)])

@@ -13,10 +13,16 @@ from pathlib import Path
 import pytest
 
 RANK = """
-import signal, sys, time
+import signal, subprocess, sys, time
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+programs = [sys.executable, "-c", deaf], ["sleep", "60"]
+helpers = [subprocess.Popen(program, **quiet) for program in programs]
 def save(*_):
     time.sleep(float(sys.argv[1]))
     print("saved", flush=True)
+    for helper in helpers:
+        helper.kill()
     sys.exit(143)
 signal.signal(signal.SIGTERM, save)
 print("up", flush=True)

@@ -63,7 +63,7 @@ def test_ways_over_hosts_are_cases_of_their_own(
     assert launches[-1][0].experiment["training"]["threads"] == 1
     cases = [row.split(" | ")[0] for row in scaling_table.table(read(out)).splitlines()[2:]]
     here = "| compression segnet_small"
-    assert cases == [here] * 3 + [f"{here} on a:1,b:1 at 1gbit"] * 3
+    assert cases == [here] * 3 + [f"{here} on a:1,b:1 at 1gbit, threads=1"] * 3
 
 
 def test_ranks_share_the_cores_of_their_host(monkeypatch: pytest.MonkeyPatch) -> None:

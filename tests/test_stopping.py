@@ -96,6 +96,29 @@ def test_a_pipe_that_nobody_reads_any_more_is_left(is_read: bool) -> None:
         assert process.wait(60) == 5
 
 
+def test_what_nobody_reads_is_no_error_on_another_host() -> None:
+    program = (
+        "import sys\n"
+        "from dlbench import stopping\n"
+        "stopping.tolerate_lost_outputs()\n"
+        "input()\n"
+        "for _ in range(3):\n"
+        "    print('told', flush=True)\n"
+        "print('end', file=sys.stderr, flush=True)\n"
+        "import os; os._exit(5)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        assert process.stderr.read() == b"end\n"
+        assert process.wait(60) == 5
+
+
 def test_a_second_ctrl_c_interrupts() -> None:
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGINT)
