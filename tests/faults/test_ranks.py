@@ -91,6 +91,8 @@ def test_a_rank_that_is_stuck_ends_the_job(
 ) -> None:
     """Its threads answer the others; what they wait for never comes."""
     monkeypatch.setenv("DYING_SIGNAL", "none")
+    # It hears no signal either: the launcher waits for it as long as for one that saves.
+    monkeypatch.setenv("DLBENCH_GRACE_S", "5")
     job = [str(ROOT / "tests/ranks/dying.py"), "2", "1", *arguments("stuck")]
     stuck = launch([*job, "distributed.stall_shutdown_s=8"], street.parent, ranks=2, timeout=SOON)
     assert stuck.status != 0
