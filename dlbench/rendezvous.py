@@ -63,9 +63,9 @@ def ask(path: str, timeout_s: float = 30.0, content: bytes | None = None) -> byt
     try:
         try:
             connection.connect()
-        except (
-            TimeoutError
-        ) as error:  # which has no number; one that is stopped can be connected to
+        except TimeoutError as error:
+            # It has no number. A launcher that is stopped, which is none that has ended, can be
+            # connected to for a while.
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
         for option, value in KEEPALIVE.items():
             connection.sock.setsockopt(*option, value)
